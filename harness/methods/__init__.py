@@ -1,0 +1,1 @@
+"""Scaling methods: one file each, registered in METHODS."""

@@ -1,0 +1,75 @@
+"""What every scaling method shares: the model's rotary geometry, the frequencies it asks for, the contract."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class RopeGeometry:
+    """The rotary embedding that a checkpoint was trained with."""
+
+    rotary_dim: int  # channels that rotate: head_dim x partial_rotary_factor
+    rope_theta: float
+    original_max_position_embeddings: int  # tokens
+
+    def __post_init__(self) -> None:
+        if self.rotary_dim < 2 or self.rotary_dim % 2:
+            raise UserError(f"rotary_dim must be even and >= 2, got {self.rotary_dim}.")
+        if self.rope_theta <= 1:
+            raise UserError(f"rope_theta must be > 1, got {self.rope_theta}.")
+        if self.original_max_position_embeddings < 2:
+            raise UserError(
+                "original_max_position_embeddings must be >= 2 tokens, "
+                f"got {self.original_max_position_embeddings}."
+            )
+
+    @property
+    def inv_freq(self) -> NDArray[np.float64]:
+        """Unscaled frequencies rope_theta^(-2 i / rotary_dim), shape (rotary_dim // 2,), radians a token."""
+        exponent = np.arange(0, self.rotary_dim, 2, dtype=np.float64) / self.rotary_dim
+        return self.rope_theta**-exponent
+
+
+class RopeFrequencies(NamedTuple):
+    """What a method asks the rotary module to use for one window."""
+
+    inv_freq: NDArray[np.float64]  # (rotary_dim // 2,), radians a token
+    attention_scaling: float = 1.0  # multiplies cos and sin, so logits by its square
+    unscaled_prefix: int = 0  # positions below it keep the unscaled frequencies (LongRoPE's n-hat)
+
+
+class Method(Protocol):
+    """A method that changes rotary frequencies: a frozen dataclass called as a pure function.
+
+    `factor`, where a method has one and it is None, is resolved by `harness.methods.resolve` before the call.
+    """
+
+    version: ClassVar[int]  # of the numbers: raised when the formula changes, so that old cells are not reused
+
+    @property
+    def depends_on_length(self) -> bool:
+        """Whether frequencies change with the window's length once the factor is resolved."""
+        ...
+
+    def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
+        """Frequencies for windows of `length` tokens."""
+        ...
+
+
+def check_factor(method: str, factor: float | None) -> None:
+    """Raise unless `factor` is None (resolved later) or at least 1."""
+    if factor is not None and not factor >= 1:
+        raise UserError(
+            f"{method}: factor must be >= 1 (ctx / original_max_position_embeddings), got {factor}."
+        )
+
+
+def resolved_factor(method: Any) -> float:
+    """The method's factor; an error of ours if `resolve` has not filled it in."""
+    assert method.factor is not None, f"{type(method).__name__}: resolve the factor before the call"
+    return float(method.factor)
