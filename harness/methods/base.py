@@ -1,12 +1,14 @@
-"""What every scaling method shares: the model's rotary geometry, the frequencies it asks for, the contract."""
+"""What every scaling method shares: the model's rotary geometry, the frequencies, the contract."""
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import UserError
+from harness.errors import UserError, unknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +51,12 @@ class Method(Protocol):
     `factor`, where a method has one and it is None, is resolved by `harness.methods.resolve` before the call.
     """
 
-    version: ClassVar[int]  # of the numbers: raised when the formula changes, so that old cells are not reused
+    kind: ClassVar[str]  # "frequency"; "native" (the checkpoint's own scaling); "attention"
+    changes: ClassVar[str]  # one line for the table of methods
+    source: ClassVar[str]  # arXiv number, or where the method was published instead
+    version: ClassVar[
+        int
+    ]  # of the numbers: raised when the formula changes, so that old cells are not reused
 
     @property
     def depends_on_length(self) -> bool:
@@ -63,7 +70,7 @@ class Method(Protocol):
 
 def check_factor(method: str, factor: float | None) -> None:
     """Raise unless `factor` is None (resolved later) or at least 1."""
-    if factor is not None and not factor >= 1:
+    if factor is not None and not 1 <= factor < math.inf:
         raise UserError(
             f"{method}: factor must be >= 1 (ctx / original_max_position_embeddings), got {factor}."
         )
@@ -73,3 +80,17 @@ def resolved_factor(method: Any) -> float:
     """The method's factor; an error of ours if `resolve` has not filled it in."""
     assert method.factor is not None, f"{type(method).__name__}: resolve the factor before the call"
     return float(method.factor)
+
+
+def check_choice(method: str, field: str, given: str, allowed: Iterable[str]) -> None:
+    """Raise unless `given` is one of the allowed values of the method's field."""
+    allowed = tuple(allowed)
+    if given not in allowed:
+        raise unknown(f"{method} {field}", given, allowed)
+
+
+def check_positive(method: str, **numbers: float | None) -> None:
+    """Raise unless every number given by name is finite and above 0, or None."""
+    for name, number in numbers.items():
+        if number is not None and not 0 < number < math.inf:
+            raise UserError(f"{method}: {name} must be finite and > 0, got {number}.")
