@@ -1,0 +1,127 @@
+"""Which cells form one line, which lines share a panel, and how they are called."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from harness.errors import UserError
+
+PANEL = ["model", "model_revision", "dataset", "dataset_fingerprint", "protocol", "protocol_params", "dtype"]
+
+
+def label(summary: pd.DataFrame) -> pd.DataFrame:
+    """The table with a column `curve`, the name of the line a cell lies on.
+
+    A factor is named where it was fixed, not where it is the automatic max(1, ctx /
+    original_max_position_embeddings). A cell that both rules give (they meet at one length) lies on both
+    lines and is repeated. Other parameters are named where they differ between cells of one method.
+    """
+    if summary.empty:
+        return summary.assign(curve=pd.Series(dtype=str))
+    automatic = (summary["ctx"] / summary["original_max_position_embeddings"]).clip(lower=1)
+    follows = summary["factor"].isna() | ((summary["factor"] - automatic).abs() < 1e-9)
+    names = _varying_names(summary)
+    parts = [summary[follows].assign(curve=names[follows])]
+    for (name, factor), _ in summary[~follows].groupby([names[~follows], summary.loc[~follows, "factor"]]):
+        line = summary[(names == name) & (summary["factor"] == factor)]
+        parts.append(line.assign(curve=f"{name}, factor {factor:g}"))
+    return pd.concat(_without_shadows(parts), ignore_index=True)
+
+
+def _without_shadows(parts: list[pd.DataFrame]) -> list[pd.DataFrame]:
+    """Leave out automatic lines that are a single meeting point with a fixed line and nothing more."""
+    automatic, fixed = parts[0], parts[1:]
+    if not fixed:
+        return parts
+    shared = set(pd.concat(fixed)["cell_id"])
+    own = automatic.groupby("curve")["cell_id"].transform(lambda ids: not set(ids) <= shared)
+    return [automatic[own.astype(bool)], *fixed]
+
+
+def _varying_names(summary: pd.DataFrame) -> pd.Series:
+    """Method names with the parameters, other than the factor, that differ between cells of one method."""
+    params = summary["method_params"].map(_params)
+    names = summary["method"].astype(str).copy()
+    for _, rows in summary.groupby("method"):
+        keys = sorted({key for index in rows.index for key in params[index]})
+        varying = [key for key in keys if len({str(params[index].get(key)) for index in rows.index}) > 1]
+        for index in rows.index:
+            given = [f"{key} {_short(params[index].get(key))}" for key in varying]
+            names[index] = ", ".join([str(names[index]), *given])
+    return names
+
+
+def _params(text: str) -> dict[str, Any]:
+    return {key: value for key, value in json.loads(text).items() if key != "factor"}
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{value[0]:g} ... {value[-1]:g}]" if value else "[]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def panels(
+    table: pd.DataFrame, x: str, hue: str, columns: Sequence[str] | None = None
+) -> list[tuple[str, pd.DataFrame]]:
+    """(title, rows) of each panel; by default one for every combination of what is not x or hue.
+
+    A title names what differs between panels. Two cells on one place of one line are an error that says
+    what tells them apart.
+    """
+    for name in [x, hue, *(columns or [])]:
+        if name not in table:
+            raise UserError(f"There is no column {name!r} to draw by. Known: {', '.join(sorted(table.columns))}.")
+    known = [name for name in PANEL if name in table and name not in (x, hue)]
+    by = list(columns) if columns is not None else [name for name in known if table[name].nunique() > 1]
+    groups = list(table.groupby(by, sort=True, dropna=False)) if by else [((), table)]
+    for _, rows in groups:
+        _check_one_a_place(rows, x, hue, known)
+    return [(describe(rows, by) if by else "", rows) for _, rows in groups]
+
+
+def _check_one_a_place(rows: pd.DataFrame, x: str, hue: str, known: list[str]) -> None:
+    twice = rows[rows.duplicated([x, hue], keep=False)]
+    if twice.empty:
+        return
+    place = twice.iloc[0]
+    same = twice[(twice[x] == place[x]) & (twice[hue] == place[hue])]
+    differ = [name for name in [*known, "experiment", "method_params", "ctx"] if same[name].nunique() > 1]
+    raise UserError(
+        f"{len(same)} cells lie on one place of line {place[hue]!r} at {x} {place[x]}; "
+        f"give hue or columns that tell them apart ({', '.join(differ) or 'they differ in nothing shown'})."
+    )
+
+
+def describe(rows: pd.DataFrame, names: Sequence[str]) -> str:
+    """The values of `names` that all rows share, in one phrase; protocols with their parameters."""
+    phrases = []
+    for name in names:
+        if name in rows and name != "protocol_params" and rows[name].nunique() == 1:
+            phrases.append(str(rows[name].iloc[0]))
+        if name == "protocol_params" and rows[name].nunique() == 1:
+            phrases.append(protocol_phrase(rows[name].iloc[0]))
+    return ", ".join(phrase for phrase in phrases if phrase)
+
+
+def protocol_phrase(params: str) -> str:
+    """`{"stride": 256, "bos": "none"}` as `stride 256, bos none`."""
+    return ", ".join(f"{key} {value}" for key, value in json.loads(params).items() if value is not None)
+
+
+def tokens(count: float) -> str:
+    """A number of tokens as people write it: 512, 1k, 1.5k, 2M (binary thousands)."""
+    for unit, letter in ((1 << 20, "M"), (1 << 10, "k")):
+        if count >= unit and count * 4 % unit == 0:
+            return f"{count / unit:g}{letter}"
+    return f"{count:g}" if count < 1e5 else f"{count:.0f}"
+
+
+def number(value: float) -> str:
+    """A perplexity with as many digits as anyone reads: 3.142, 29.87, 358.2, 12345."""
+    if value != value:
+        return "-"
+    digits = 3 if abs(value) < 10 else 2 if abs(value) < 100 else 1 if abs(value) < 1000 else 0
+    return f"{value:.{digits}f}" if abs(value) < 1e6 else f"{value:.3g}"

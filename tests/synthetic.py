@@ -1,0 +1,55 @@
+"""Made-up windows tables for tests of statistics and figures: seeded, in the shape that runs write."""
+
+import json
+
+import numpy as np
+import pandas as pd
+
+TRAINED = 512
+
+
+def loss(method: str, ctx: int) -> float:
+    """A plausible mean loss in nats: unscaled models collapse beyond the trained length."""
+    over = max(0.0, np.log2(ctx / TRAINED))
+    slope = {"none": 1.1, "linear": 0.45, "ntk": 0.32, "yarn": 0.05}[method]
+    return 3.16 - 0.04 * np.log2(ctx / 256) + slope * over
+
+
+def cell(
+    method: str, ctx: int, num_documents: int = 8, num_windows: int = 3, seed: int = 0, **columns: object
+) -> pd.DataFrame:
+    """The windows of one cell; documents keep their difficulty across cells of one seed."""
+    difficulty = np.random.default_rng(seed).gamma(2.0, 0.08, num_documents)
+    noise = np.random.default_rng([seed, ctx, len(method)]).normal(0, 0.01, (num_documents, num_windows))
+    factor = max(1.0, ctx / TRAINED) if method != "none" else None
+    rows = []
+    for document in range(num_documents):
+        for window in range(num_windows):
+            scored = ctx - 1 if window == 0 else 256 + 8 * document
+            mean = loss(method, ctx) + difficulty[document] + noise[document, window]
+            rows.append(
+                {
+                    "cell_id": f"{method}-{factor}-{ctx}-{num_documents}",
+                    "experiment": "test", "model": "reference", "model_revision": "abc", "method": method,
+                    "method_params": json.dumps({} if factor is None else {"factor": factor}),
+                    "factor": factor, "original_max_position_embeddings": TRAINED, "ctx": ctx,
+                    "protocol": "sliding", "protocol_params": json.dumps({"stride": 256}), "stride": 256,
+                    "bos": False, "weight": 1.0, "dataset": "sotu", "dataset_fingerprint": "f00d",
+                    "document": f"speech-{document}", "document_index": document, "window": window,
+                    "begin": 256 * window, "end": 256 * window + ctx,
+                    "score_from": 1 if window == 0 else 256 * window + ctx - scored,
+                    "num_scored": scored, "num_bytes": 4 * scored, "nll_sum": mean * scored,
+                    "dtype": "float32",
+                }
+                | columns
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def sweep(
+    methods: tuple[str, ...] = ("none", "linear", "ntk", "yarn"),
+    lengths: tuple[int, ...] = (256, 512, 1024, 2048, 4096),
+    num_documents: int = 8,
+) -> pd.DataFrame:
+    """All windows of a method x length grid."""
+    return pd.concat([cell(method, ctx, num_documents) for method in methods for ctx in lengths], ignore_index=True)

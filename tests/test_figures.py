@@ -1,0 +1,86 @@
+from pathlib import Path
+
+import matplotlib.colors
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from harness import figures, statistics
+from harness.errors import UserError
+from tests import synthetic
+
+
+@pytest.fixture(scope="module")
+def rows() -> pd.DataFrame:
+    return synthetic.sweep()
+
+
+@pytest.fixture(scope="module")
+def summary(rows: pd.DataFrame) -> pd.DataFrame:
+    return statistics.summarize(rows)
+
+
+def drawn(figure: Figure) -> Figure:
+    figure.draw_without_rendering()
+    return figure
+
+
+def marked(figure: Figure) -> list:
+    return [line for ax in figure.axes for line in ax.get_lines() if line.get_marker() != "None"]
+
+
+def test_perplexity_draws_the_table(summary: pd.DataFrame) -> None:
+    figure = drawn(figures.perplexity(summary))
+    (ax,) = figure.axes
+    for line in marked(figure):
+        own = summary[summary["method"] == line.get_label()].sort_values("ctx")
+        np.testing.assert_array_equal(line.get_xdata(), own["ctx"])
+        np.testing.assert_array_equal(line.get_ydata(), own["perplexity"])
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["256", "512", "1k", "2k", "4k"]
+    assert ax.get_yscale() == "log"
+    assert "trained at 512" in [text.get_text() for text in ax.texts]
+    assert figure.get_suptitle().startswith("reference, sotu, sliding, stride 256")
+    assert "8 documents" in figure.get_suptitle()
+
+
+def test_every_line_differs_in_colour_marker_and_dash_and_in_grey(summary: pd.DataFrame) -> None:
+    lines = marked(figures.perplexity(summary))
+    assert len(lines) == 4
+    for look in (lambda line: line.get_color(), lambda line: line.get_marker()):
+        assert len({look(line) for line in lines}) == 4
+    assert len({str(line._unscaled_dash_pattern) for line in lines}) == 4
+    grey = sorted(matplotlib.colors.to_rgb(line.get_color()) @ np.array([0.299, 0.587, 0.114]) for line in lines)
+    assert min(np.diff(grey)) > 0.02
+
+
+def test_legend_covers_no_axes_and_stands_in_the_order_of_the_ends(summary: pd.DataFrame) -> None:
+    figure = drawn(figures.perplexity(summary))
+    box = figure.legends[0].get_window_extent()
+    assert not any(box.overlaps(ax.get_tightbbox()) for ax in figure.axes)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["none", "linear", "ntk", "yarn"]
+
+
+def test_small_range_is_linear(summary: pd.DataFrame) -> None:
+    figure = figures.perplexity(summary[summary["method"] == "yarn"])
+    assert figure.axes[0].get_yscale() == "linear"
+
+
+def test_two_models_are_two_panels(rows: pd.DataFrame) -> None:
+    other = rows.assign(model="other", cell_id=rows["cell_id"] + "-other")
+    figure = drawn(figures.perplexity(statistics.summarize(pd.concat([rows, other]))))
+    assert [ax.get_title() for ax in figure.axes] == ["other", "reference"]
+
+
+def test_few_documents_are_drawn_without_bands_and_said(rows: pd.DataFrame) -> None:
+    figure = figures.perplexity(statistics.summarize(rows[rows["document_index"] < 3]))
+    assert "3 documents, too few for intervals" in figure.get_suptitle()
+
+
+def test_saved_files_are_reproducible(summary: pd.DataFrame, tmp_path: Path) -> None:
+    first = figures.save(figures.perplexity(summary), tmp_path / "a" / "perplexity")
+    second = figures.save(figures.perplexity(summary), tmp_path / "b" / "perplexity")
+    assert [path.name for path in first] == ["perplexity.svg", "perplexity.png"]
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+    with pytest.raises(UserError, match="Unknown figure format 'jpg'"):
+        figures.save(figures.perplexity(summary), tmp_path / "c", ["jpg"])
