@@ -7,18 +7,42 @@ from types import UnionType
 from typing import Any, get_args, get_type_hints
 
 from harness.errors import UserError, unknown
-from harness.methods.base import Method, RopeFrequencies, RopeGeometry
+from harness.methods.abf import Abf
+from harness.methods.base import Method, RopeFrequencies, RopeGeometry, growth
+from harness.methods.dynamic_linear import DynamicLinear
+from harness.methods.dynamic_ntk import DynamicNtk
+from harness.methods.dynamic_yarn import DynamicYarn
 from harness.methods.linear import Linear
+from harness.methods.llama3 import Llama3
+from harness.methods.longrope import LongRope
+from harness.methods.native import Native
 from harness.methods.none import Unscaled
 from harness.methods.ntk import Ntk
+from harness.methods.ntk_by_parts import NtkByParts
+from harness.methods.ntk_fixed import NtkFixed
+from harness.methods.ntk_mixed import NtkMixed
+from harness.methods.power import Power
+from harness.methods.truncated import Truncated
 from harness.methods.yarn import Yarn
 
 __all__ = ["METHODS", "Method", "RopeFrequencies", "RopeGeometry", "build", "construct", "resolve"]
 
 METHODS: dict[str, type] = {
+    "abf": Abf,
+    "dynamic_linear": DynamicLinear,
+    "dynamic_ntk": DynamicNtk,
+    "dynamic_yarn": DynamicYarn,
     "linear": Linear,
+    "llama3": Llama3,
+    "longrope": LongRope,
+    "native": Native,
     "none": Unscaled,
     "ntk": Ntk,
+    "ntk_by_parts": NtkByParts,
+    "ntk_fixed": NtkFixed,
+    "ntk_mixed": NtkMixed,
+    "power": Power,
+    "truncated": Truncated,
     "yarn": Yarn,
 }
 
@@ -35,18 +59,23 @@ def construct(name: str, params: Mapping[str, Any]) -> Any:
     """The method `name` with these parameters, `factor` as given; UserError as `build`."""
     if name not in METHODS:
         raise unknown("method", name, METHODS)
-    _check_types(name, params)
-    return METHODS[name](**params)
+    return METHODS[name](**_typed(name, params))
 
 
 def resolve(method: Any, geometry: RopeGeometry, length: int) -> Any:
-    """The method with a factor of None replaced by max(1, length / original_max_position_embeddings)."""
+    """The method with every parameter left open filled in for windows of up to `length` tokens.
+
+    A `factor` of None becomes max(1, length / original_max_position_embeddings); a method with more to fill in
+    (files to read) has `resolved(geometry)`, called first.
+    """
+    if hasattr(method, "resolved"):
+        method = method.resolved(geometry)
     if not hasattr(method, "factor") or method.factor is not None:
         return method
-    return replace(method, factor=max(1.0, length / geometry.original_max_position_embeddings))
+    return replace(method, factor=growth(geometry, length))
 
 
-def _check_types(name: str, params: Mapping[str, Any]) -> None:
+def _typed(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
     hints = get_type_hints(METHODS[name])
     allowed = {field.name: hints[field.name] for field in fields(METHODS[name])}
     for param, value in params.items():
@@ -59,6 +88,7 @@ def _check_types(name: str, params: Mapping[str, Any]) -> None:
         if not _fits(value, allowed[param]):
             expected = getattr(allowed[param], "__name__", str(allowed[param]))
             raise UserError(f"{name}: {param} must be of type {expected}, got {value!r}.")
+    return {param: _as_float(value, allowed[param]) for param, value in params.items()}
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -71,3 +101,11 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is float:
         return isinstance(value, Real) and not isinstance(value, bool)
     return type(value) is hint
+
+
+def _as_float(value: Any, hint: Any) -> Any:
+    # a factor of 8 and one of 8.0 are the same method, also where parameters are compared as text
+    options = get_args(hint) or (hint,)
+    if list[float] in options and isinstance(value, list | tuple):
+        return [float(item) for item in value]
+    return float(value) if float in options and type(value) is int else value

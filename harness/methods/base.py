@@ -26,8 +26,7 @@ class RopeGeometry:
             raise UserError(f"rope_theta must be > 1, got {self.rope_theta}.")
         if self.original_max_position_embeddings < 2:
             raise UserError(
-                "original_max_position_embeddings must be >= 2 tokens, "
-                f"got {self.original_max_position_embeddings}."
+                f"original_max_position_embeddings must be >= 2 tokens, got {self.original_max_position_embeddings}."
             )
 
     @property
@@ -54,9 +53,7 @@ class Method(Protocol):
     kind: ClassVar[str]  # "frequency"; "native" (the checkpoint's own scaling); "attention"
     changes: ClassVar[str]  # one line for the table of methods
     source: ClassVar[str]  # arXiv number, or where the method was published instead
-    version: ClassVar[
-        int
-    ]  # of the numbers: raised when the formula changes, so that old cells are not reused
+    version: ClassVar[int]  # of the numbers: raised when the formula changes, so that old cells are not reused
 
     @property
     def depends_on_length(self) -> bool:
@@ -71,9 +68,7 @@ class Method(Protocol):
 def check_factor(method: str, factor: float | None) -> None:
     """Raise unless `factor` is None (resolved later) or at least 1."""
     if factor is not None and not 1 <= factor < math.inf:
-        raise UserError(
-            f"{method}: factor must be >= 1 (ctx / original_max_position_embeddings), got {factor}."
-        )
+        raise UserError(f"{method}: factor must be >= 1 (ctx / original_max_position_embeddings), got {factor}.")
 
 
 def resolved_factor(method: Any) -> float:
@@ -94,3 +89,22 @@ def check_positive(method: str, **numbers: float | None) -> None:
     for name, number in numbers.items():
         if number is not None and not 0 < number < math.inf:
             raise UserError(f"{method}: {name} must be finite and > 0, got {number}.")
+
+
+def check_multiplier(method: str, factor: float) -> None:
+    """Raise unless a factor that is not derived from the length is finite and at least 1."""
+    if not 1 <= factor < math.inf:
+        raise UserError(f"{method}: factor must be finite and >= 1, got {factor}.")
+
+
+def check_rotations(method: str, **fast_slow: float) -> None:
+    """Raise unless, of two rotation counts given by name, the second is above 0 and the first above the second."""
+    (fast_name, fast), (slow_name, slow) = fast_slow.items()
+    check_positive(method, **{slow_name: slow})
+    if not slow < fast < math.inf:
+        raise UserError(f"{method}: {fast_name} must be > {slow_name} ({slow}), got {fast}.")
+
+
+def growth(geometry: RopeGeometry, length: int) -> float:
+    """How many times longer than the trained length a window is, at least 1."""
+    return max(1.0, length / geometry.original_max_position_embeddings)

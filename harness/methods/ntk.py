@@ -17,7 +17,7 @@ class Ntk:
         inv_freq'_i = base'^(-2i / d),    base' = rope_theta factor^(d / (d - 2)),    d = rotary_dim
     The first frequency stays, the last is divided by `factor` exactly.
 
-    bloc97 2023, "NTK-Aware Scaled RoPE"; written down in Peng et al. 2023, arXiv:2309.00071, eq. 16.
+    bloc97 2023, "NTK-Aware Scaled RoPE"; written down in Peng et al. 2023, arXiv:2309.00071, section 3.1.
     vLLM's "dynamic" scaling by f, a constant whatever the sequence, is this method with factor f^2 - f + 1.
     """
 

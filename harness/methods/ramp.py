@@ -12,20 +12,18 @@ def corner(geometry: RopeGeometry, rotations: float) -> float:
     """Index, not rounded, of the frequency that turns `rotations` times over the trained length.
 
     Solves original_max_position_embeddings rope_theta^(-2i / d) = 2 pi rotations for i.
-    Peng et al. 2023, arXiv:2309.00071, section 3.2 and its code.
+    Peng et al. 2023, arXiv:2309.00071, section 3.2 and code.
     """
     turns_of_first = geometry.original_max_position_embeddings / (2 * math.pi)
     return geometry.rotary_dim * math.log(turns_of_first / rotations) / (2 * math.log(geometry.rope_theta))
 
 
-def dimension_ramp(
-    geometry: RopeGeometry, fast: float, slow: float, *, truncate: bool = True
-) -> NDArray[np.float64]:
-    """0 up to the corner turning `fast` times, 1 from the one turning `slow` times, linear in the index between.
+def dimension_ramp(geometry: RopeGeometry, fast: float, slow: float, *, truncate: bool = True) -> NDArray[np.float64]:
+    """0 up to the corner turning `fast` times, 1 from the one turning `slow` times, linear in index between.
 
     Shape (rotary_dim // 2,). `truncate` rounds the corners outwards. Corners are clamped to [0, rotary_dim - 1]
-    as in the authors' code. Indices end at rotary_dim / 2 - 1, where some ports clamp: that differs only if the
-    slow corner lies beyond the last frequency, i.e. about original length > 2 pi rope_theta slow.
+    as in the authors' code. Indices end at rotary_dim / 2 - 1, where some ports clamp: that differs only if
+    the slow corner lies beyond the last frequency (original length above about 2 pi rope_theta slow).
     """
     low, high = corner(geometry, fast), corner(geometry, slow)
     if truncate:

@@ -14,6 +14,7 @@ from harness.methods.base import (
     check_choice,
     check_factor,
     check_positive,
+    check_rotations,
     resolved_factor,
 )
 from harness.methods.ramp import dimension_ramp
@@ -39,6 +40,7 @@ class Yarn:
     mscale: float | None = None
     mscale_all_dim: float | None = None
 
+    name: ClassVar[str] = "yarn"  # in errors
     kind: ClassVar[str] = "frequency"
     changes: ClassVar[str] = "slow frequencies divided by factor, fast ones kept; attention temperature"
     source: ClassVar[str] = "arXiv:2309.00071"
@@ -46,15 +48,14 @@ class Yarn:
     depends_on_length: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_factor("yarn", self.factor)
-        check_positive("yarn", beta_slow=self.beta_slow, attention_factor=self.attention_factor)
-        if not self.beta_slow < self.beta_fast < math.inf:
-            raise UserError(f"yarn: beta_fast must be > beta_slow ({self.beta_slow}), got {self.beta_fast}.")
-        check_choice("yarn", "ramp", self.ramp, ("dimension", "rotations"))
-        check_choice("yarn", "blend", self.blend, ("arithmetic", "harmonic"))
+        check_factor(self.name, self.factor)
+        check_rotations(self.name, beta_fast=self.beta_fast, beta_slow=self.beta_slow)
+        check_positive(self.name, attention_factor=self.attention_factor)
+        check_choice(self.name, "ramp", self.ramp, ("dimension", "rotations"))
+        check_choice(self.name, "blend", self.blend, ("arithmetic", "harmonic"))
         if (self.mscale is None) != (self.mscale_all_dim is None):
             raise UserError(
-                "yarn: mscale and mscale_all_dim go together, "
+                f"{self.name}: mscale and mscale_all_dim go together, "
                 f"got mscale={self.mscale}, mscale_all_dim={self.mscale_all_dim}."
             )
 
@@ -83,5 +84,5 @@ class Yarn:
 
 
 def temperature(factor: float, mscale: float = 1.0) -> float:
-    """Multiplier of cos and sin, 0.1 mscale ln(factor) + 1; arXiv:2309.00071, eq. 22."""
+    """Multiplier of cos and sin, 0.1 mscale ln(factor) + 1; arXiv:2309.00071, section 3.4."""
     return 0.1 * mscale * math.log(factor) + 1

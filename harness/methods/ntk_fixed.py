@@ -1,0 +1,35 @@
+"""NTK-fixed scaling."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from harness.methods.base import RopeFrequencies, RopeGeometry, check_factor, resolved_factor
+
+
+@dataclass(frozen=True, kw_only=True)
+class NtkFixed:
+    """NTK-fixed: NTK-aware scaling that spreads the factor over all frequencies, the first included.
+
+        inv_freq'_i = (rope_theta factor)^(-2i / d) / factor^(2 / d),    d = rotary_dim
+    The first frequency is divided by factor^(2 / d), the last by `factor` exactly.
+
+    Su 2023, github.com/bojone/rerope and blog; "ntk" in vLLM.
+    """
+
+    factor: float | None = None  # None: max(1, length / original_max_position_embeddings)
+
+    kind: ClassVar[str] = "frequency"
+    changes: ClassVar[str] = "the base, every frequency a little, the last divided by factor"
+    source: ClassVar[str] = "github.com/bojone/rerope"
+    version: ClassVar[int] = 1
+    depends_on_length: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_factor("ntk_fixed", self.factor)
+
+    def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
+        """Scaled frequencies, the same for every length."""
+        pair = np.arange(1, geometry.rotary_dim // 2 + 1, dtype=np.float64)
+        return RopeFrequencies(geometry.inv_freq * resolved_factor(self) ** (-2 * pair / geometry.rotary_dim))

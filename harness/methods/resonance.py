@@ -1,0 +1,25 @@
+"""Resonance RoPE, a modifier of any method's frequencies."""
+
+import numpy as np
+
+from harness.errors import UserError
+from harness.methods.base import RopeFrequencies
+
+
+def resonant(frequencies: RopeFrequencies) -> RopeFrequencies:
+    """The frequencies whose wavelengths are those given, rounded to whole tokens.
+
+        inv_freq'_i = 2 pi / round(2 pi / inv_freq_i)
+    Positions a wavelength apart then get equal angles. May raise a frequency (by at most 1/12 from a wavelength
+    of 2 pi, less the slower it turns). A frequency of zero stays; one of a wavelength below half a token is a
+    UserError. Wang et al. 2024, arXiv:2403.00071: applied after any other scaling.
+    """
+    turning = frequencies.inv_freq > 0
+    wavelengths = np.round(2 * np.pi / frequencies.inv_freq[turning])
+    if np.any(wavelengths < 1):
+        raise UserError(
+            f"resonance: wavelengths must be at least half a token, got {2 * np.pi / frequencies.inv_freq.max():.3g}."
+        )
+    inv_freq = np.zeros_like(frequencies.inv_freq)
+    inv_freq[turning] = 2 * np.pi / wavelengths
+    return frequencies._replace(inv_freq=inv_freq)
