@@ -49,7 +49,7 @@ class LongRope:
         self._check_factors()
         if isinstance(self.temperature, str):
             check_choice("longrope", "temperature", self.temperature, TEMPERATURES)
-        elif isinstance(self.temperature, bool) or not 0 < self.temperature < math.inf:
+        elif type(self.temperature) not in (int, float) or not 0 < self.temperature < math.inf:
             raise UserError(
                 f"longrope: temperature must be one of {', '.join(TEMPERATURES)} or a number > 0, "
                 f"got {self.temperature}."

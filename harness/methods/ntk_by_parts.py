@@ -17,8 +17,8 @@ class NtkByParts:
     `gamma_slow` times over the trained length; corners are rounded outwards.
 
     The YaRN authors' code ("part-ntk", github.com/jquesnelle/yarn). Peng et al. 2023, arXiv:2309.00071, section
-    3.2, gives the name to the blend without NTK-aware frequencies: that is `yarn` with attention_factor=1
-    (at factor 8 on LLaMA2 up to {SIZE} lower).
+    3.2, gives the name to a blend without NTK-aware frequencies: that is `yarn` with attention_factor=1 and
+    ramp=rotations (for LLaMA2 at factor 8, frequencies up to 62 % lower).
     """
 
     factor: float | None = None  # None: max(1, length / original_max_position_embeddings)

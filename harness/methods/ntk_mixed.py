@@ -17,7 +17,7 @@ class NtkMixed:
     The last frequency is divided by `factor` exactly; beta = 1 is NTK-fixed.
 
     Su 2023, github.com/bojone/rerope and blog. The code has beta 0.75 and a constant factor 12; the blog has
-    beta 0.625 (frequencies up to {SIZE} lower at factor 8); vLLM calls it "ntk" with `mixed_b`.
+    beta 0.625 (at factor 8 and rotary_dim 128, frequencies up to 13 % lower). vLLM calls it "ntk" with `mixed_b`.
     """
 
     factor: float | None = None  # None: max(1, length / original_max_position_embeddings)

@@ -27,16 +27,24 @@ class Yarn:
         inv_freq'_i = (1 - r_i) inv_freq_i + r_i inv_freq_i / factor
         attention_scaling = 0.1 ln(factor) + 1
     r rises from 0 at the frequency turning `beta_fast` times over the trained length to 1 at the one turning
-    `beta_slow` times. Peng et al. 2023, arXiv:2309.00071, section 3.
+    `beta_slow` times. Peng et al. 2023, arXiv:2309.00071, sections 3.2 and 3.4. Where code and paper, or
+    implementations, differ, the authors' code is the default (sizes for LLaMA2 at factor 8):
+
+    `ramp` "dimension": r linear in the index between two corners, as in the code; "rotations": linear in the
+    rotations themselves, as in the paper (frequencies down to 0.43 of the code's).
+    `truncate`: corners rounded outwards to whole indices; false: not rounded (down to 0.79, up to 1.03).
+    `blend` "arithmetic": frequencies are averaged; "harmonic": wavelengths are, as in PoSE (down to 0.40).
+    `attention_factor`: in place of 0.1 ln(factor) + 1. `mscale` and `mscale_all_dim`, DeepSeek's: the quotient
+    of 0.1 mscale ln(factor) + 1 and the same with mscale_all_dim; their scale on the logits is the model's own.
     """
 
     factor: float | None = None  # None: max(1, length / original_max_position_embeddings)
     beta_fast: float = 32.0  # rotations over the trained length
     beta_slow: float = 1.0
-    ramp: str = "dimension"
+    ramp: str = "dimension"  # dimension | rotations
     truncate: bool = True
-    blend: str = "arithmetic"
-    attention_factor: float | None = None
+    blend: str = "arithmetic"  # arithmetic | harmonic
+    attention_factor: float | None = None  # multiplies cos and sin; None: 0.1 ln(factor) + 1
     mscale: float | None = None
     mscale_all_dim: float | None = None
 
