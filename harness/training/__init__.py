@@ -1,0 +1,1 @@
+"""Training: books, tokenizer, windows of the token stream, and the run itself."""

@@ -1,0 +1,101 @@
+"""What a training run is made of: the schema of the config group `train`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+from harness.errors import UserError, unknown
+
+
+@dataclass(kw_only=True)
+class ModelShape:
+    """A fresh Llama; read only where `init_from` is null."""
+
+    vocab_size: int = 4096  # of the byte-level BPE trained on the corpus, its one special token included
+    hidden_size: int = 256
+    num_hidden_layers: int = 8
+    num_attention_heads: int = 4
+    intermediate_size: int = 704
+    rope_theta: float = 10000.0
+
+
+@dataclass(kw_only=True)
+class TrainConfig:
+    """One training run: data, model, recipe, where it goes. Lengths are tokens."""
+
+    output_dir: str = "runs/train"
+    corpus: str | None = None  # UTF-8 text, plain or .xz; books separated by a line holding a NUL
+    titles: str | None = None  # JSON list of the books' names, in order
+    held_out: list[str] = field(default_factory=list)  # names kept for evaluation
+    left_out: dict[str, str] = field(default_factory=dict)  # names used nowhere, with the reason
+    init_from: str | None = None  # null: a fresh model; `reference`; or a checkpoint directory
+    model: ModelShape = field(default_factory=ModelShape)
+    ctx: int = 512
+    batch_size: int = 256  # windows of `ctx` tokens a step
+    steps: int = 4000
+    learning_rate: float = 2e-3
+    warmup_steps: int = 200
+    min_learning_rate_ratio: float = 0.1  # the cosine ends at this share of `learning_rate`
+    weight_decay: float = 0.1
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.95
+    max_grad_norm: float = 1.0
+    logging_steps: int = 10
+    save_steps: int = 500
+    eval_steps: int = 500
+    eval_lengths: list[int] = field(default_factory=lambda: [512])
+    workers: int = 0  # processes that cut windows
+    device: str = "auto"  # auto | cpu | cuda
+    compile: bool | None = None  # null: on with CUDA
+
+
+def parse(given: Mapping[str, Any]) -> TrainConfig:
+    """The config group `train` as composed, its keys and types checked; UserError for the first that is wrong."""
+    schema = OmegaConf.structured(TrainConfig)
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(schema, dict(given)))
+    except ConfigKeyError as error:
+        known = schema.model if str(error.full_key).startswith("model.") else schema
+        raise unknown("key of train", str(error.key), map(str, known)) from error
+    except OmegaConfBaseException as error:
+        raise UserError(f"train.{error.full_key}: {str(error).splitlines()[0]}") from error
+    assert isinstance(config, TrainConfig)
+    return config
+
+
+def validate(config: TrainConfig) -> None:
+    """Raise UserError on the first value that cannot work. Imports nothing heavy."""
+    for name in ("ctx", "batch_size", "steps", "logging_steps", "save_steps", "eval_steps"):
+        least = 2 if name == "ctx" else 1
+        if getattr(config, name) < least:
+            raise UserError(f"train.{name} must be >= {least}, got {getattr(config, name)}.")
+    for name in ("warmup_steps", "weight_decay", "workers"):
+        if getattr(config, name) < 0:
+            raise UserError(f"train.{name} must be >= 0, got {getattr(config, name)}.")
+    if config.learning_rate <= 0:
+        raise UserError(f"train.learning_rate must be > 0, got {config.learning_rate}.")
+    if not 0 <= config.min_learning_rate_ratio <= 1:
+        raise UserError(f"train.min_learning_rate_ratio must lie in [0, 1], got {config.min_learning_rate_ratio}.")
+    if config.save_steps % config.logging_steps:
+        raise UserError(
+            "train.save_steps must be a multiple of train.logging_steps, so that a resumed run logs the same means, "
+            f"got {config.save_steps} and {config.logging_steps}."
+        )
+    if config.device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"train.device must be auto, cpu or cuda, got {config.device!r}.")
+    if min(config.eval_lengths, default=2) < 2:
+        raise UserError(f"train.eval_lengths must be >= 2, got {config.eval_lengths}.")
+    _validate_paths(config)
+
+
+def _validate_paths(config: TrainConfig) -> None:
+    for name, what in (("corpus", "a text file, plain or .xz"), ("titles", "a JSON list of its books")):
+        given = getattr(config, name)
+        if given is None:
+            raise UserError(f"train.{name} is missing: {what}, as in train.{name}=PATH.")
+        if not Path(given).is_file():
+            raise UserError(f"train.{name} must be {what}; there is no file {given}.")

@@ -1,0 +1,65 @@
+"""The model to train: a fresh Llama, or a checkpoint with its tokenizer."""
+
+from importlib.resources import files
+from pathlib import Path
+
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    set_seed,
+)
+
+from harness.errors import UserError
+from harness.training.config import ModelShape
+
+
+def fresh(shape: ModelShape, tokenizer: PreTrainedTokenizerBase, ctx: int, seed: int) -> PreTrainedModel:
+    """A randomly initialised float32 Llama with tied embeddings, trained length `ctx` tokens."""
+    if shape.hidden_size % (2 * shape.num_attention_heads):
+        raise UserError(
+            "train.model.hidden_size must be an even multiple of num_attention_heads, "
+            f"got {shape.hidden_size} and {shape.num_attention_heads}."
+        )
+    set_seed(seed)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=shape.hidden_size,
+            num_hidden_layers=shape.num_hidden_layers,
+            num_attention_heads=shape.num_attention_heads,
+            num_key_value_heads=shape.num_attention_heads,
+            intermediate_size=shape.intermediate_size,
+            max_position_embeddings=ctx,
+            rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
+            tie_word_embeddings=True,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            use_cache=False,
+        )
+    )
+
+
+def checkpoint_directory(init_from: str) -> Path:
+    """Where the starting checkpoint lies: `reference` is the embedded model, anything else a directory."""
+    path = Path(str(files("harness.models") / "reference")) if init_from == "reference" else Path(init_from)
+    if not (path / "config.json").is_file():
+        raise UserError(
+            f"train.init_from must be null, reference or a checkpoint directory; {path} holds no config.json."
+        )
+    return path
+
+
+def from_checkpoint(init_from: str, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The checkpoint in float32 and its tokenizer, which must have a BOS token to set books apart."""
+    path = checkpoint_directory(init_from)
+    set_seed(seed)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    if tokenizer.bos_token_id is None:
+        raise UserError(f"train.init_from: the tokenizer in {path} has no BOS token to set books apart with.")
+    model = AutoModelForCausalLM.from_pretrained(path, dtype="float32")
+    model.config.use_cache = False
+    return model, tokenizer

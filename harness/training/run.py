@@ -1,0 +1,233 @@
+"""A training run from its configuration to a checkpoint that says how it was made."""
+
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    ProgressCallback,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+
+import harness
+from harness import methods
+from harness.errors import UserError
+from harness.training import corpus, heldout, model, stream
+from harness.training.config import TrainConfig, validate
+from harness.training.progress import FiniteLoss, Progress
+from harness.training.tokenizer import train_tokenizer
+
+LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "numpy")
+
+
+def train(config: TrainConfig, method: str, method_params: Mapping[str, Any], seed: int) -> Path:
+    """Train and return the directory of the finished checkpoint, `<output_dir>/model`.
+
+    A run that was killed goes on from its last checkpoint when the same command is given again; a finished one is
+    left as it is. Raises UserError for values that cannot work, and where `output_dir` holds another run.
+    """
+    validate(config)
+    if find_spec("accelerate") is None:
+        raise UserError('Training needs the package accelerate: pip install "longctx-harness[train]".')
+    output = Path(config.output_dir)
+    recipe = _recipe(config, method, method_params, seed)
+    _claim(output, recipe)
+    if (output / "model" / "training.json").is_file():
+        return output / "model"
+    books = corpus.split(
+        corpus.read_books(Path(str(config.corpus)), Path(str(config.titles))), config.held_out, config.left_out
+    )
+    network, tokenizer = _start(config, books, seed)
+    trainer = _trainer(config, network, tokenizer, books, seed)
+    started = time.monotonic()
+    with _method_applied(network, method, method_params, config.ctx):
+        trainer.train(resume_from_checkpoint=_last_checkpoint(output))
+    facts = {"seconds_since_last_start": round(time.monotonic() - started, 1), "device": _device_name(network)}
+    _write_held_out(output / "held_out", books.held_out)
+    return _save(output / "model", network, tokenizer, {**recipe, **facts, "log": trainer.state.log_history})
+
+
+def _recipe(config: TrainConfig, method: str, params: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """All that determines the run, and nothing that does not: neither where files lie nor how it is computed."""
+    train = asdict(config)
+    for name in ("output_dir", "corpus", "titles", "workers", "device", "compile"):
+        del train[name]
+    return {
+        "train": train,
+        "method": {"name": method, **params},
+        "seed": seed,
+        "corpus_sha256": _sha256(Path(str(config.corpus))),
+        "titles_sha256": _sha256(Path(str(config.titles))),
+    }
+
+
+def _claim(output: Path, recipe: dict[str, Any]) -> None:
+    """Write the recipe into `output`, or check that the run already there is this one."""
+    path = output / "recipe.json"
+    if not path.is_file():
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"train.output_dir cannot be written: {output} ({error.strerror}).") from error
+        return
+    found, wanted = _flat(json.loads(path.read_text(encoding="utf-8"))), _flat(recipe)
+    changed = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
+    if changed:
+        raise UserError(
+            f"train.output_dir {output} holds another run; it differs in {', '.join(changed)}. "
+            "Choose another directory or delete this one."
+        )
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        nested = isinstance(value, Mapping)
+        flat.update(_flat(value, f"{prefix}{key}.") if nested else {prefix + key: value})
+    return flat
+
+
+def _start(config: TrainConfig, books: corpus.Books, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    if config.init_from is not None:
+        return model.from_checkpoint(config.init_from, seed)
+    saved = Path(config.output_dir) / "tokenizer"
+    if (saved / "tokenizer.json").is_file():
+        tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(saved)
+    else:
+        print("Training the tokenizer", flush=True)
+        tokenizer = train_tokenizer(books.training.values(), config.model.vocab_size)
+        tokenizer.save_pretrained(saved)
+    return model.fresh(config.model, tokenizer, config.ctx, seed), tokenizer
+
+
+def _trainer(
+    config: TrainConfig,
+    network: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    books: corpus.Books,
+    seed: int,
+) -> Trainer:
+    tokens = stream.token_stream(books.training.values(), tokenizer)
+    held_out: list[NDArray[np.int32]] = [stream.token_stream([text], tokenizer)[1:] for text in books.held_out.values()]
+    print(
+        f"{len(books.training)} books, {len(tokens)} tokens; {len(held_out)} books held out; "
+        f"{config.steps} steps of {config.batch_size} x {config.ctx} tokens",
+        flush=True,
+    )
+    set_seed(seed)
+    trainer = Trainer(
+        model=network,
+        args=_arguments(config, seed),
+        train_dataset=stream.windows(tokens, config.ctx, config.steps * config.batch_size, seed),
+        callbacks=[heldout.HeldOutPerplexity(held_out, config.eval_lengths, config.eval_steps), FiniteLoss()],
+    )
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(Progress)
+    return trainer
+
+
+def _arguments(config: TrainConfig, seed: int) -> TrainingArguments:
+    cuda = torch.cuda.is_available()
+    if config.device == "cuda" and not cuda:
+        raise UserError("train.device=cuda, but torch sees no CUDA device; use train.device=cpu.")
+    cuda = cuda and config.device != "cpu"
+    if cuda and torch.cuda.device_count() > 1:
+        raise UserError(
+            f"Training uses one GPU, torch sees {torch.cuda.device_count()}; choose one: CUDA_VISIBLE_DEVICES=0."
+        )
+    return TrainingArguments(
+        output_dir=config.output_dir,
+        max_steps=config.steps,
+        per_device_train_batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr_rate": config.min_learning_rate_ratio},
+        warmup_steps=config.warmup_steps,
+        weight_decay=config.weight_decay,
+        adam_beta1=config.adam_beta1,
+        adam_beta2=config.adam_beta2,
+        max_grad_norm=config.max_grad_norm,
+        optim="adamw_torch_fused" if cuda else "adamw_torch",
+        bf16=cuda,
+        torch_compile=cuda if config.compile is None else config.compile,
+        use_cpu=not cuda,
+        seed=seed,
+        train_sampling_strategy="sequential",  # windows() has shuffled already
+        remove_unused_columns=False,  # windows() makes its columns on the fly
+        dataloader_num_workers=config.workers,
+        dataloader_persistent_workers=config.workers > 0,
+        logging_steps=config.logging_steps,
+        logging_nan_inf_filter=False,  # it would replace a NaN by the mean so far; FiniteLoss stops instead
+        save_steps=config.save_steps,
+        save_total_limit=2,
+        report_to="none",
+    )
+
+
+def _method_applied(
+    network: PreTrainedModel, name: str, params: Mapping[str, Any], ctx: int
+) -> AbstractContextManager[Any]:
+    """The scaling method in force while training; `none` leaves the model as it is."""
+    if name == "none":
+        return nullcontext()
+    from harness.models.geometry import geometry
+    from harness.models.patch import applied
+
+    rope = geometry(network.config)
+    return applied(network, methods.build(name, params, rope, ctx), ctx, rope)
+
+
+def _last_checkpoint(output: Path) -> str | None:
+    """The newest complete checkpoint; trainer_state.json is what the trainer writes last into one."""
+    complete = [path.parent for path in output.glob("checkpoint-*/trainer_state.json") if path.stat().st_size]
+    newest = max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    return None if newest is None else str(newest)
+
+
+def _write_held_out(directory: Path, books: Mapping[str, str]) -> None:
+    """The held-out books as text files, which `data=text data.path=<directory>` evaluates."""
+    directory.mkdir(exist_ok=True)
+    for name, text in books.items():
+        (directory / f"{Path(name).stem}.txt").write_text(text, encoding="utf-8", newline="")
+
+
+def _save(
+    directory: Path, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, record: dict[str, Any]
+) -> Path:
+    """The checkpoint in bf16 with its tokenizer; training.json, written last, marks the run as finished."""
+    network.config.use_cache = True
+    network.bfloat16().save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    record |= {
+        "files_sha256": {path.name: _sha256(path) for path in sorted(directory.iterdir())},
+        "versions": {"harness": harness.__version__, "python": platform.python_version()}
+        | {name: version(name) for name in LIBRARIES},
+    }
+    (directory / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return directory
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _device_name(network: PreTrainedModel) -> str:
+    return torch.cuda.get_device_name() if network.device.type == "cuda" else platform.processor() or "CPU"

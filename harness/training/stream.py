@@ -1,0 +1,61 @@
+"""Books as one stream of tokens, and the windows that training sees, in an order fixed by the seed."""
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, Features, List, Value
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from harness.errors import UserError
+
+BOOKS_PER_BATCH = 16  # one tokenizer call; the tokenizer spreads them over the cores
+
+
+def token_stream(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> NDArray[np.int32]:
+    """All texts as one array of token ids, shape (num_tokens,), a BOS before each."""
+
+    def encode(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
+        ids = tokenizer(batch["text"], add_special_tokens=False, verbose=False)["input_ids"]
+        return {"input_ids": [[tokenizer.bos_token_id, *document] for document in ids]}
+
+    books = Dataset.from_dict({"text": list(texts)}).map(
+        encode,
+        batched=True,
+        batch_size=BOOKS_PER_BATCH,
+        remove_columns=["text"],
+        features=Features({"input_ids": List(Value("int32"))}),
+        keep_in_memory=True,
+        desc="Tokenizing books",
+    )
+    column = books.with_format("arrow")[:]["input_ids"]
+    return np.concatenate([chunk.flatten().to_numpy() for chunk in column.chunks])
+
+
+def window_begins(num_tokens: int, ctx: int, count: int, seed: int) -> NDArray[np.int64]:
+    """Where the first `count` windows of `ctx` tokens begin, shape (count,).
+
+    Pass after pass over the stream: each cuts it at a fresh random offset and visits its windows in a fresh random
+    order, both drawn from (seed, pass) alone, so that a longer run begins as a shorter one does.
+    """
+    if num_tokens < 2 * ctx:
+        raise UserError(f"The training books must hold at least 2 x train.ctx = {2 * ctx} tokens, got {num_tokens}.")
+    passes: list[NDArray[np.int64]] = []
+    while sum(map(len, passes)) < count:
+        generator = np.random.default_rng([seed, len(passes)])
+        offset = int(generator.integers(ctx))
+        passes.append(offset + ctx * generator.permutation((num_tokens - offset) // ctx))
+    return np.concatenate(passes)[:count]
+
+
+def windows(stream: NDArray[np.int32], ctx: int, count: int, seed: int) -> Dataset:
+    """The training set in training order: `count` rows of `input_ids` and equal `labels`, each (ctx,)."""
+    begins = Dataset.from_dict({"begin": window_begins(len(stream), ctx, count, seed)})
+    return begins.with_transform(partial(_cut, stream, np.arange(ctx)))
+
+
+def _cut(stream: NDArray[np.int32], steps: NDArray[np.int64], batch: dict[str, Any]) -> dict[str, Any]:
+    ids = stream[np.asarray(batch["begin"])[:, None] + steps].astype(np.int64)
+    return {"input_ids": ids, "labels": ids}
