@@ -1,0 +1,113 @@
+"""What identifies a cell, and which cells one pass over the documents can serve."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from harness import cache, methods
+from harness.config import Config
+from harness.methods.base import RopeGeometry
+from harness.store import SCHEMA_VERSION
+from harness.windows import Protocol
+
+_PATHS = ("factors",)  # parameters that name a file: identified by its content
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a model and a set of documents are to a cell; computed without weights and without tokenized text."""
+
+    model_fingerprint: str
+    model_revision: str
+    geometry: RopeGeometry | None  # None: no rotary embedding
+    bos: str  # the resolved policy
+    dataset_fingerprint: str
+    dtype: str  # resolved: float32, bfloat16, ...
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell with everything resolved: ready to run, or to be recognised as finished."""
+
+    config: Config
+    method: Any  # harness.methods.base.Method, factor resolved
+    protocol: Protocol  # BOS policy resolved
+    cell_id: str
+    pass_id: str  # cells that have it in common can share a pass
+    columns: dict[str, Any]  # harness.store.CELL_COLUMNS
+
+    @property
+    def ctx(self) -> int:
+        """Length of a window in tokens."""
+        return self.config.ctx
+
+    @property
+    def tables(self) -> list[str]:
+        """The tables that this cell has when it is finished."""
+        return ["windows", "positions"] + (["tokens"] if self.config.save_tokens else [])
+
+
+def cell(config: Config, identity: Identity) -> Cell:
+    """The cell of a configuration; `cell_id` hashes what determines the numbers and nothing else."""
+    method = _resolved_method(config, identity.geometry)
+    protocol = replace(config.protocol, bos=identity.bos)
+    params = parameters(method) | {m: True for m in ("logn", "resonance") if getattr(config.method, m)}
+    protocol_params = protocol.parameters()
+    if protocol.max_windows is not None:
+        protocol_params["seed"] = config.seed
+    geometry = asdict(identity.geometry) if identity.geometry else None
+    determines = {
+        "schema": SCHEMA_VERSION,
+        "model": identity.model_fingerprint,
+        "sliding_window": config.model.sliding_window,
+        "geometry": geometry,
+        "method": [config.method.name, params, type(method).version],
+        "ctx": config.ctx,
+        "protocol": [protocol.name, protocol_params],
+        "documents": identity.dataset_fingerprint,
+        "dtype": identity.dtype,
+    }
+    cell_id = cache.digest(determines)
+    shares = protocol.name == "single_pass" and not method.depends_on_length
+    pass_id = cache.digest(determines | {"ctx": None}) if shares else cell_id
+    columns = {
+        "cell_id": cell_id,
+        "experiment": config.experiment,
+        "model": config.model.name,
+        "model_revision": identity.model_revision,
+        "method": config.method.name,
+        "method_params": cache.canonical(params),
+        "factor": getattr(method, "factor", None),
+        "original_max_position_embeddings": geometry and geometry["original_max_position_embeddings"],
+        "ctx": config.ctx,
+        "protocol": protocol.name,
+        "protocol_params": cache.canonical(protocol_params),
+        "stride": protocol.stride if protocol.uses_stride else None,
+        "dataset": config.data.name,
+        "dataset_fingerprint": identity.dataset_fingerprint,
+        "dtype": identity.dtype,
+    }
+    return Cell(config, method, protocol, cell_id, pass_id, columns)
+
+
+def _resolved_method(config: Config, geometry: RopeGeometry | None) -> Any:
+    method = methods.construct(config.method.name, config.method.params)
+    return methods.resolve(method, geometry, config.ctx) if geometry else method
+
+
+def parameters(method: Any) -> dict[str, Any]:
+    """A method's own parameters as JSON values."""
+    return {f.name: getattr(method, f.name) for f in fields(method)}
+
+
+def passes(cells: Iterable[Cell]) -> list[list[Cell]]:
+    """Cells grouped by the pass over the documents that serves them, each group longest first.
+
+    Under `single_pass` the losses of the first l tokens of a longer window are those of a window of l tokens, as long
+    as nothing in the method depends on the length: equal resolved parameters and `depends_on_length` False. Every
+    other cell is a pass of its own.
+    """
+    groups: dict[str, list[Cell]] = {}
+    for one in cells:
+        groups.setdefault(one.pass_id, []).append(one)
+    return [sorted(group, key=lambda c: -c.ctx) for group in groups.values()]

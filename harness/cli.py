@@ -1,0 +1,83 @@
+"""The command line: composes with Hydra, runs cells, and tells mistakes in one line. Light: torch is not imported."""
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from harness.errors import UserError, unknown
+
+
+def main() -> None:
+    """``python -m harness``: one cell, or with -m a sweep."""
+    run_app(_task, "config")
+
+
+def _task(composed: DictConfig) -> None:
+    """One cell. A sweep does not come here: the harness sweeper runs its cells together."""
+    from harness import config, runner
+
+    if HydraConfig.get().sweeper.params:
+        raise UserError(
+            "this experiment is a sweep; run it with -m: python -m harness -m "
+            + " ".join(HydraConfig.get().overrides.task)
+        )
+    runner.main([config.parse(composed)])
+
+
+def run_app(task: Callable[[DictConfig], Any], config_name: str) -> None:
+    """Run a Hydra app over conf/<config_name>.yaml; a user's mistake becomes one line and exit code 2."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us instead of being printed by Hydra
+    options: dict[str, Any] = {"config_path": "conf", "config_name": config_name}
+    if int(version("hydra-core").split(".")[1]) < 4:
+        options["version_base"] = "1.3"  # from 1.4 on the parameter is deprecated
+    _configure_logging()
+    try:
+        hydra.main(**options)(task)()
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        exit_with(error)
+    except KeyboardInterrupt:
+        sys.exit("interrupted; finished cells are kept, the same command goes on from here")
+
+
+def exit_with(error: Exception) -> None:
+    """Print a user's mistake in one line and leave with exit code 2."""
+    print(f"error: {one_line(error)}", file=sys.stderr)
+    sys.exit(2)
+
+
+def one_line(error: Exception) -> str:
+    """What is wrong, what is allowed, what was given; Hydra's many lines in one."""
+    if isinstance(error, UserError):
+        return " ".join(str(error).split())
+    if isinstance(error, MissingConfigException) and error.options is not None and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return str(unknown(group or "config", name, error.options))
+    text = " ".join(str(error).split())
+    if found := re.search(r"Could not override '([^']+)'", text):
+        return str(_unknown_key(found[1]))
+    if isinstance(error, OverrideParseException):
+        return f"override {error.override!r} is not of the form key=value: {text.split('See https')[0].strip()}"
+    if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
+        return f"{text} ({' '.join(str(error.__cause__).split())})"
+    return text
+
+
+def _unknown_key(key: str) -> UserError:
+    from harness import config
+
+    return unknown("key", key, config.keys())
+
+
+def _configure_logging() -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("harness").setLevel(logging.INFO)

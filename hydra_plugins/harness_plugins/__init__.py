@@ -1,0 +1,1 @@
+"""Hydra finds sweepers and launchers in the namespace package hydra_plugins."""
