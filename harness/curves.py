@@ -91,19 +91,21 @@ def _check_one_a_place(rows: pd.DataFrame, x: str, hue: str, known: list[str]) -
     differ = [name for name in [*known, "experiment", "method_params", "ctx"] if same[name].nunique() > 1]
     raise UserError(
         f"{len(same)} cells lie on one place of line {place[hue]!r} at {x} {place[x]}; "
-        f"give hue or columns that tell them apart ({', '.join(differ) or 'they differ in nothing shown'})."
+        f"give hue or columns that tell them apart ({', '.join(differ) or ', '.join(same['cell_id'])})."
     )
 
 
 def describe(rows: pd.DataFrame, names: Sequence[str]) -> str:
     """The values of `names` that all rows share, in one phrase; protocols with their parameters."""
-    phrases = []
-    for name in names:
-        if name in rows and name != "protocol_params" and rows[name].nunique() == 1:
-            phrases.append(str(rows[name].iloc[0]))
-        if name == "protocol_params" and rows[name].nunique() == 1:
-            phrases.append(protocol_phrase(rows[name].iloc[0]))
+    shared = [name for name in names if name in rows and rows[name].nunique() == 1]
+    phrases = [_phrase(name, rows[name].iloc[0]) for name in shared]
     return ", ".join(phrase for phrase in phrases if phrase)
+
+
+def _phrase(name: str, value: Any) -> str:
+    if name == "protocol_params":
+        return protocol_phrase(value)
+    return f"ctx {tokens(value)}" if name == "ctx" else str(value)
 
 
 def protocol_phrase(params: str) -> str:

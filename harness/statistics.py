@@ -46,12 +46,12 @@ def summarize(rows: pd.DataFrame, aggregate: str = "token", confidence: float = 
 
 
 def _line(cell: pd.DataFrame, aggregate: str, confidence: float, seed: int) -> dict[Any, Any]:
-    ratios = _stack([document_ratios(cell, aggregate)], aggregate)
+    ratios = Ratios(*_columns(document_ratios(cell, aggregate)), log=aggregate == "mean_of_perplexities")
     estimate = perplexity(ratios, confidence, seed)
     nll = (cell["weight"] * cell["nll_sum"]).sum()
     num_bytes = (cell["weight"] * cell["num_bytes"]).sum()
     return {
-        **cell.iloc[0][[name for name in CELL if name in cell]].to_dict(),
+        **cell.iloc[0][CELL].to_dict(),
         "aggregate": aggregate,
         "confidence": confidence,
         "perplexity": estimate.value,
@@ -105,10 +105,41 @@ def document_ratios(cell: pd.DataFrame, aggregate: str) -> pd.DataFrame:
     return sums
 
 
-def _stack(cells: list[pd.DataFrame], aggregate: str) -> Ratios:
-    numerator = np.column_stack([cell["numerator"].to_numpy(np.float64) for cell in cells])
-    denominator = np.column_stack([cell["denominator"].to_numpy(np.float64) for cell in cells])
-    return Ratios(numerator, denominator, log=aggregate == "mean_of_perplexities")
+def loss_by_position(positions: pd.DataFrame, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
+    """Mean loss by position in the window, one line a cell and bin, with intervals over documents.
+
+    positions: the positions table. Columns beside the cell's: `position` (geometric middle of the bin, tokens that
+    precede), `nll` (nats a token), `low`, `high`, `num_documents`, `num_scored`.
+    """
+    check(positions.assign(window=positions["position_begin"]), "token", confidence)
+    lines = []
+    bins = positions.groupby(["cell_id", "position_begin", "position_end"], sort=True)
+    for _, rows in bins:
+        begin, end = rows["position_begin"].iloc[0], rows["position_end"].iloc[0]
+        sums = document_ratios(rows, "token")
+        estimate = interval(*_columns(sums), confidence=confidence, seed=seed)
+        lines.append(
+            {
+                **rows.iloc[0][CELL].to_dict(),
+                "position_begin": begin,
+                "position_end": end,
+                "position": float(np.sqrt(begin * (end - 1))),
+                "nll": estimate.value,
+                "low": estimate.low,
+                "high": estimate.high,
+                "num_documents": len(sums),
+                "num_scored": int(rows["num_scored"].sum()),
+                "aggregate": "token",
+                "confidence": confidence,
+                "sampled": bool((rows["weight"] != 1).any()),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def _columns(sums: pd.DataFrame) -> tuple[Array, Array]:
+    """Numerators and denominators of one cell, each (documents, 1)."""
+    return sums[["numerator"]].to_numpy(np.float64), sums[["denominator"]].to_numpy(np.float64)
 
 
 def table(summary: pd.DataFrame) -> str:

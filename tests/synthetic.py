@@ -1,5 +1,6 @@
 """Made-up windows tables for tests of statistics and figures: seeded, in the shape that runs write."""
 
+import itertools
 import json
 
 import numpy as np
@@ -20,7 +21,7 @@ def cell(
 ) -> pd.DataFrame:
     """The windows of one cell; documents keep their difficulty across cells of one seed."""
     difficulty = np.random.default_rng(seed).gamma(2.0, 0.08, num_documents)
-    noise = np.random.default_rng([seed, ctx, len(method)]).normal(0, 0.01, (num_documents, num_windows))
+    noise = np.random.default_rng([seed, ctx, *method.encode()]).normal(0, 0.01, (num_documents, num_windows))
     factor = max(1.0, ctx / TRAINED) if method != "none" else None
     rows = []
     for document in range(num_documents):
@@ -53,3 +54,20 @@ def sweep(
 ) -> pd.DataFrame:
     """All windows of a method x length grid."""
     return pd.concat([cell(method, ctx, num_documents) for method in methods for ctx in lengths], ignore_index=True)
+
+
+def positions(rows: pd.DataFrame) -> pd.DataFrame:
+    """A positions table for the cells of a windows table: loss falls up to the trained length, then rises."""
+    out = []
+    for (_, _), cells in rows.groupby(["cell_id", "document_index"], sort=False):
+        first = cells.iloc[0]
+        edges = np.unique(np.round(2 ** np.arange(0, np.log2(first["ctx"]) + 0.25, 0.5)).astype(int))
+        for begin, end in itertools.pairwise(edges):
+            middle = (begin * (end - 1)) ** 0.5
+            beyond = max(0.0, np.log2(middle / TRAINED)) * {"none": 1.5, "yarn": 0.03}.get(first["method"], 0.5)
+            count = 3 * int(end - begin)
+            mean = 2.6 + 2.0 * middle**-0.3 + beyond + 0.1 * (first["document_index"] % 4)
+            place = {"position_begin": begin, "position_end": end, "num_scored": count, "nll_sum": mean * count}
+            out.append(first.to_dict() | place)
+    drop = ["window", "begin", "end", "score_from", "bos", "num_bytes"]
+    return pd.DataFrame(out).drop(columns=drop)

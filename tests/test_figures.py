@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from harness import figures, statistics
+from harness import contrasts, curves, figures, statistics
 from harness.errors import UserError
 from tests import synthetic
 
@@ -75,6 +75,31 @@ def test_two_models_are_two_panels(rows: pd.DataFrame) -> None:
 def test_few_documents_are_drawn_without_bands_and_said(rows: pd.DataFrame) -> None:
     figure = figures.perplexity(statistics.summarize(rows[rows["document_index"] < 3]))
     assert "3 documents, too few for intervals" in figure.get_suptitle()
+
+
+def test_ratio_draws_the_paired_table(rows: pd.DataFrame) -> None:
+    pairs = contrasts.paired(rows)
+    figure = drawn(figures.ratio(pairs))
+    assert figure.axes[0].get_ylabel() == "perplexity / perplexity of none"
+    for line in marked(figure):
+        own = pairs[pairs["curve"] == line.get_label()].sort_values("ctx")
+        np.testing.assert_array_equal(line.get_ydata(), own["ratio"])
+    assert len(marked(figure)) == 3
+
+
+def test_position_has_a_panel_a_length(rows: pd.DataFrame) -> None:
+    losses = statistics.loss_by_position(synthetic.positions(rows[rows["ctx"].isin((512, 4096))]))
+    figure = drawn(figures.position(losses))
+    assert [ax.get_title() for ax in figure.axes] == ["ctx 512", "ctx 4k"]
+    assert figure.axes[0].get_ylabel() == "loss (nats a token)"
+    assert len(marked(figure)) == 8
+
+
+def test_heatmap_prints_every_number_once(summary: pd.DataFrame) -> None:
+    figure = drawn(figures.heatmap(summary))
+    printed = [text.get_text() for text in figure.axes[0].texts]
+    assert sorted(printed) == sorted(curves.number(value) for value in summary["perplexity"])
+    assert figure.axes[0].get_yticklabels()[0].get_text() == "none"
 
 
 def test_saved_files_are_reproducible(summary: pd.DataFrame, tmp_path: Path) -> None:
