@@ -1,0 +1,99 @@
+"""The rotary geometry of a checkpoint, read from its own configuration."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.errors import UserError
+from harness.methods.base import RopeGeometry
+
+FULL_ATTENTION = "full_attention"
+
+
+def geometry(config: Any, original_max_position_embeddings: int | None = None) -> RopeGeometry:
+    """The geometry of a transformers configuration: of its full-attention layers where layer types differ.
+
+    `original_max_position_embeddings` (tokens) overrides what the checkpoint says it was trained on.
+    Raises UserError where the configuration has no rotary embedding.
+    """
+    text = text_config(config)
+    return layer_geometry(text, main_layer_type(text), original_max_position_embeddings)
+
+
+def layer_geometry(text: Any, layer_type: str | None, trained: int | None = None) -> RopeGeometry:
+    """The geometry of one layer type (None: of all layers) of a text configuration."""
+    if not has_rope(text):
+        raise UserError(f"{text.model_type} has no rotary embedding: only method=none or native can run.")
+    return RopeGeometry(
+        rotary_dim=_rotary_dim(text, layer_type),
+        rope_theta=float(rope_parameters(text, layer_type).get("rope_theta", 10_000.0)),
+        original_max_position_embeddings=trained or trained_length(text),
+    )
+
+
+def text_config(config: Any) -> Any:
+    """The part of a configuration that describes the language model."""
+    return config.get_text_config()
+
+
+def has_rope(text: Any) -> bool:
+    """Whether the configuration asks for a rotary embedding."""
+    return not getattr(text, "alibi", False) and (_has_tables(text) or bool(_declared(text)))
+
+
+def layer_types(text: Any) -> list[str | None]:
+    """The layer types that have frequencies of their own; [None] where all layers share one set."""
+    declared = _declared(text)
+    nested = [key for key, value in declared.items() if isinstance(value, Mapping)]
+    return list(nested) or [None]
+
+
+def main_layer_type(text: Any) -> str | None:
+    """The layer type that sees the whole window; None where all layers share one set."""
+    types = layer_types(text)
+    return FULL_ATTENTION if FULL_ATTENTION in types else types[0]
+
+
+def declares_scaling(text: Any) -> bool:
+    """Whether the checkpoint itself asks for scaled frequencies in any layer."""
+    return any(rope_parameters(text, kind).get("rope_type", "default") != "default" for kind in layer_types(text))
+
+
+def rope_parameters(text: Any, layer_type: str | None) -> dict[str, Any]:
+    """The rope parameters that a text configuration declares for a layer type (None: for all layers)."""
+    declared = _declared(text)
+    return declared if layer_type is None else dict(declared[layer_type])
+
+
+def trained_length(text: Any) -> int:
+    """Tokens of a training window: original_max_position_embeddings if declared, else max_position_embeddings."""
+    declared = rope_parameters(text, main_layer_type(text)).get("original_max_position_embeddings")
+    length = (
+        declared
+        or getattr(text, "original_max_position_embeddings", None)
+        or getattr(text, "max_position_embeddings", None)
+        or getattr(text, "max_seq_len", None)
+    )
+    if not length:
+        raise UserError(
+            f"{text.model_type} does not say what length it was trained on: set model.original_max_position_embeddings."
+        )
+    return int(length)
+
+
+def _declared(text: Any) -> dict[str, Any]:
+    return dict(getattr(text, "rope_parameters", None) or {})
+
+
+def _has_tables(text: Any) -> bool:
+    return hasattr(text, "rotary_dim") and not _declared(text)
+
+
+def _rotary_dim(text: Any, layer_type: str | None) -> int:
+    if _has_tables(text):
+        return int(text.rotary_dim or text.hidden_size)
+    partial = rope_parameters(text, layer_type).get("partial_rotary_factor", 1.0)
+    latent = getattr(text, "qk_rope_head_dim", None)  # multi-latent attention rotates channels of their own
+    if latent is not None:
+        return int(latent)
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return int(head_dim * partial)

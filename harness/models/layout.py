@@ -1,0 +1,86 @@
+"""How a rotary module lays frequencies out over its output channels: found by asking it, not by knowing it."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness.errors import UserError
+
+Rotation = Tensor | tuple[Tensor, Tensor]  # cos + i sin as one complex tensor, or (cos, sin)
+PROBED_POSITIONS = (1, 2, 5)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a rotary module puts which frequency, and in what type it hands cosines and sines out."""
+
+    channels: Tensor  # (width,): for every output channel, the frequency that turns it
+    is_complex: bool
+    dtype: torch.dtype | None  # None: that of the hidden states
+
+    def rotation(self, angles: Tensor, scaling: float, hidden: Tensor) -> Rotation:
+        """The module's output for angles (batch, length, frequencies) in float64, rounded once.
+
+        `scaling` multiplies cosines and sines; the dtype of the hidden states is followed where the module does.
+        """
+        if self.is_complex:
+            turned = torch.polar(torch.full_like(angles, scaling), angles)
+            return turned.to(torch.complex64)[..., self.channels]
+        dtype = self.dtype or hidden.dtype
+        cos, sin = angles.cos() * scaling, angles.sin() * scaling
+        return cos.to(dtype)[..., self.channels], sin.to(dtype)[..., self.channels]
+
+
+def polar(rotation: Rotation) -> Tensor:
+    """A rotary module's output as one complex128 tensor cos + i sin."""
+    if isinstance(rotation, Tensor):
+        return rotation.to(torch.complex128)
+    cos, sin = rotation
+    return torch.complex(cos.double(), sin.double())
+
+
+def ask(forward: Callable[..., Any], hidden: Tensor, positions: Tensor, layer_type: str | None) -> Rotation:
+    """What a rotary module hands out for these positions, for one of its layer types where it has several."""
+    answer: Rotation = forward(hidden, positions) if layer_type is None else forward(hidden, positions, layer_type)
+    return answer
+
+
+def probe(module: nn.Module, layer_type: str | None, own: Tensor) -> Layout:
+    """The layout of a rotary module whose present frequencies are `own` (radians a token, all distinct).
+
+    Raises UserError where its output is not a rotation by position x frequency.
+    """
+    forward = copy.deepcopy(module).forward  # asking may change a module's state
+    hidden = torch.zeros(1, 1, 1, device=own.device)
+    positions = torch.tensor([PROBED_POSITIONS], device=own.device)
+    answer = ask(forward, hidden, positions, layer_type)
+    layout = Layout(
+        channels=_nearest(polar(answer)[0, 0].angle(), own.double(), type(module).__name__),
+        is_complex=isinstance(answer, Tensor),
+        dtype=_fixed_dtype(ask(forward, hidden.bfloat16(), positions, layer_type)),
+    )
+    scaling = float(polar(answer).abs().mean())
+    rebuilt = layout.rotation(positions[..., None].double() * own.double(), scaling, hidden)
+    if not torch.allclose(polar(rebuilt), polar(answer), atol=1e-5, rtol=0):
+        raise _not_understood(type(module).__name__)
+    return layout
+
+
+def _fixed_dtype(answer_in_bfloat16: Rotation) -> torch.dtype | None:
+    first = answer_in_bfloat16 if isinstance(answer_in_bfloat16, Tensor) else answer_in_bfloat16[0]
+    return None if first.dtype == torch.bfloat16 else first.dtype
+
+
+def _nearest(angles: Tensor, own: Tensor, name: str) -> Tensor:
+    distance, index = ((angles[:, None] - own).abs() / own).min(dim=-1)
+    if len(own.unique()) < len(own) or not bool((distance < 1e-4).all()):
+        raise _not_understood(name)
+    return index
+
+
+def _not_understood(name: str) -> UserError:
+    return UserError(f"{name} does not turn its channels by position x frequency: only method=native can run on it.")

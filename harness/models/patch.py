@@ -1,0 +1,151 @@
+"""Putting a method's frequencies into a model for the length of a `with` block, and taking them out again."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from harness.errors import UserError
+from harness.methods.base import RopeFrequencies, RopeGeometry
+from harness.methods.none import Unscaled
+from harness.models.geometry import declares_scaling, main_layer_type, text_config
+from harness.models.rotary import RotaryModule, Wanted, rotary_modules
+from harness.models.softmax import unscaled_softmax
+from harness.models.tables import SinusoidTables, sinusoid_tables
+from harness.models.window import sees_everything, windowed_layers
+
+Rotary = RotaryModule | SinusoidTables
+
+
+@dataclass(frozen=True)
+class Installed:
+    """Frequencies that one rotary module turns one of its layer types by."""
+
+    path: str  # of the module inside the model
+    layer_type: str | None
+    inv_freq: NDArray[np.float64]  # (rotary_dim // 2,), radians a token
+    attention_scaling: float
+    unscaled_prefix: int  # tokens
+
+
+@dataclass(frozen=True)
+class Patch:
+    """What was done to a model, and what its reader should know."""
+
+    installed: tuple[Installed, ...]  # empty: the model computes its own rotations
+    warnings: tuple[str, ...]
+
+
+@contextmanager
+def applied(model: nn.Module, method: Any, length: int, geometry: RopeGeometry | None = None) -> Iterator[Patch]:
+    """Until the block ends, the model runs windows of up to `length` tokens under `method` (factor resolved).
+
+    Frequencies go in through the rotary modules, the checkpoint's own scaling switched off; where a method asks
+    for exactly what the model does anyway, the model is left alone. `geometry` overrides the trained length.
+    Raises UserError, by name, for models that the method cannot run on.
+    """
+    trained = None if geometry is None else geometry.original_max_position_embeddings
+    rotary = rotaries(model)
+    with ExitStack() as stack:
+        if not rotary:
+            _check_runs_without_rotary(model, method, length)
+        installed = _ENTER[method.kind](stack, model, rotary, method, length, trained) if rotary else ()
+        yield Patch(installed, tuple(windowed_layers(model.config, length)))
+
+
+@contextmanager
+def identity_rotation(model: nn.Module, length: int) -> Iterator[None]:
+    """Until the block ends, queries and keys leave the rotary embedding as they entered it."""
+    rotary = rotaries(model)
+    if not rotary:
+        raise _no_rotary(model)
+    with ExitStack() as stack:
+        for module in rotary:
+            stack.enter_context(module.turned(_wanted(module, _still, length, None), length))
+        yield
+
+
+def rotaries(model: nn.Module) -> list[Rotary]:
+    """Everything in the model that rotates queries and keys; [] where nothing does."""
+    return [*rotary_modules(model), *sinusoid_tables(model)]
+
+
+def _still(geometry: RopeGeometry, length: int) -> RopeFrequencies:
+    return RopeFrequencies(np.zeros_like(geometry.inv_freq))
+
+
+def _enter_frequencies(
+    stack: ExitStack, model: nn.Module, rotary: list[Rotary], method: Any, length: int, trained: int | None
+) -> tuple[Installed, ...]:
+    wanted = [_wanted(module, method, length, trained) for module in rotary]
+    if not declares_scaling(text_config(model.config)) and all(
+        module.reaches(length) and all(_is_unscaled(*one) for one in kinds.values())
+        for module, kinds in zip(rotary, wanted, strict=True)
+    ):
+        return ()
+    stack.enter_context(unscaled_softmax(model))
+    for module, kinds in zip(rotary, wanted, strict=True):
+        stack.enter_context(module.turned(kinds, length))
+    return tuple(
+        Installed(module.path, kind, *frequencies)
+        for module, kinds in zip(rotary, wanted, strict=True)
+        for kind, (_, frequencies) in kinds.items()
+    )
+
+
+def _enter_native(
+    stack: ExitStack, model: nn.Module, rotary: list[Rotary], method: Any, length: int, trained: int | None
+) -> tuple[Installed, ...]:
+    for module in rotary:
+        stack.enter_context(module.stateless())
+    return ()
+
+
+def _enter_attention(
+    stack: ExitStack, model: nn.Module, rotary: list[Rotary], method: Any, length: int, trained: int | None
+) -> tuple[Installed, ...]:
+    attention = import_module("harness.models.attention")  # late: it builds on this module
+    stack.enter_context(attention.applied(model, method, length, trained))
+    return ()
+
+
+_ENTER: dict[str, Callable[..., tuple[Installed, ...]]] = {
+    "frequency": _enter_frequencies,
+    "native": _enter_native,
+    "attention": _enter_attention,
+}
+
+
+def _wanted(module: Rotary, method: Any, length: int, trained: int | None) -> Wanted:
+    """What a method asks of each layer type; local layers, whose context did not grow, stay unscaled."""
+    main = main_layer_type(module.config)
+    scaled_everywhere = sees_everything(module.config)
+    wanted = {}
+    for kind in module.layer_types:
+        geometry = module.geometry(kind, trained)
+        scaled = kind in (None, main) or scaled_everywhere
+        wanted[kind] = geometry, method(geometry, length) if scaled else RopeFrequencies(geometry.inv_freq)
+    return wanted
+
+
+def _is_unscaled(geometry: RopeGeometry, frequencies: RopeFrequencies) -> bool:
+    return frequencies.attention_scaling == 1 and np.array_equal(frequencies.inv_freq, geometry.inv_freq)
+
+
+def _check_runs_without_rotary(model: nn.Module, method: Any, length: int) -> None:
+    if not (method.kind == "native" or isinstance(method, Unscaled)):
+        raise _no_rotary(model)
+    text = text_config(model.config)
+    positions = getattr(text, "max_position_embeddings", None)
+    if positions is not None and length > positions:
+        raise UserError(f"{text.model_type} has no positions beyond {positions} tokens, got ctx={length}.")
+
+
+def _no_rotary(model: nn.Module) -> UserError:
+    kind = text_config(model.config).model_type
+    return UserError(f"{kind} has no rotary embedding: only method=none or method=native can run on it.")

@@ -1,0 +1,32 @@
+"""Which model to evaluate, as configuration names it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from harness.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """Where a model comes from and how it is read; nothing here says anything about its shape."""
+
+    name: str  # short name in rows, figures and errors
+    path: str | None = None  # directory or hub id; None: the embedded reference model, or `package`
+    gguf_file: str | None = None  # file inside the directory or package
+    package: str | None = None  # installed Python package that carries the weights
+    revision: str | None = None  # of a hub id
+    original_max_position_embeddings: int | None = None  # tokens; None: what the checkpoint says
+    sliding_window: int | str | None = "native"  # "native", a number of tokens, or None: attend to everything
+    trust_remote_code: bool = False  # run Python files of the checkpoint
+    allow_pickle: bool = False  # read weights that are not safetensors
+    device_map: str | None = None  # "auto": spread over devices (needs accelerate)
+
+    def __post_init__(self) -> None:
+        window: Any = self.sliding_window
+        if not (window is None or window == "native" or (type(window) is int and window >= 1)):
+            raise UserError(f"model.sliding_window must be native, null or an integer >= 1, got {window!r}.")
+        trained = self.original_max_position_embeddings
+        if trained is not None and (type(trained) is not int or trained < 2):
+            raise UserError(f"model.original_max_position_embeddings must be null or an integer >= 2, got {trained!r}.")
+        if self.path is not None and self.package is not None:
+            raise UserError(f"model {self.name}: give path or package, not both.")
