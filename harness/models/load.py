@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -48,7 +49,7 @@ def load(
     return LoadedModel(
         model=(model if spec.device_map else model.to(device)).eval(),
         tokenizer=load_tokenizer(spec),
-        geometry=load_geometry(spec, config),
+        geometry=load_geometry(spec),
         fingerprint=model_fingerprint(spec),
     )
 
@@ -60,9 +61,10 @@ def load_config(spec: ModelSpec) -> Any:
     return config
 
 
-def load_geometry(spec: ModelSpec, config: Any | None = None) -> RopeGeometry | None:
+@cache
+def load_geometry(spec: ModelSpec) -> RopeGeometry | None:
     """The rotary geometry, read from the configuration alone; None where the model has no rotary embedding."""
-    config = load_config(spec) if config is None else config
+    config = load_config(spec)
     if not has_rope(text_config(config)):
         return None
     return geometry(config, spec.original_max_position_embeddings)
