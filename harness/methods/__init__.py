@@ -27,7 +27,7 @@ from harness.methods.yarn import Yarn
 
 __all__ = ["METHODS", "Method", "RopeFrequencies", "RopeGeometry", "build", "construct", "resolve"]
 
-METHODS: dict[str, type] = {
+METHODS: dict[str, type[Any]] = {
     "abf": Abf,
     "dynamic_linear": DynamicLinear,
     "dynamic_ntk": DynamicNtk,
