@@ -11,13 +11,17 @@ def main() -> None:
 
 
 def _task(composed: DictConfig) -> None:
-    from harness.config import plain
+    from harness.config import MODIFIERS, plain
+    from harness.errors import UserError
     from harness.training import config
 
     values = plain(composed)
     wanted = config.parse(values["train"])
     config.validate(wanted)  # before torch is imported
     method = dict(values["method"])
+    for modifier in MODIFIERS:
+        if method.pop(modifier, False):
+            raise UserError(f"method.{modifier}=true is for evaluation; training takes method.{modifier}=false.")
 
     from harness.training.run import train
 

@@ -5,7 +5,7 @@ import json
 import platform
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from numpy.typing import NDArray
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -28,6 +27,8 @@ from transformers import (
 import harness
 from harness import methods
 from harness.errors import UserError
+from harness.models.geometry import geometry
+from harness.models.patch import applied
 from harness.training import corpus, heldout, model, stream
 from harness.training.config import TrainConfig, validate
 from harness.training.progress import FiniteLoss, Progress
@@ -124,8 +125,8 @@ def _trainer(
     books: corpus.Books,
     seed: int,
 ) -> Trainer:
-    tokens = stream.token_stream(books.training.values(), tokenizer)
-    held_out: list[NDArray[np.int32]] = [stream.token_stream([text], tokenizer)[1:] for text in books.held_out.values()]
+    tokens = np.concatenate(stream.encode(books.training.values(), tokenizer))
+    held_out = [document[1:] for document in stream.encode(books.held_out.values(), tokenizer)]
     print(
         f"{len(books.training)} books, {len(tokens)} tokens; {len(held_out)} books held out; "
         f"{config.steps} steps of {config.batch_size} x {config.ctx} tokens",
@@ -184,12 +185,7 @@ def _arguments(config: TrainConfig, seed: int) -> TrainingArguments:
 def _method_applied(
     network: PreTrainedModel, name: str, params: Mapping[str, Any], ctx: int
 ) -> AbstractContextManager[Any]:
-    """The scaling method in force while training; `none` leaves the model as it is."""
-    if name == "none":
-        return nullcontext()
-    from harness.models.geometry import geometry
-    from harness.models.patch import applied
-
+    """The scaling method in force while training, for windows of `ctx` tokens; `none` leaves a plain model as it is."""
     rope = geometry(network.config)
     return applied(network, methods.build(name, params, rope, ctx), ctx, rope)
 

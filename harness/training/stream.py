@@ -1,4 +1,4 @@
-"""Books as one stream of tokens, and the windows that training sees, in an order fixed by the seed."""
+"""Books as tokens, and the windows of their stream that training sees, in an order fixed by the seed."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -11,27 +11,27 @@ from transformers import PreTrainedTokenizerBase
 
 from harness.errors import UserError
 
-BOOKS_PER_BATCH = 16  # one tokenizer call; the tokenizer spreads them over the cores
+BOOKS_PER_BATCH = 64  # one call of the tokenizer, which spreads them over the cores
 
 
-def token_stream(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> NDArray[np.int32]:
-    """All texts as one array of token ids, shape (num_tokens,), a BOS before each."""
+def encode(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> list[NDArray[np.int32]]:
+    """Each text as token ids, shape (num_tokens,), a BOS before it."""
 
-    def encode(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
-        ids = tokenizer(batch["text"], add_special_tokens=False, verbose=False)["input_ids"]
-        return {"input_ids": [[tokenizer.bos_token_id, *document] for document in ids]}
+    def batch_ids(batch: dict[str, list[str]]) -> dict[str, list[list[int]]]:
+        ids = tokenizer(batch["text"], add_special_tokens=False, return_attention_mask=False, verbose=False)
+        return {"input_ids": [[tokenizer.bos_token_id, *document] for document in ids["input_ids"]]}
 
     books = Dataset.from_dict({"text": list(texts)}).map(
-        encode,
+        batch_ids,
         batched=True,
         batch_size=BOOKS_PER_BATCH,
         remove_columns=["text"],
         features=Features({"input_ids": List(Value("int32"))}),
         keep_in_memory=True,
-        desc="Tokenizing books",
+        desc="Tokenizing",
     )
     column = books.with_format("arrow")[:]["input_ids"]
-    return np.concatenate([chunk.flatten().to_numpy() for chunk in column.chunks])
+    return [document.values.to_numpy() for document in column]
 
 
 def window_begins(num_tokens: int, ctx: int, count: int, seed: int) -> NDArray[np.int64]:
