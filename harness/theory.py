@@ -3,16 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 from omegaconf import DictConfig
 
-from harness import cli, curves, figures
+from harness import cli
 from harness.errors import UserError, unknown
-from harness.methods import METHODS, RopeGeometry, bounds
+from harness.methods import METHODS, RopeGeometry
 from harness.models.spec import ModelSpec
 
 
@@ -22,7 +17,9 @@ def main() -> None:
 
 
 def _task(composed: DictConfig) -> None:
+    from harness import figures, spectrum
     from harness.config import plain
+    from harness.methods import bounds
 
     values = plain(composed)
     names = _names(values["methods"])
@@ -38,7 +35,7 @@ def _task(composed: DictConfig) -> None:
     geometry = _geometry(ModelSpec(**values["model"]))
     print(report(geometry, ctx, names, values["params"]))
     table = bounds.spectrum(geometry, ctx, names, values["params"])
-    for path in figures.save(spectrum(table, geometry, ctx), Path(values["plots_dir"]) / "spectrum"):
+    for path in figures.save(spectrum.draw(table, geometry, ctx), Path(values["plots_dir"]) / "spectrum"):
         print(path)
 
 
@@ -61,6 +58,8 @@ def _geometry(spec: ModelSpec) -> RopeGeometry:
 
 def report(geometry: RopeGeometry, ctx: int, names: list[str], params: dict[str, Any]) -> str:
     """What the theory says of a model in words, then of each method in a table; lengths in tokens."""
+    from harness.methods import bounds
+
     trained = geometry.original_max_position_embeddings
     critical = bounds.critical_dimension(geometry.inv_freq, trained)
     small = bounds.small_bases(ctx)
@@ -75,65 +74,19 @@ def report(geometry: RopeGeometry, ctx: int, names: list[str], params: dict[str,
 
 
 def _whole(value: float) -> str:
-    return "" if pd.isna(value) else f"{value:.0f}"
+    return f"{value:.0f}" if value == value else ""  # NaN: no number
+
+
+def _short(value: float) -> str:
+    return f"{value:g}" if value == value else ""
 
 
 _FORMATS: Any = {
-    "factor": lambda value: "" if pd.isna(value) else f"{value:g}",
+    "factor": _short,
     "tuned_dimension": _whole,
     "extrapolation_bound": _whole,
     "trained_range_bound": _whole,
-    "note": str,
 }
-
-
-def spectrum(table: pd.DataFrame, geometry: RopeGeometry, ctx: int) -> Figure:
-    """Wavelength, and how far it is stretched, against dimension: one line a method.
-
-    table: of `bounds.spectrum`. Trained and target length are marked, and the first dimension that completed no turn
-    in training.
-    """
-    with matplotlib.rc_context(figures.STYLE):
-        figure = Figure(figsize=(11.6, 4.8), layout="constrained")
-        tokens, stretch = figure.subplots(1, 2)
-        for place, (name, rows) in enumerate(table.groupby("method", sort=False)):
-            look: dict[str, Any] = {
-                "color": figures.COLOURS[place % len(figures.COLOURS)],
-                "linestyle": figures.DASHES[place % len(figures.DASHES)],
-                "marker": figures.MARKERS[place % len(figures.MARKERS)],
-                "markevery": (place % 8, 8),
-            }
-            for ax, column in ((tokens, "wavelength"), (stretch, "stretch")):
-                ax.plot(rows["dimension"], rows[column], label=str(name), linewidth=1.5, markersize=5, **look)
-        _mark_lengths(tokens, geometry.original_max_position_embeddings, ctx)
-        _mark_critical([tokens, stretch], geometry)
-        tokens.set_yscale("log", base=2)
-        tokens.yaxis.set_major_formatter(FuncFormatter(lambda value, _: curves.tokens(value)))
-        tokens.set_ylabel("wavelength (tokens)")
-        stretch.set_yscale("log", base=2)
-        stretch.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        stretch.set_ylabel("wavelength / unscaled wavelength")
-        for ax in (tokens, stretch):
-            ax.set_xlabel("dimension")
-        figure.legend(*tokens.get_legend_handles_labels(), loc="outside right upper", handlelength=3.2)
-    return figure
-
-
-def _mark_lengths(ax: Axes, trained: int, ctx: int) -> None:
-    marks = {trained: "trained at", ctx: "asked for"} if ctx != trained else {trained: "trained at, asked for"}
-    for length, words in marks.items():
-        ax.axhline(length, color="#555555", linewidth=1.0, linestyle=(0, (2, 2)), zorder=1)
-        ax.annotate(f"{words} {curves.tokens(length)}", (0, length), xytext=(0, 2), textcoords="offset points",
-                    fontsize=9, color="#555555")  # fmt: skip
-
-
-def _mark_critical(axes: list[Axes], geometry: RopeGeometry) -> None:
-    critical = bounds.critical_dimension(geometry.inv_freq, geometry.original_max_position_embeddings)
-    for ax in axes:
-        ax.axvline(critical, color="#555555", linewidth=1.0, linestyle=(0, (5, 2)), zorder=1)
-        ax.annotate(f"critical dimension {critical}", (critical, 0), xycoords=("data", "axes fraction"),
-                    xytext=(-3, 4), textcoords="offset points", rotation=90, ha="right", fontsize=9,
-                    color="#555555")  # fmt: skip
 
 
 if __name__ == "__main__":
