@@ -1,0 +1,179 @@
+"""What all figures share: canvas, looks, axes, legend, titles. Legible in grey, and nothing covers anything."""
+
+import itertools
+import textwrap
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+from harness import curves
+from harness.errors import UserError
+
+LOG_RANGE = 3.0  # largest over smallest value from which a value axis is logarithmic
+COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.2, 1.2, 1.2)), (0, (9, 2)))
+AXES = {"ctx": "context length (tokens)", "position": "position in the window (tokens before)"}
+STYLE: Any = {
+    "font.size": 11,
+    "axes.titlesize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "svg.hashsalt": "harness",
+}
+CHARACTER = 0.083  # inches a character of text takes, about
+Look = dict[str, Any]
+
+
+class Canvas(NamedTuple):
+    """An empty figure: its axes, and the width in inches that they have beside the legend."""
+
+    figure: Figure
+    axes: list[Axes]
+    width: float
+
+
+def canvas(panels: Sequence[object], labels: Sequence[str] = (), share: bool = True) -> Canvas:
+    """An empty figure with one pair of axes a panel, at most three abreast, with room for a legend of `labels`."""
+    across = min(3, len(panels))
+    down = -(-len(panels) // across)
+    beside = 0.9 + CHARACTER * max(map(len, labels)) if labels else 0.0
+    width = (5.8 if across == 1 else 4.3 * across) + beside
+    height = max(3.9 * down + 0.9, 0.24 * len(labels) + 0.4)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        grid = figure.subplots(down, across, squeeze=False, sharey=share)
+    axes = list(grid.flat)
+    for ax in axes[len(panels) :]:
+        ax.remove()
+    return Canvas(figure, axes[: len(panels)], width - beside)
+
+
+def looks(labels: pd.Series) -> dict[str, Look]:
+    """One colour, marker and dash a label; the unscaled model is black, whatever else is drawn."""
+    names = sorted(labels.unique(), key=first_none)
+    cycles = zip(itertools.cycle(COLOURS), itertools.cycle(MARKERS), itertools.cycle(DASHES), strict=False)
+    if "none" not in names:
+        next(cycles)
+    return {
+        name: {"color": colour, "marker": marker, "linestyle": dash}
+        for name, (colour, marker, dash) in zip(names, cycles, strict=False)
+    }
+
+
+def first_none(name: object) -> tuple[bool, str]:
+    """Sorts the unscaled model before all others."""
+    return name != "none", str(name)
+
+
+def lines(ax: Axes, rows: pd.DataFrame, x: str, hue: str, look: dict[str, Look], y: str) -> None:
+    """One line with its band, where there is one, for each value of `hue`."""
+    for place, (name, line) in enumerate(rows.groupby(rows[hue].astype(str), sort=True)):
+        line = line.sort_values(x)
+        every = (place % 4, 4) if len(line) > 16 else 1  # a marker a length would hide the line
+        ax.plot(
+            line[x], line[y], label=str(name), linewidth=1.7, markersize=5.5, markevery=every,
+            markeredgecolor="white", markeredgewidth=0.6, **look[str(name)],
+        )  # fmt: skip
+        if "low" in line:
+            known = line.dropna(subset=["low", "high"])
+            colour = look[str(name)]["color"]
+            ax.fill_between(known[x], known["low"], known["high"], color=colour, alpha=0.13, linewidth=0)
+
+
+def printed_lines(ax: Axes, rows: pd.DataFrame, look: dict[str, Look], quiet: bool = False) -> None:
+    """Lines through published values. `quiet` draws thin grey ones to lie under measured lines."""
+    for name, line in rows[rows["qualifier"] == "eq"].groupby("curve", sort=True):
+        line = line.sort_values("ctx")
+        own = look[str(name)] | ({"color": "#888888", "markerfacecolor": "white"} if quiet else {})
+        every = 4 if len(line) > 16 else 1
+        width = 1.0 if quiet else 1.5
+        ax.plot(line["ctx"], line["value"], label=str(name), linewidth=width, markersize=4.5, markevery=every, **own)
+
+
+def printed_bounds(ax: Axes, rows: pd.DataFrame, look: dict[str, Look]) -> None:
+    """Hollow triangles where only a lower bound was printed, at the upper edge where the bound lies above it."""
+    top = ax.get_ylim()[1]
+    for name, line in rows[rows["qualifier"] == "gt"].groupby("curve", sort=True):
+        ax.plot(
+            line["ctx"], line["value"].clip(upper=top), linestyle="none", marker="^", markersize=7, label="_bound",
+            markerfacecolor="none", markeredgecolor=look[str(name)]["color"], clip_on=False,
+        )  # fmt: skip
+
+
+def length_axis(ax: Axes, values: pd.Series, name: str) -> None:
+    """Base-2 axis of tokens with ticks at powers of two: 512, 1k, 2k."""
+    values = values.astype(float)
+    if not (values > 0).all():
+        raise UserError(f"{name} must be a positive number to be an axis, got {values.min():g}.")
+    ax.set_xscale("log", base=2)
+    low, high = np.log2(values.min()), np.log2(values.max())
+    step = max(1, int(np.ceil((high - low) / 9)))
+    ticks = 2.0 ** np.arange(np.ceil(low - 1e-9), np.floor(high + 1e-9) + 1, step)
+    ax.xaxis.set_major_locator(FixedLocator(list(ticks) if len(ticks) > 1 else sorted(set(values))))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: curves.tokens(value)))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel(AXES.get(name, name))
+
+
+def value_axis(ax: Axes, values: pd.Series, name: str) -> None:
+    """Logarithmic where the values span more than LOG_RANGE, with plain numbers either way."""
+    finite = values[np.isfinite(values)].astype(float)
+    if finite.min() > 0 and finite.max() / finite.min() > LOG_RANGE:
+        ax.set_yscale("log")
+        decades = np.log10(finite.max() / finite.min())
+        ax.yaxis.set_major_locator(LogLocator(subs=_subdivisions(decades)))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.yaxis.set_minor_formatter(NullFormatter())
+    if ax.get_subplotspec() is None or ax.get_subplotspec().is_first_col():  # type: ignore[union-attr]
+        ax.set_ylabel(name)
+
+
+def _subdivisions(decades: float) -> tuple[float, ...]:
+    """Where between powers of ten the labelled ticks stand."""
+    return (1, 2, 3, 4, 5, 6, 8) if decades < 1.2 else (1, 2, 5) if decades < 3 else (1,)
+
+
+def trained_length(ax: Axes, lengths: pd.Series, reach: pd.Series, at_top: bool = True) -> None:
+    """A vertical line at each length that a model in the panel was trained at, where the axis reaches it."""
+    for length in sorted(lengths.dropna().unique()):
+        if not reach.min() <= length <= reach.max():
+            continue
+        ax.axvline(length, color="#555555", linewidth=1.0, linestyle=(0, (2, 2)), zorder=1)
+        ax.annotate(
+            f"trained at {curves.tokens(length)}", (length, 1.0 if at_top else 0.0),
+            xycoords=("data", "axes fraction"), xytext=(3, -3 if at_top else 3), textcoords="offset points",
+            rotation=90, va="top" if at_top else "bottom", ha="left", fontsize=9, color="#555555",
+        )  # fmt: skip
+
+
+def titles(figure: Figure, width: float, *parts: str) -> None:
+    """What all panels share, one part a line, left aligned and wrapped to the `width` in inches of the axes."""
+    folded = [line for part in parts if part for line in textwrap.wrap(part, int(width / CHARACTER / 1.05))]
+    with matplotlib.rc_context(STYLE):
+        figure.suptitle("\n".join(folded), fontsize=11.5, x=0.01, ha="left")
+
+
+def legend(figure: Figure, axes: list[Axes]) -> None:
+    """One legend to the right of all axes, in the order in which the lines end."""
+    drawn = [line for ax in axes for line in ax.get_lines() if line.get_marker() != "None"]
+    handles = {str(line.get_label()): line for line in drawn if not str(line.get_label()).startswith("_")}
+    last = {name: _last(np.asarray(line.get_ydata(), float)) for name, line in handles.items()}
+    order = sorted(handles, key=lambda name: -last[name])
+    with matplotlib.rc_context(STYLE):
+        figure.legend([handles[name] for name in order], order, loc="outside right upper", handlelength=3.2)
+
+
+def _last(values: np.ndarray) -> float:
+    return float(values[-1]) if len(values) else np.inf
