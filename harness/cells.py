@@ -6,11 +6,10 @@ from typing import Any
 
 from harness import cache, methods
 from harness.config import Config
+from harness.errors import UserError
 from harness.methods.base import RopeGeometry
 from harness.store import SCHEMA_VERSION
 from harness.windows import Protocol
-
-_PATHS = ("factors",)  # parameters that name a file: identified by its content
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,14 @@ def cell(config: Config, identity: Identity) -> Cell:
 
 def _resolved_method(config: Config, geometry: RopeGeometry | None) -> Any:
     method = methods.construct(config.method.name, config.method.params)
-    return methods.resolve(method, geometry, config.ctx) if geometry else method
+    if geometry is not None:
+        return methods.resolve(method, geometry, config.ctx)
+    if config.method.name not in ("none", "native"):
+        raise UserError(
+            f"model {config.model.name} has no rotary embedding: method must be none or native, "
+            f"got {config.method.name}."
+        )
+    return method
 
 
 def parameters(method: Any) -> dict[str, Any]:

@@ -72,13 +72,14 @@ _TOP: dict[str, type] = {"ctx": int, "seed": int, "force": bool, "dry_run": bool
 
 
 def plain(composed: DictConfig) -> dict[str, Any]:
-    """A composed configuration as plain Python, interpolations resolved; `hydra` and `cluster` left out."""
+    """A composed configuration as plain Python, interpolations resolved, Hydra's own part left out."""
     try:
-        values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        ours = OmegaConf.masked_copy(composed, [str(k) for k in composed if k != "hydra"])
+        values = OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise UserError(f"configuration: {str(error).splitlines()[0]}") from error
     assert isinstance(values, dict)
-    return {str(k): v for k, v in values.items() if k != "hydra"}
+    return {str(k): v for k, v in values.items()}
 
 
 _SECTIONS: dict[str, type] = {"model": ModelSpec, "data": DataSpec, "protocol": Protocol, "engine": EngineSpec}

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
@@ -22,6 +22,10 @@ from harness.cells import Cell, Identity
 from harness.config import Config
 from harness.documents import DocumentSet
 from harness.errors import UserError
+from harness.methods.base import RopeGeometry
+
+if TYPE_CHECKING:
+    from harness.models.header import Header
 
 log = logging.getLogger(__name__)
 
@@ -51,13 +55,13 @@ def main(configs: Sequence[Config]) -> None:
 
 def run(configs: Sequence[Config]) -> list[Outcome]:
     """Compute every cell that is not finished yet. Raises UserError for a mistake, before the first cell."""
-    from harness.models import load
+    from harness.models.header import header as read_header
 
     for results in {c.results_dir for c in configs}:
         store.check_writable(results)
-    prepared: list[tuple[Any, list[Cell]]] = []
+    prepared: list[tuple[Header, list[Cell]]] = []
     for group in _grouped(configs, lambda c: (c.model, c.engine)):
-        header = load.header(group[0].model)
+        header = read_header(group[0].model)
         prepared.append((header, [cell_module.cell(c, identify(c, header)) for c in group]))
     outcomes: dict[int, Outcome] = {}
     for header, cells in prepared:
@@ -83,7 +87,7 @@ def _is_finished(one: Cell) -> bool:
     return not one.config.force and store.is_finished(one.config.results_dir, one.columns, one.tables)
 
 
-def identify(config: Config, header: Any) -> Identity:
+def identify(config: Config, header: "Header") -> Identity:
     """What determines the numbers of a cell besides its own configuration."""
     from harness import documents
 
@@ -119,7 +123,7 @@ def _device(config: Config) -> str:
     return wanted
 
 
-def _run_model(header: Any, todo: list[Cell]) -> Iterator[Outcome]:
+def _run_model(header: "Header", todo: list[Cell]) -> Iterator[Outcome]:
     """The missing cells of one model; documents are loaded and checked before the model is."""
     if not todo:
         return
@@ -140,7 +144,7 @@ def _run_model(header: Any, todo: list[Cell]) -> Iterator[Outcome]:
             yield from (Outcome(one, "computed") for one in group)
 
 
-def _documents(one: Cell, header: Any) -> DocumentSet:
+def _documents(one: Cell, header: "Header") -> DocumentSet:
     from harness import documents
 
     loaded = documents.load(one.config.data, header.tokenizer, header.tokenizer_fingerprint, one.config.seed)
@@ -148,12 +152,30 @@ def _documents(one: Cell, header: Any) -> DocumentSet:
     return loaded
 
 
-def _load(header: Any, one: Cell) -> Any:
-    from harness.models import load
+class Ready(NamedTuple):
+    """A model on its device, and how its losses are computed."""
 
-    return load.load(
-        header, dtype=_dtype(one.config), device=_device(one.config), attention=one.config.engine.attention
-    )
+    model: Any
+    geometry: RopeGeometry | None
+    device: str
+    sliced: bool
+    bos_token_id: int | None
+
+
+def _load(header: "Header", one: Cell) -> Ready:
+    import torch
+    import transformers
+
+    from harness.engine import can_slice
+    from harness.models.load import load
+
+    transformers.utils.logging.disable_progress_bar()
+    engine = one.config.engine
+    attention = None if engine.attention == "auto" else engine.attention
+    device = _device(one.config)
+    loaded = load(one.config.model, getattr(torch, _dtype(one.config)), device, attention)
+    model: Any = loaded.model
+    return Ready(model, loaded.geometry, device, can_slice(model), header.bos_token_id)
 
 
 def _failed(one: Cell, error: Exception) -> Outcome:
@@ -173,7 +195,7 @@ def describe(one: Cell) -> str:
     return " ".join([f"model={model.name}", f"method={method.name}", *params, f"ctx={one.ctx}"])
 
 
-def _run_pass(loaded: Any, documents: DocumentSet, group: list[Cell]) -> None:
+def _run_pass(loaded: Ready, documents: DocumentSet, group: list[Cell]) -> None:
     """One pass over the documents at the longest length of the group; every cell of it is written."""
     from tqdm import tqdm
 
@@ -197,7 +219,7 @@ def _run_pass(loaded: Any, documents: DocumentSet, group: list[Cell]) -> None:
                 planned,
                 lambda ids, first: token_nll(loaded.model, ids, first, sliced=loaded.sliced),
                 config.engine.tokens_per_batch or 4096,
-                bos_token_id=loaded.header.bos_token_id,
+                bos_token_id=loaded.bos_token_id,
                 device=loaded.device,
                 progress=bar.update,
             )
@@ -227,7 +249,7 @@ def tables(one: Cell, scored: list[evaluate.Scores], documents: DocumentSet) -> 
     return made
 
 
-def provenance(one: Cell, loaded: Any) -> dict[str, Any]:
+def provenance(one: Cell, loaded: Ready) -> dict[str, Any]:
     """Everything that is worth knowing about how a cell was made."""
     return {
         "config": dataclasses.asdict(one.config),

@@ -18,6 +18,7 @@ class HarnessSweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run every cell of the grid; exit code 2 for a mistake in any of them, 1 where a cell failed."""
+        assert self.launcher is not None
         cells = self._cells(arguments)
         self.validate_batch_is_legal(cells)
         if isinstance(self.launcher, HarnessLauncher):
@@ -26,6 +27,7 @@ class HarnessSweeper(BasicSweeper):
 
     def _cells(self, arguments: list[str]) -> list[list[str]]:
         """The overrides of every cell; what the command line names replaces the preset's own sweep."""
+        assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         given = {a.split("=", 1)[0].lstrip("+~") for a in arguments}
         preset = [p for p in self._parse_config() if p.split("=", 1)[0] not in given]
