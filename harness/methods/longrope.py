@@ -27,6 +27,8 @@ class LongRope:
     without it. With `dynamic`, factors are interpolated to the window: 1 + (long_factor - 1) (s - 1) / (factor - 1)
     with s = length / original_max_position_embeddings; never below 1, where the authors' code extrapolates and
     raises frequencies of windows shorter than trained.
+    A checkpoint fine-tuned with a published set keeps the temperature of its own extension: give `factor` (for
+    LLaMA2-7B 32 at 128k, 64 at 256k), or every length gets that of its own.
     """
 
     factors: str | None = None  # published set or file: read into long_factor (and short_factor)
