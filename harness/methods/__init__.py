@@ -9,9 +9,11 @@ from typing import Any, get_args, get_type_hints
 from harness.errors import UserError, unknown
 from harness.methods.abf import Abf
 from harness.methods.base import Method, RopeFrequencies, RopeGeometry, growth
+from harness.methods.dca import Dca
 from harness.methods.dynamic_linear import DynamicLinear
 from harness.methods.dynamic_ntk import DynamicNtk
 from harness.methods.dynamic_yarn import DynamicYarn
+from harness.methods.leaky_rerope import LeakyReRope
 from harness.methods.linear import Linear
 from harness.methods.llama3 import Llama3
 from harness.methods.longrope import LongRope
@@ -22,16 +24,21 @@ from harness.methods.ntk_by_parts import NtkByParts
 from harness.methods.ntk_fixed import NtkFixed
 from harness.methods.ntk_mixed import NtkMixed
 from harness.methods.power import Power
+from harness.methods.rerope import ReRope
+from harness.methods.self_extend import SelfExtend
 from harness.methods.truncated import Truncated
+from harness.methods.windowed import Windowed
 from harness.methods.yarn import Yarn
 
 __all__ = ["METHODS", "Method", "RopeFrequencies", "RopeGeometry", "build", "construct", "resolve"]
 
 METHODS: dict[str, type[Any]] = {
     "abf": Abf,
+    "dca": Dca,
     "dynamic_linear": DynamicLinear,
     "dynamic_ntk": DynamicNtk,
     "dynamic_yarn": DynamicYarn,
+    "leaky_rerope": LeakyReRope,
     "linear": Linear,
     "llama3": Llama3,
     "longrope": LongRope,
@@ -42,7 +49,10 @@ METHODS: dict[str, type[Any]] = {
     "ntk_fixed": NtkFixed,
     "ntk_mixed": NtkMixed,
     "power": Power,
+    "rerope": ReRope,
+    "self_extend": SelfExtend,
     "truncated": Truncated,
+    "windowed": Windowed,
     "yarn": Yarn,
 }
 

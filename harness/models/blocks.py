@@ -6,7 +6,7 @@ each tile, and tiles are merged exactly: softmax over all keys = sum over tiles 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ BLOCK_ROWS = {"cpu": 256, "cuda": 1024}  # more rows: fewer launches, larger mas
 
 
 @dataclass(frozen=True)
-class Turn:
+class LayerTurn:
     """How a layer rotates its queries and keys at position p: pair m by the angle p x inv_freq[m]."""
 
     inv_freq: tuple[float, ...]  # radians a token
@@ -70,14 +70,15 @@ class Part:
     query_table: Table | None
     key_table: Table | None
 
+    def seeing_from(self, first_seen: NDArray[np.int64]) -> "Part":
+        """The part in a layer that hides keys before `first_seen` (length,) from each query."""
+        return replace(self, begin=np.maximum(self.begin, first_seen))
 
-def parts(
-    regions: Sequence[Region], turn: Turn | None, like: Tensor, first_seen: NDArray[np.int64] | None = None
-) -> list[Part]:
+
+def parts(regions: Sequence[Region], turn: LayerTurn | None, like: Tensor) -> list[Part]:
     """Regions made ready for a layer that turns by `turn`, on the device of `like`.
 
-    `first_seen` (length,) is the first key that each query may see where the layer itself hides earlier ones.
-    Equal position arrays share one table.
+    Regions that hold the same array of positions share one table.
     """
     tables: dict[int, Table] = {}
 
@@ -87,13 +88,7 @@ def parts(
         return tables.get(id(positions))
 
     return [
-        Part(
-            region.begin if first_seen is None else np.maximum(region.begin, first_seen),
-            region.end,
-            table(region.query_positions),
-            table(region.key_positions),
-        )
-        for region in regions
+        Part(region.begin, region.end, table(region.query_positions), table(region.key_positions)) for region in regions
     ]
 
 
@@ -104,13 +99,12 @@ def attend(
     parts: Sequence[Part],
     scale: float,
     *,
-    growth: Tensor | None = None,
     sinks: Tensor | None = None,
 ) -> Tensor:
     """Attention output (batch, heads, length, value_dim) in the dtype of `query`.
 
     query (batch, heads, length, head_dim), key and value (batch, key_heads, length, ...) are not rotated; heads is
-    a multiple of key_heads. `growth` (length,) multiplies queries; `sinks` (heads,) are logits without a value.
+    a multiple of key_heads. `sinks` (heads,) are logits without a value.
     """
     length = query.shape[2]
     out = query.new_empty(*query.shape[:3], value.shape[-1])
@@ -121,7 +115,7 @@ def attend(
         pieces = [
             piece
             for part, turned in zip(parts, keys, strict=True)
-            for piece in _pieces(_turned(query, part.query_table, block, growth), turned, value, part, block, scale)
+            for piece in _pieces(query, turned, value, part, block, scale)
         ]
         out[:, :, block] = _merged(pieces, sinks).to(out.dtype)
     return out
@@ -129,15 +123,12 @@ def attend(
 
 def _turned_keys(key: Tensor, parts: Sequence[Part]) -> list[Tensor]:
     distinct = {id(part.key_table): part.key_table for part in parts}
-    turned = {name: key if table is None else table.turn(key).to(key.dtype) for name, table in distinct.items()}
+    turned = {name: _turned(key, table) for name, table in distinct.items()}
     return [turned[id(part.key_table)] for part in parts]
 
 
-def _turned(query: Tensor, table: Table | None, block: slice, growth: Tensor | None) -> Tensor:
-    turned = query[:, :, block] if table is None else table[block].turn(query[:, :, block])
-    if growth is not None:
-        turned = turned * growth[block, None]
-    return turned.to(query.dtype)
+def _turned(states: Tensor, table: Table | None) -> Tensor:
+    return states if table is None else table.turn(states).to(states.dtype)
 
 
 Piece = tuple[Tensor, Tensor]  # output (batch, heads, rows, value_dim) and log-sum-exp (batch, heads, rows)
@@ -145,29 +136,27 @@ Piece = tuple[Tensor, Tensor]  # output (batch, heads, rows, value_dim) and log-
 
 def _pieces(query: Tensor, key: Tensor, value: Tensor, part: Part, block: slice, scale: float) -> Iterator[Piece]:
     begin, end = part.begin[block], part.end[block]
-    for first, last, masked in tiles(begin, end):
+    cut = tiles(begin, end)
+    rows = _turned(query[:, :, block], part.query_table and part.query_table[block]) if cut else query
+    for first, last, masked in cut:
         seen = _seen(begin, end, first, last, query.device) if masked else None
-        yield _attention(query, key[:, :, first:last], value[:, :, first:last], seen, scale)
+        yield _attention(rows, key[:, :, first:last], value[:, :, first:last], seen, scale)
 
 
-def tiles(begin: NDArray[np.int64], end: NDArray[np.int64]) -> Iterator[tuple[int, int, bool]]:
+def tiles(begin: NDArray[np.int64], end: NDArray[np.int64]) -> list[tuple[int, int, bool]]:
     """Ranges of keys (first, last, masked) that cover begin[i] <= key < end[i] of a block's rows, none twice.
 
     A range that is not masked is seen by every row.
     """
     some = end > begin
     if not some.any():
-        return
+        return []
     first, last = int(begin[some].min()), int(end[some].max())
     full_first, full_last = int(begin.max()), int(end.min())
     if full_first >= full_last:
-        yield first, last, True
-        return
-    if first < full_first:
-        yield first, full_first, True
-    yield full_first, full_last, False
-    if full_last < last:
-        yield full_last, last, True
+        return [(first, last, True)]
+    ranges = [(first, full_first, True), (full_first, full_last, False), (full_last, last, True)]
+    return [(a, b, masked) for a, b, masked in ranges if a < b]
 
 
 def _seen(begin: NDArray[np.int64], end: NDArray[np.int64], first: int, last: int, device: torch.device) -> Tensor:

@@ -13,7 +13,8 @@ from torch import nn
 from harness.errors import UserError
 from harness.methods.base import RopeFrequencies, RopeGeometry
 from harness.methods.none import Unscaled
-from harness.models.geometry import declares_scaling, main_layer_type, text_config
+from harness.models import geometry as shape
+from harness.models.geometry import declares_scaling, main_layer_type, no_rotary, text_config
 from harness.models.rotary import RotaryModule, Wanted, rotary_modules
 from harness.models.softmax import unscaled_softmax
 from harness.models.tables import SinusoidTables, sinusoid_tables
@@ -42,11 +43,14 @@ class Patch:
 
 
 @contextmanager
-def applied(model: nn.Module, method: Any, length: int, geometry: RopeGeometry | None = None) -> Iterator[Patch]:
+def applied(
+    model: nn.Module, method: Any, length: int, geometry: RopeGeometry | None = None, *, logn: bool = False
+) -> Iterator[Patch]:
     """Until the block ends, the model runs windows of up to `length` tokens under `method` (factor resolved).
 
     Frequencies go in through the rotary modules, the checkpoint's own scaling switched off; where a method asks
-    for exactly what the model does anyway, the model is left alone. `geometry` overrides the trained length.
+    for exactly what the model does anyway, the model is left alone. `geometry` overrides the trained length. `logn`
+    adds log-n scaling of queries to any method.
     Raises UserError, by name, for models that the method cannot run on.
     """
     trained = None if geometry is None else geometry.original_max_position_embeddings
@@ -55,7 +59,11 @@ def applied(model: nn.Module, method: Any, length: int, geometry: RopeGeometry |
         if not rotary:
             _check_runs_without_rotary(model, method, length)
         installed = _ENTER[method.kind](stack, model, rotary, method, length, trained) if rotary else ()
-        yield Patch(installed, tuple(windowed_layers(model.config, length)))
+        if logn:
+            from harness.models.growth import growing_queries  # builds on this module
+
+            stack.enter_context(growing_queries(model, trained))
+        yield Patch(installed, (*windowed_layers(model.config, length), *_beyond_limit(model, method, length, trained)))
 
 
 @contextmanager
@@ -63,20 +71,18 @@ def identity_rotation(model: nn.Module, length: int) -> Iterator[None]:
     """Until the block ends, queries and keys leave the rotary embedding as they entered it."""
     rotary = rotaries(model)
     if not rotary:
-        raise _no_rotary(model)
+        raise no_rotary(text_config(model.config))
     with ExitStack() as stack:
         for module in rotary:
-            stack.enter_context(module.turned(_wanted(module, _still, length, None), length))
+            geometries = {kind: module.geometry(kind, None) for kind in module.layer_types}
+            still = {kind: (g, RopeFrequencies(np.zeros_like(g.inv_freq))) for kind, g in geometries.items()}
+            stack.enter_context(module.turned(still, length))
         yield
 
 
 def rotaries(model: nn.Module) -> list[Rotary]:
     """Everything in the model that rotates queries and keys; [] where nothing does."""
     return [*rotary_modules(model), *sinusoid_tables(model)]
-
-
-def _still(geometry: RopeGeometry, length: int) -> RopeFrequencies:
-    return RopeFrequencies(np.zeros_like(geometry.inv_freq))
 
 
 def _enter_frequencies(
@@ -121,6 +127,17 @@ _ENTER: dict[str, Callable[..., tuple[Installed, ...]]] = {
 }
 
 
+def _beyond_limit(model: nn.Module, method: Any, length: int, trained: int | None) -> list[str]:
+    if method.kind != "attention":
+        return []
+    limit = method.limit(shape.geometry(model.config, trained))
+    if limit is None or length <= limit:
+        return []
+    return [
+        f"with its parameters the method reaches {limit} tokens; ctx={length} has relative positions never trained."
+    ]
+
+
 def _wanted(module: Rotary, method: Any, length: int, trained: int | None) -> Wanted:
     """What a method asks of each layer type; local layers, whose context did not grow, stay unscaled."""
     main = main_layer_type(module.config)
@@ -139,13 +156,8 @@ def _is_unscaled(geometry: RopeGeometry, frequencies: RopeFrequencies) -> bool:
 
 def _check_runs_without_rotary(model: nn.Module, method: Any, length: int) -> None:
     if not (method.kind == "native" or isinstance(method, Unscaled)):
-        raise _no_rotary(model)
+        raise no_rotary(text_config(model.config))
     text = text_config(model.config)
     positions = getattr(text, "max_position_embeddings", None)
     if positions is not None and length > positions:
         raise UserError(f"{text.model_type} has no positions beyond {positions} tokens, got ctx={length}.")
-
-
-def _no_rotary(model: nn.Module) -> UserError:
-    kind = text_config(model.config).model_type
-    return UserError(f"{kind} has no rotary embedding: only method=none or method=native can run on it.")
