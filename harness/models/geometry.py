@@ -22,12 +22,17 @@ def geometry(config: Any, original_max_position_embeddings: int | None = None) -
 def layer_geometry(text: Any, layer_type: str | None, trained: int | None = None) -> RopeGeometry:
     """The geometry of one layer type (None: of all layers) of a text configuration."""
     if not has_rope(text):
-        raise UserError(f"{text.model_type} has no rotary embedding: only method=none or native can run.")
+        raise no_rotary(text)
     return RopeGeometry(
         rotary_dim=_rotary_dim(text, layer_type),
         rope_theta=float(rope_parameters(text, layer_type).get("rope_theta", 10_000.0)),
         original_max_position_embeddings=trained or trained_length(text),
     )
+
+
+def no_rotary(text: Any) -> UserError:
+    """The error for a method that needs a rotary embedding where there is none."""
+    return UserError(f"{text.model_type} has no rotary embedding: only method=none or method=native can run on it.")
 
 
 def text_config(config: Any) -> Any:

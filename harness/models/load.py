@@ -1,5 +1,6 @@
 """Loading a model, its tokenizer and its geometry from what a spec names."""
 
+import copy
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,10 +56,8 @@ def load(
 
 
 def load_config(spec: ModelSpec) -> Any:
-    """The checkpoint's own configuration; UserError unless it is that of a causal language model."""
-    config = _reading(spec, "config", lambda: AutoConfig.from_pretrained(directory(spec), **_source(spec)))
-    _check_causal(spec, config)
-    return config
+    """The checkpoint's own configuration, a new copy; UserError unless it is that of a causal language model."""
+    return copy.deepcopy(_read_config(spec))
 
 
 @cache
@@ -70,9 +69,17 @@ def load_geometry(spec: ModelSpec) -> RopeGeometry | None:
     return geometry(config, spec.original_max_position_embeddings)
 
 
+@cache
 def load_tokenizer(spec: ModelSpec) -> Any:
     """The checkpoint's tokenizer."""
     return _reading(spec, "tokenizer", lambda: AutoTokenizer.from_pretrained(directory(spec), **_source(spec)))
+
+
+@cache
+def _read_config(spec: ModelSpec) -> Any:
+    config = _reading(spec, "config", lambda: AutoConfig.from_pretrained(directory(spec), **_source(spec)))
+    _check_causal(spec, config)
+    return config
 
 
 def _load_weights(spec: ModelSpec, config: Any, **settings: Any) -> Any:

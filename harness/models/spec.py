@@ -11,9 +11,9 @@ class ModelSpec:
     """Where a model comes from and how it is read; nothing here says anything about its shape."""
 
     name: str  # short name in rows, figures and errors
-    path: str | None = None  # directory or hub id; None: the embedded reference model, or `package`
+    path: str | None = None  # directory or hub id
     gguf_file: str | None = None  # file inside the directory or package
-    package: str | None = None  # installed Python package that carries the weights
+    package: str | None = None  # installed Python package that carries the files, instead of a path
     revision: str | None = None  # of a hub id
     original_max_position_embeddings: int | None = None  # tokens; None: what the checkpoint says
     sliding_window: int | str | None = "native"  # "native", a number of tokens, or None: attend to everything
@@ -28,5 +28,6 @@ class ModelSpec:
         trained = self.original_max_position_embeddings
         if trained is not None and (type(trained) is not int or trained < 2):
             raise UserError(f"model.original_max_position_embeddings must be null or an integer >= 2, got {trained!r}.")
-        if self.path is not None and self.package is not None:
-            raise UserError(f"model {self.name}: give path or package, not both.")
+        if (self.path is None) == (self.package is None):
+            given = "both" if self.path else "neither"
+            raise UserError(f"model {self.name}: give model.path (directory or hub id) or model.package, got {given}.")
