@@ -96,6 +96,17 @@ def effective_context_length(
     return pd.DataFrame(lines)
 
 
+def effective_text(table: pd.DataFrame) -> str:
+    """The table of `effective_context_length` as lines to print: model, line, length with its limits."""
+    lines = []
+    for row in table.to_dict("records"):
+        limits = "" if np.isnan(row["low"]) else f" [{curves.tokens(row['low'])}, {curves.tokens(row['high'])}]"
+        at_least = "at least " if row["beyond"] else ""
+        lines.append([row["model"], row["curve"], f"{at_least}{curves.tokens(row['effective_ctx'])}{limits}"])
+    title = f"effective context length (perplexity within {100 * table['tolerance'].iloc[0]:g} % of the best before):"
+    return title + "\n" + pd.DataFrame(lines).to_string(index=False, header=False)
+
+
 def slope(
     rows: pd.DataFrame, aggregate: str = "token", confidence: float = 0.95, seed: int = 0, shortest: int = 0
 ) -> pd.DataFrame:

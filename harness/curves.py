@@ -74,7 +74,7 @@ def panels(
     for name in [x, hue, *(columns or [])]:
         if name not in table:
             raise UserError(f"There is no column {name!r} to draw by. Known: {', '.join(sorted(table.columns))}.")
-    known = [name for name in PANEL if name in table and name not in (x, hue)]
+    known = [name for name in [*PANEL, "curve"] if name in table and name not in (x, hue)]
     by = list(columns) if columns is not None else [name for name in known if table[name].nunique() > 1]
     groups = list(table.groupby(by, sort=True, dropna=False)) if by else [((), table)]
     for _, rows in groups:

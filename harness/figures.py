@@ -29,7 +29,7 @@ def perplexity(
     summary: the table of `statistics.summarize`, one line a cell. under: published rows (`published.comparable`) to lie
     under the measured lines, drawn thin and grey.
     """
-    return _curves(_labelled(summary, hue), x, hue, columns, "perplexity", "perplexity", under)
+    return _curves(_labelled(summary), x, hue, columns, "perplexity", "perplexity", under)
 
 
 def ratio(pairs: pd.DataFrame, x: str = "ctx", hue: str = "curve", columns: Sequence[str] | None = None) -> Figure:
@@ -38,7 +38,7 @@ def ratio(pairs: pd.DataFrame, x: str = "ctx", hue: str = "curve", columns: Sequ
     pairs: the table of `contrasts.paired`.
     """
     name = f"perplexity / perplexity of {pairs['baseline'].iloc[0]}"
-    figure = _curves(_labelled(pairs, hue), x, hue, columns, "ratio", name)
+    figure = _curves(_labelled(pairs), x, hue, columns, "ratio", name)
     for ax in figure.axes:
         ax.axhline(1.0, color="black", linewidth=1.0, zorder=1)
     return figure
@@ -49,9 +49,9 @@ def position(losses: pd.DataFrame, hue: str = "curve", columns: Sequence[str] | 
 
     losses: the table of `statistics.loss_by_position`.
     """
-    table = _labelled(losses, hue)
+    table = _labelled(losses)
     if columns is None:
-        columns = [name for name in [*curves.PANEL, "ctx"] if name != hue and table[name].nunique() > 1]
+        columns = [name for name in [*curves.PANEL, "ctx", "curve"] if name != hue and table[name].nunique() > 1]
     return _curves(table, "position", hue, columns, "nll", "loss (nats a token)")
 
 
@@ -60,7 +60,7 @@ def heatmap(summary: pd.DataFrame, hue: str = "curve", columns: Sequence[str] | 
 
     summary: the table of `statistics.summarize`, one line a cell.
     """
-    table = _labelled(summary, hue)
+    table = _labelled(summary)
     panels = curves.panels(table, "ctx", hue, columns)
     figure, axes, width = drawing.canvas(panels, share=False)
     logs = np.log(table["perplexity"].astype(float))
@@ -113,11 +113,16 @@ def _measure(rows: pd.DataFrame) -> str:
     return "; ".join(part for part in (measure, bounds) if part)
 
 
-def save(figure: Figure, stem: Path, formats: Sequence[str] = ("svg", "png")) -> list[Path]:
-    """Write `stem`.svg, `stem`.png, ...; the same figure always gives the same bytes. Returns the paths."""
+def check_formats(formats: Sequence[str]) -> None:
+    """Raise UserError for a file format that figures are not written in."""
     for name in formats:
         if name not in FORMATS:
-            raise unknown("figure format", name, FORMATS)
+            raise unknown("figure format", str(name), FORMATS)
+
+
+def save(figure: Figure, stem: Path, formats: Sequence[str] = ("svg", "png")) -> list[Path]:
+    """Write `stem`.svg, `stem`.png, ...; the same figure always gives the same bytes. Returns the paths."""
+    check_formats(formats)
     stem.parent.mkdir(parents=True, exist_ok=True)
     paths = [stem.with_name(f"{stem.name}.{name}") for name in formats]
     stamp = {"svg": {"Date": None}, "png": {}, "pdf": {"CreationDate": None}}
@@ -127,10 +132,10 @@ def save(figure: Figure, stem: Path, formats: Sequence[str] = ("svg", "png")) ->
     return paths
 
 
-def _labelled(table: pd.DataFrame, hue: str) -> pd.DataFrame:
+def _labelled(table: pd.DataFrame) -> pd.DataFrame:
     if table.empty:
         raise UserError("There is nothing to draw: the table is empty.")
-    return table if hue != "curve" or "curve" in table else curves.label(table)
+    return table if "curve" in table else curves.label(table)
 
 
 def _curves(

@@ -2,9 +2,12 @@
 
 import itertools
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from harness import store
 
 TRAINED = 512
 
@@ -71,3 +74,11 @@ def positions(rows: pd.DataFrame) -> pd.DataFrame:
             out.append(first.to_dict() | place)
     drop = ["window", "begin", "end", "score_from", "bos", "num_bytes"]
     return pd.DataFrame(out).drop(columns=drop)
+
+
+def write(rows: pd.DataFrame, results: Path) -> None:
+    """Store the cells of a windows table, with their positions, as a run would."""
+    for _, cell_rows in rows.groupby("cell_id"):
+        columns = cell_rows.iloc[0][store.CELL_COLUMNS].to_dict()
+        provenance = {"config": {"ctx": int(columns["ctx"])}, "versions": {"harness": "0"}, "seconds": 1.5}
+        store.write(results, columns, {"windows": cell_rows, "positions": positions(cell_rows)}, provenance)

@@ -46,6 +46,10 @@ MAIN_TABLES = {
 }
 
 
+# Tokenizers of the models that conf/model names, as far as papers' models share them.
+TOKENIZERS: dict[str, str] = {"llama2_7b": "llama", "llama31_8b": "llama3", "mistral_7b": "mistral"}
+
+
 @cache
 def _load() -> pd.DataFrame:
     read = {name: pd.read_csv(HERE / f"{name}.csv", dtype=str, keep_default_na=False) for name in _FILES}
