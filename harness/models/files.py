@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+from functools import cache
 from pathlib import Path
 
 from harness.errors import UserError
@@ -93,6 +94,7 @@ def _of_package(package: str, name: str) -> Path:
     return Path(next(iter(found.submodule_search_locations)))
 
 
+@cache
 def _of_hub(spec: ModelSpec) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError

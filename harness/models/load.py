@@ -46,12 +46,13 @@ def load(
     config = load_config(spec)
     if not isinstance(spec.sliding_window, str):
         set_window(config, spec.sliding_window)
+    identity = model_fingerprint(spec)
     model = _load_weights(spec, config, dtype=dtype, attn_implementation=attn_implementation)
     return LoadedModel(
         model=(model if spec.device_map else model.to(device)).eval(),
         tokenizer=load_tokenizer(spec),
         geometry=load_geometry(spec),
-        fingerprint=model_fingerprint(spec),
+        fingerprint=identity,
     )
 
 
@@ -125,4 +126,6 @@ def _reading(spec: ModelSpec, what: str, read: Callable[[], T]) -> T:
         raise
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if "trust_remote_code" in str(error):
+            reason = "it brings Python code of its own; model.trust_remote_code=true runs it."
         raise UserError(f"model {spec.name}: cannot read its {what} from {directory(spec)}: {reason}") from error

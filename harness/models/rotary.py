@@ -89,8 +89,9 @@ class RotaryModule:
     def reset(self) -> None:
         """Frequencies and cached length as at construction."""
         for kind in self.layer_types:
-            original = getattr(self.module, _prefixed(kind, f"original_{BUFFER}"))
-            setattr(self.module, _prefixed(kind, BUFFER), original.clone())
+            original = getattr(self.module, _prefixed(kind, f"original_{BUFFER}"), None)
+            if original is not None:  # a module without a copy never changes them
+                setattr(self.module, _prefixed(kind, BUFFER), original.clone())
             for name in {_prefixed(kind, "max_seq_len_cached"), "max_seq_len_cached"} & set(vars(self.module)):
                 setattr(self.module, name, self.module.original_max_seq_len)
 
