@@ -72,6 +72,38 @@ def heatmap(summary: pd.DataFrame, hue: str = "curve", columns: Sequence[str] | 
     return figure
 
 
+def before_after(cells: pd.DataFrame, tolerance: float) -> Figure:
+    """Ratio of perplexities after over before, one row a cell; the band is the tolerance, filled marks are faults.
+
+    cells: the table of `comparison.compare`.
+    """
+    figure, (ax,), width = drawing.canvas([0])
+    figure.set_figheight(1.5 + 0.3 * len(cells))
+    places = np.arange(len(cells))[::-1]
+    known = cells["low"].notna().to_numpy()
+    ax.hlines(places[known], cells["low"][known], cells["high"][known], color="#555555", linewidth=1.4)
+    for verdict, (marker, colour) in _VERDICTS.items():
+        mine = (cells["verdict"] == verdict).to_numpy()
+        ax.plot(cells["ratio"][mine], places[mine], marker=marker, color=colour, linestyle="none", label=verdict)
+    ax.axvline(1.0, color="black", linewidth=1.0, zorder=1)
+    ax.axvspan(1 - tolerance, 1 + tolerance, color="#dddddd", zorder=0)
+    ax.set_yticks(places, [f"{cell['curve']}, {curves.tokens(cell['ctx'])}" for cell in cells.to_dict("records")])
+    ax.set_xlabel("perplexity after / perplexity before")
+    ax.ticklabel_format(axis="x", useOffset=False)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.9 / figure.get_figheight()), ncols=4)
+    shared = curves.describe(cells, ["model", "dataset", "protocol"])
+    drawing.titles(figure, width, shared, f"tolerance {100 * tolerance:g} %")
+    return figure
+
+
+_VERDICTS = {
+    "same": ("o", "#999999"),
+    "better": ("v", "#0072B2"),
+    "worse": ("^", "#D55E00"),
+    "different": ("X", "#000000"),
+}
+
+
 def published(rows: pd.DataFrame) -> Figure:
     """A paper's numbers alone, one panel a table and data set, framed so that broken-down lines leave at the top.
 

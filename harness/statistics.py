@@ -71,6 +71,13 @@ def perplexity(ratios: Ratios, confidence: float, seed: int = 0) -> Interval:
     return Interval(*(float(np.exp(bound)) for bound in estimate))
 
 
+def point(cell: pd.DataFrame, aggregate: str) -> float:
+    """Perplexity of one cell alone, without an interval."""
+    sums = document_ratios(cell, aggregate).sum()
+    ratio = float(sums["numerator"] / sums["denominator"])
+    return ratio if aggregate == "mean_of_perplexities" else float(np.exp(ratio))
+
+
 def check(rows: pd.DataFrame, aggregate: str, confidence: float) -> None:
     """Raise UserError for an unknown aggregate, a bad confidence, no rows, or losses that are no numbers."""
     if aggregate not in AGGREGATES:

@@ -22,6 +22,7 @@ def test_aggregates_against_plain_loops(rows: pd.DataFrame, aggregate: str) -> N
         own = weighted[weighted["cell_id"] == line["cell_id"]].to_dict("records")
         assert line["perplexity"] == pytest.approx(reference.perplexity(own, aggregate), rel=1e-12)
         assert line["low"] < line["perplexity"] < line["high"]
+        assert statistics.point(pd.DataFrame(own), aggregate) == pytest.approx(line["perplexity"], rel=1e-12)
     assert summary["sampled"].all()
 
 

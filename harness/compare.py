@@ -1,0 +1,130 @@
+"""``python -m harness.compare BASELINE CANDIDATE``: did a change make anything worse?
+
+Exit code 0: no cell got worse by more than the tolerance; 1: some did; 2: the input cannot be compared.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from harness.comparison import Comparison
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compare two results directories, print the table, draw it, and return the exit code."""
+    options = parser().parse_args(arguments)
+    from harness import cli
+
+    try:
+        return run(options)
+    except UserError as error:
+        cli.exit_with(error)
+        raise AssertionError("unreachable") from error
+
+
+def run(options: argparse.Namespace) -> int:
+    """The comparison that the options ask for; its exit code."""
+    from harness import comparison, figures, store
+
+    before, after = store.load_results(options.baseline), store.load_results(options.candidate)
+    result = comparison.compare(before, after, options.tolerance, options.aggregate, options.confidence)
+    print(FORMATS[options.format](result))
+    if options.plots_dir is not None and not result.cells.empty:
+        for path in figures.save(figures.before_after(result.cells, result.tolerance), options.plots_dir / "compare"):
+            if options.format == "table":
+                print(f"figure   {path}")
+    return result.exit_code
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m harness.compare",
+        description="Compare two results directories cell by cell, on the same documents.",
+        epilog="Exit code 0: nothing got worse; 1: a cell got worse, or scored other tokens; 2: unusable input.",
+    )
+    made.add_argument("baseline", type=Path, help="results directory before the change")
+    made.add_argument("candidate", type=Path, help="results directory after the change")
+    made.add_argument("--format", choices=sorted(FORMATS), default="table", help="of the table (default: %(default)s)")
+    made.add_argument(
+        "--tolerance", type=float, default=0.001,
+        help="relative rise of perplexity that is let pass (default: %(default)s)",
+    )  # fmt: skip
+    made.add_argument("--aggregate", default="token", help="how windows are averaged (default: %(default)s)")
+    made.add_argument("--confidence", type=float, default=0.95, help="of the paired intervals (default: %(default)s)")
+    made.add_argument("--plots-dir", type=Path, help="draw the ratios there (compare.svg, compare.png)")
+    return made
+
+
+def _rows(result: "Comparison") -> list[list[str]]:
+    from harness import curves
+
+    lines = []
+    for cell in result.cells.to_dict("records"):
+        limits = "" if cell["low"] != cell["low"] else f" [{cell['low']:.4f}, {cell['high']:.4f}]"
+        counted = cell["num_documents"] == cell["num_documents"]
+        wins = f"{cell['num_improved']:g}/{cell['num_documents']:g}" if counted else ""
+        lines.append(
+            [
+                cell["model"], cell["curve"], curves.tokens(cell["ctx"]), cell["protocol"], cell["dataset"],
+                curves.number(cell["before"]), curves.number(cell["after"]), f"{cell['ratio']:.4f}{limits}", wins,
+                cell["verdict"] + (f" ({cell['note']})" if cell["note"] else ""),
+            ]
+        )  # fmt: skip
+    return lines
+
+
+HEAD = [
+    "model", "method", "ctx", "protocol", "dataset", "before", "after", "ratio [interval]", "improved", "verdict",
+]  # fmt: skip
+
+
+def _remarks(result: "Comparison") -> list[str]:
+    """What the table cannot show: refused and missing cells, and the verdict over all."""
+    lines = [f"refused: {reason}" for reason in result.refused]
+    for side, cells in result.missing.items():
+        lines += [f"missing in the {side}: {cell}" for cell in cells]
+    lines.append(
+        f"{len(result.cells)} cells compared, {result.faults} worse than {100 * result.tolerance:g} % or different, "
+        f"{len(result.refused)} refused"
+    )
+    return lines
+
+
+def table(result: "Comparison") -> str:
+    """The comparison as aligned text."""
+    lines = [HEAD, *_rows(result)]
+    widths = [max(len(line[place]) for line in lines) for place in range(len(HEAD))]
+    text = ["  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    return "\n".join([*text, "", *_remarks(result)])
+
+
+def markdown(result: "Comparison") -> str:
+    """The comparison as a Markdown table, for a job summary."""
+    lines = [HEAD, ["---"] * len(HEAD), *_rows(result)]
+    return "\n".join(["| " + " | ".join(line) + " |" for line in lines] + ["", *(f"- {r}" for r in _remarks(result))])
+
+
+def as_json(result: "Comparison") -> str:
+    """The comparison for other programs; values that do not exist are null."""
+    cells = json.loads(result.cells.to_json(orient="records", double_precision=15))
+    return json.dumps(
+        {
+            "tolerance": result.tolerance,
+            "exit_code": result.exit_code,
+            "cells": cells,
+            "refused": result.refused,
+            "missing": result.missing,
+        },
+        indent=2,
+    )
+
+
+FORMATS = {"table": table, "markdown": markdown, "json": as_json}
+
+if __name__ == "__main__":
+    raise SystemExit(main())
