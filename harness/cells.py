@@ -8,6 +8,7 @@ from harness import cache, methods
 from harness.config import Config
 from harness.errors import UserError
 from harness.methods.base import RopeGeometry
+from harness.methods.resonance import Resonant
 from harness.store import SCHEMA_VERSION
 from harness.windows import Protocol
 
@@ -86,6 +87,7 @@ def cell(config: Config, identity: Identity) -> Cell:
         "dataset_fingerprint": identity.dataset_fingerprint,
         "dtype": identity.dtype,
     }
+    method = Resonant(method) if config.method.resonance else method
     return Cell(config, method, protocol, cell_id, pass_id, columns)
 
 

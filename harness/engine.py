@@ -2,18 +2,24 @@
 
 Cost of one window of L tokens: 2 x matrix parameters x L FLOPs, plus 2 x layers x heads x head_dim x L^2 for causal
 attention, plus 2 x hidden x vocabulary for each scored token. Beyond weights and activations it holds one slice of
-float32 logits (`logits_per_slice` numbers), never L x vocabulary.
+float32 logits (LOGITS_PER_SLICE numbers), never L x vocabulary. Three modes, the first that proves itself equal to the
+model's own forward on a probe is used: `layered` (layers one at a time, long windows in chunks), `sliced`, `plain`.
 """
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers.modeling_outputs import BaseModelOutputWithPast
+
+from harness.engine_spec import EngineSpec
+from harness.errors import UserError
+from harness.models.chunked import chunked, compiled
+from harness.models.route import is_routed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -88,22 +94,109 @@ def _head(model: "PreTrainedModel") -> Iterator[Callable[[Tensor], Tensor]]:
         setattr(model, prefix, body)
 
 
-def can_slice(model: "PreTrainedModel", seed: int = 0) -> bool:
-    """Whether sliced logits equal the model's own forward on a probe; says so in the log where they do not."""
-    generator = torch.Generator().manual_seed(seed)
-    ids = torch.randint(0, _vocabulary(model), (2, 24), generator=generator).to(model.device)
+class Mode(NamedTuple):
+    """A way of computing that is exact for a model."""
+
+    sliced: bool  # logits for scored positions only, in slices
+    chunk: int | None  # tokens of a decoder layer's chunk; None: whole sequences
+
+
+PLAIN = Mode(sliced=False, chunk=None)
+CHUNK = {"cpu": 8192, "cuda": 32768}
+PROBE_LENGTH, PROBE_CHUNK = 24, 7
+
+
+class Engine:
+    """A model with the fastest way of computing that proved itself on it.
+
+    `tokens_per_batch` is what one call may hold; a call that runs out of memory is split and tried again, and the
+    smaller size is kept.
+    """
+
+    def __init__(self, model: "PreTrainedModel", spec: EngineSpec) -> None:
+        self.model, self.spec = model, spec
+        self.mode = choose_mode(model, spec.mode)
+        self.tokens_per_batch = spec.tokens_per_batch or _tokens_per_batch(model)
+
+    def token_nll(self, ids: Tensor, score_from: int) -> Tensor:
+        """As `token_nll`, in as many calls as memory asks for."""
+        rows = max(1, self.tokens_per_batch // ids.shape[1])
+        if len(ids) > rows:
+            return torch.cat([self.token_nll(part, score_from) for part in ids.split(rows)])
+        try:
+            return self._call(ids, score_from)
+        except torch.OutOfMemoryError as error:
+            self._shrink(ids, error)
+        torch.cuda.empty_cache()
+        return self.token_nll(ids, score_from)
+
+    def _call(self, ids: Tensor, score_from: int) -> Tensor:
+        with ExitStack() as stack:
+            if self.spec.compile:
+                stack.enter_context(compiled(self.model))
+            if self.mode.chunk is not None and not is_routed(self.model):
+                stack.enter_context(chunked(self.model, max(1, self.mode.chunk // len(ids))))
+            return token_nll(self.model, ids, score_from, sliced=self.mode.sliced)
+
+    def _shrink(self, ids: Tensor, error: BaseException) -> None:
+        """Half the rows; at one row half the chunk; at the smallest chunk the error stands."""
+        if len(ids) > 1:
+            self.tokens_per_batch = len(ids) // 2 * ids.shape[1]
+            log.warning("out of memory with %d windows at once, going on with %d", len(ids), len(ids) // 2)
+        elif self.mode.chunk is not None and min(self.mode.chunk, ids.shape[1]) > SMALLEST_CHUNK:
+            self.mode = self.mode._replace(chunk=min(self.mode.chunk, ids.shape[1]) // 2)
+            log.warning("out of memory at %d tokens, going on in chunks of %d", ids.shape[1], self.mode.chunk)
+        else:
+            raise MemoryError(
+                f"one window of {ids.shape[1]} tokens does not fit into the memory of {ids.device}: {error}"
+            ) from error
+
+
+SMALLEST_CHUNK = 512
+
+
+def _tokens_per_batch(model: "PreTrainedModel") -> int:
+    """Tokens that fit beside the weights, and no more than keep the device busy."""
+    if model.device.type != "cuda":
+        return CPU_TOKENS_PER_BATCH
+    config = model.config.get_text_config()
+    width = 6 * config.hidden_size + 3 * (getattr(config, "intermediate_size", None) or 4 * config.hidden_size)
+    free, _ = torch.cuda.mem_get_info(model.device)
+    return max(1, min(GPU_TOKENS_PER_BATCH, int(0.7 * free) // (width * model.dtype.itemsize)))
+
+
+CPU_TOKENS_PER_BATCH = 4096
+GPU_TOKENS_PER_BATCH = 32768
+
+
+def choose_mode(model: "PreTrainedModel", wanted: str) -> Mode:
+    """The fastest mode that equals the model's own forward on a probe; `wanted` auto | layered | sliced | plain.
+
+    Says in the log where a model cannot run a mode. A mode asked for by name that fails is an error.
+    """
+    chunk = CHUNK.get(model.device.type, CHUNK["cpu"])
+    modes = {"layered": Mode(True, chunk), "sliced": Mode(True, None), "plain": PLAIN}
+    for name in [wanted] if wanted != "auto" else list(modes):
+        reason = _difference(model, modes[name])
+        if reason is None:
+            return modes[name]
+        if wanted != "auto":
+            raise UserError(f"engine.mode={name} cannot run {type(model).__name__}: {reason}.")
+        log.warning("%s cannot run in mode %s: %s", type(model).__name__, name, reason)
+    raise AssertionError("a model equals itself")
+
+
+def _difference(model: "PreTrainedModel", mode: Mode) -> str | None:
+    """Why a mode does not equal the model's own forward on random tokens; None where it does."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, _vocabulary(model), (2, PROBE_LENGTH), generator=generator).to(model.device)
     expected = token_nll(model, ids, 1, sliced=False)
     try:
-        difference = (token_nll(model, ids, 1) - expected).abs().max().item()
-    except (AttributeError, TypeError, RuntimeError, ValueError) as error:
-        difference, reason = float("nan"), f"{type(error).__name__}: {str(error).splitlines()[0]}"
-    else:
-        reason = f"losses differ by {difference:.3g} nats"
-    if difference <= PROBE_TOLERANCE.get(model.dtype, 1e-1):
-        return True
-    log.warning(
-        "%s: logits cannot be made in slices (%s); using the model's own forward, which holds all of them",
-        type(model).__name__,
-        reason,
-    )
-    return False
+        with chunked(model, PROBE_CHUNK) if mode.chunk else nullcontext():
+            got = token_nll(model, ids, 1, sliced=mode.sliced)
+    except (AttributeError, LookupError, TypeError, RuntimeError, ValueError) as error:
+        return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    difference = (got - expected).abs().max().item()
+    if difference <= PROBE_TOLERANCE[model.dtype]:
+        return None
+    return f"losses differ by {difference:.3g} nats"

@@ -16,7 +16,7 @@ class EngineSpec:
     attention: str = "auto"  # auto | sdpa | eager | flash_attention_2 | flex_attention
     tokens_per_batch: int | None = None  # null: found from free memory
     compile: bool = False
-    mode: str = "auto"
+    mode: str = "auto"  # auto | layered | sliced | plain; see harness.engine
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:

@@ -25,6 +25,7 @@ from harness.errors import UserError
 from harness.methods.base import RopeGeometry
 
 if TYPE_CHECKING:
+    from harness.engine import Engine
     from harness.models.header import Header
 
 log = logging.getLogger(__name__)
@@ -155,10 +156,9 @@ def _documents(one: Cell, header: "Header") -> DocumentSet:
 class Ready(NamedTuple):
     """A model on its device, and how its losses are computed."""
 
-    model: Any
+    engine: "Engine"
     geometry: RopeGeometry | None
     device: str
-    sliced: bool
     bos_token_id: int | None
 
 
@@ -166,7 +166,7 @@ def _load(header: "Header", one: Cell) -> Ready:
     import torch
     import transformers
 
-    from harness.engine import can_slice
+    from harness.engine import Engine
     from harness.models.load import load
 
     transformers.utils.logging.disable_progress_bar()
@@ -175,7 +175,7 @@ def _load(header: "Header", one: Cell) -> Ready:
     device = _device(one.config)
     loaded = load(one.config.model, getattr(torch, _dtype(one.config)), device, attention)
     model: Any = loaded.model
-    return Ready(model, loaded.geometry, device, can_slice(model), header.bos_token_id)
+    return Ready(Engine(model, engine), loaded.geometry, device, header.bos_token_id)
 
 
 def _failed(one: Cell, error: Exception) -> Outcome:
@@ -199,16 +199,15 @@ def _run_pass(loaded: Ready, documents: DocumentSet, group: list[Cell]) -> None:
     """One pass over the documents at the longest length of the group; every cell of it is written."""
     from tqdm import tqdm
 
-    from harness.engine import token_nll
     from harness.models.patch import applied
 
-    longest = group[0]
+    longest, engine = group[0], loaded.engine
     config = longest.config
     planned = evaluate.plans(documents.documents, longest.ctx, longest.protocol, config.seed)
     tokens = sum(w.end - w.begin + w.bos for windows in planned for w in windows)
     started = time.monotonic()
     with (
-        applied(loaded.model, longest.method, longest.ctx, loaded.geometry) as patch,
+        applied(engine.model, longest.method, longest.ctx, loaded.geometry, logn=config.method.logn) as patch,
         tqdm(total=tokens, desc=_title(group), unit="tok", unit_scale=True, dynamic_ncols=True) as bar,
     ):
         for warning in patch.warnings:
@@ -217,8 +216,8 @@ def _run_pass(loaded: Ready, documents: DocumentSet, group: list[Cell]) -> None:
             evaluate.scores(
                 documents.documents,
                 planned,
-                lambda ids, first: token_nll(loaded.model, ids, first, sliced=loaded.sliced),
-                config.engine.tokens_per_batch or 4096,
+                engine.token_nll,
+                engine.tokens_per_batch,
                 bos_token_id=loaded.bos_token_id,
                 device=loaded.device,
                 progress=bar.update,

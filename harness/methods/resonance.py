@@ -1,9 +1,12 @@
 """Resonance RoPE, a modifier of any method's frequencies."""
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 
 from harness.errors import UserError
-from harness.methods.base import RopeFrequencies
+from harness.methods.base import RopeFrequencies, RopeGeometry
 
 
 def resonant(frequencies: RopeFrequencies) -> RopeFrequencies:
@@ -23,3 +26,21 @@ def resonant(frequencies: RopeFrequencies) -> RopeFrequencies:
     inv_freq = np.zeros_like(frequencies.inv_freq)
     inv_freq[turning] = 2 * np.pi / wavelengths
     return frequencies._replace(inv_freq=inv_freq)
+
+
+@dataclass(frozen=True)
+class Resonant:
+    """Any method, its frequencies made resonant; in everything else the method itself."""
+
+    method: Any
+
+    def __post_init__(self) -> None:
+        if self.method.kind == "native":
+            raise UserError("method.resonance cannot be combined with native: its frequencies are the checkpoint's.")
+
+    def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
+        """The method's frequencies for windows of `length` tokens, made resonant."""
+        return resonant(self.method(geometry, length))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.method, name)

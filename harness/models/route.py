@@ -35,6 +35,11 @@ def routed(model: nn.Module, attention: Attention, mask: Mask) -> Iterator[None]
             _routes.update(before)
 
 
+def is_routed(model: nn.Module) -> bool:
+    """Whether a function of ours already answers the model's attention calls."""
+    return text_config(model.config)._attn_implementation == NAME
+
+
 def present(model: nn.Module) -> tuple[Attention, Mask]:
     """The attention and mask functions that the model's text layers call now."""
     text = text_config(model.config)

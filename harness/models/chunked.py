@@ -1,0 +1,203 @@
+"""Layer-major evaluation: one layer at a time over the whole sequence, in chunks of tokens.
+
+A decoder layer is causal, so its chunks can run one after the other: each writes its keys and values, attends to all
+that lie before it, and overwrites its part of the residual stream, which no later chunk reads. Beyond the weights
+memory holds one residual stream, the keys and values of one layer, and what a chunk needs. The layer's own forward
+does the work; only its cache, its attention call and the slicing are ours, so every family keeps its own arithmetic.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.masking_utils import causal_mask_function
+
+from harness.models.fused import fused, merged
+from harness.models.route import routed
+from harness.models.seen import first_seen
+from harness.models.swap import swapped
+
+CACHE_NAMES = ("past_key_values", "layer_past", "past_key_value")
+UNKNOWN_OPTIONS = ("softcap", "s_aux", "position_bias")
+MASKED_ROWS = 1024  # queries of one masked block, where a layer sees only a window
+
+
+@contextmanager
+def chunked(model: nn.Module, chunk: int) -> Iterator[None]:
+    """Until the block ends, decoder layers and final norm run `chunk` tokens at a time (of all rows of a batch).
+
+    Raises LookupError where the model has no list of decoder layers, or they take no cache.
+    """
+    body = getattr(model, model.base_model_prefix)
+    buffers: dict[int, Tensor] = {}
+    with ExitStack() as stack:
+        stack.enter_context(routed(model, _attention, _mask))
+        for layer in decoder_layers(body):
+            forward = partial(_layer, layer.forward, _cache_name(layer), chunk, buffers)
+            stack.enter_context(swapped(layer, "forward", forward))
+        for norm in final_norms(body):
+            stack.enter_context(swapped(norm, "forward", partial(_tokenwise, norm.forward, chunk)))
+        yield
+
+
+@contextmanager
+def compiled(model: nn.Module) -> Iterator[None]:
+    """Until the block ends, decoder layers run compiled for the shapes that they meet; attention stays outside.
+
+    Inside a compiled layer scaled_dot_product_attention is bound to the flash kernel, the slower one on Hopper.
+    """
+    with ExitStack() as stack:
+        for layer in decoder_layers(getattr(model, model.base_model_prefix)):
+            stack.enter_context(swapped(layer, "forward", torch.compile(layer.forward, dynamic=False)))
+        yield
+
+
+def decoder_layers(body: nn.Module) -> nn.ModuleList:
+    """The list of decoder layers; LookupError where there is none."""
+    lists = [m for m in body.children() if isinstance(m, nn.ModuleList) and all("Layer" in type(x).__name__ for x in m)]
+    if len(lists) != 1:
+        raise LookupError(f"{type(body).__name__} has {len(lists)} lists of decoder layers, one is needed")
+    return lists[0]
+
+
+def final_norms(body: nn.Module) -> list[nn.Module]:
+    """Norms that the body applies to the whole sequence."""
+    return [m for m in body.children() if type(m).__name__.endswith("Norm")]
+
+
+def _cache_name(layer: nn.Module) -> str:
+    known = inspect.signature(layer.forward).parameters
+    named = [name for name in CACHE_NAMES if name in known]
+    if not named:
+        raise LookupError(f"{type(layer).__name__} takes no cache")
+    return named[0]
+
+
+class LayerCache:
+    """Keys and values of one layer, written chunk by chunk into buffers that all layers share."""
+
+    def __init__(self, length: int, buffers: dict[int, Tensor]) -> None:
+        self.length, self.buffers, self.seen = length, buffers, 0
+
+    def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Append a chunk (batch, heads, tokens, channels); returns everything up to its end."""
+        end = self.seen + keys.shape[2]
+        both = [self._buffer(i, x)[:, :, :end] for i, x in enumerate((keys, values))]
+        for held, new in zip(both, (keys, values), strict=True):
+            held[:, :, self.seen :] = new
+        self.seen = end
+        return both[0], both[1]
+
+    def get_seq_length(self, *_: Any) -> int:
+        """Tokens written so far."""
+        return self.seen
+
+    def _buffer(self, index: int, like: Tensor) -> Tensor:
+        shape = (*like.shape[:2], self.length, like.shape[3])
+        held = self.buffers.get(index)
+        if held is None or held.shape != shape or held.dtype != like.dtype or held.device != like.device:
+            self.buffers[index] = held = like.new_empty(shape)
+        return held
+
+
+def _layer(
+    forward: Callable[..., Any],
+    cache_name: str,
+    chunk: int,
+    buffers: dict[int, Tensor],
+    hidden: Tensor,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    length = hidden.shape[1]
+    if length <= chunk:
+        return forward(hidden, *args, **kwargs)
+    kwargs[cache_name] = None
+    cache = LayerCache(length, buffers)
+    for begin in range(0, length, chunk):
+        piece = slice(begin, min(begin + chunk, length))
+        own = {name: _cut(value, piece, length) for name, value in kwargs.items()} | {cache_name: cache}
+        out = forward(hidden[:, piece], *(_cut(value, piece, length) for value in args), **own)
+        hidden[:, piece] = out if isinstance(out, Tensor) else out[0]
+    return hidden if isinstance(out, Tensor) else (hidden, *out[1:])
+
+
+def _cut(value: Any, piece: slice, length: int) -> Any:
+    """The chunk's part of anything that has one entry a token: (batch, length, ...) or (batch, heads, length, ...)."""
+    if isinstance(value, tuple | list):
+        return type(value)(_cut(part, piece, length) for part in value)
+    if not isinstance(value, Tensor) or value.ndim < 2:
+        return value
+    axis = 2 if value.ndim == 4 else 1
+    if value.shape[axis] != length:
+        return value
+    return value[:, :, piece] if axis == 2 else value[:, piece]
+
+
+def _tokenwise(forward: Callable[..., Tensor], chunk: int, hidden: Tensor) -> Tensor:
+    for begin in range(0, hidden.shape[1], chunk):
+        hidden[:, begin : begin + chunk] = forward(hidden[:, begin : begin + chunk])
+    return hidden
+
+
+def _mask(*, mask_function: Any, attention_mask: Tensor | None, **options: Any) -> Tensor | None:
+    """None where a layer is simply causal; else the first key that each query sees."""
+    if mask_function is causal_mask_function and attention_mask is None:
+        return None
+    return first_seen(mask_function=mask_function, attention_mask=attention_mask, **options)
+
+
+@torch.compiler.disable
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    first: Tensor | None = None,
+    *,
+    scaling: float | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention of the last query.shape[2] positions over all keys; output (batch, length, heads, channels)."""
+    if unknown := [name for name in UNKNOWN_OPTIONS if options.get(name) is not None]:
+        raise LookupError(f"{type(module).__name__} asks for {unknown[0]}, which fused attention does not know")
+    if first is not None:
+        return _windowed(query, key, value, first, scaling).transpose(1, 2).contiguous(), None
+    if query.shape[2] == key.shape[2]:
+        return sdpa_attention_forward(module, query, key, value, None, scaling=scaling, is_causal=True)
+    return after_past(query, key, value, scaling).transpose(1, 2).contiguous(), None
+
+
+def after_past(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+    """Causal attention of a chunk of queries that ends where the keys end.
+
+    Two exact pieces merged by their log-sum-exp: all earlier keys, unmasked, and the chunk's own, causal.
+    """
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    past = key.shape[2] - query.shape[2]
+    before = fused(query, key[:, :, :past], value[:, :, :past], scale)
+    own = fused(query, key[:, :, past:], value[:, :, past:], scale, causal=True)
+    return merged([before, own]).to(query.dtype)
+
+
+def _windowed(query: Tensor, key: Tensor, value: Tensor, first: Tensor, scale: float | None) -> Tensor:
+    """Attention of queries that see keys [first, own position]: blocks of rows over just the keys they see."""
+    past = key.shape[2] - query.shape[2]
+    groups = query.shape[1] // key.shape[1]
+    out = query.new_empty(*query.shape[:3], value.shape[-1])
+    starts = first.flatten()
+    for begin in range(0, query.shape[2], MASKED_ROWS):
+        end = min(begin + MASKED_ROWS, query.shape[2])
+        low = int(starts[begin:end].min())
+        keys = torch.arange(low, past + end, device=query.device)
+        rows = torch.arange(past + begin, past + end, device=query.device)[:, None]
+        seen = (keys >= starts[begin:end, None].to(query.device)) & (keys <= rows)
+        near = (repeat_kv(x[:, :, low : past + end], groups) for x in (key, value))
+        out[:, :, begin:end] = scaled_dot_product_attention(query[:, :, begin:end], *near, attn_mask=seen, scale=scale)
+    return out

@@ -1,0 +1,62 @@
+"""PyTorch's fused attention with its log-sum-exp, and the exact merge of attention over disjoint sets of keys.
+
+softmax over all keys = sum over pieces of exp(lse_piece - lse) output_piece, lse = log sum exp lse_piece.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+Piece = tuple[Tensor, Tensor]  # output (batch, heads, queries, channels) and log-sum-exp (batch, heads, queries)
+
+
+def fused(query: Tensor, key: Tensor, value: Tensor, scale: float, *, causal: bool = False) -> Piece:
+    """Attention of all queries over all keys, or, `causal`, of each over the keys up to its own.
+
+    query (batch, heads, queries, channels), key and value (batch, key_heads, keys, channels), heads a multiple of
+    key_heads; `causal` needs as many queries as keys. On a GPU in half precision through cuDNN, whose kernel reaches
+    about twice the speed of the flash kernel on Hopper.
+    """
+    if query.device.type == "cpu":
+        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            query, key, value, is_causal=causal, scale=scale
+        )[:2]
+        return out, lse
+    if query.dtype in (torch.float16, torch.bfloat16) and query.shape[-1] <= 128:
+        return _cudnn(query, key, value, scale, causal)
+    groups = query.shape[1] // key.shape[1]
+    key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
+    out, lse = torch.ops.aten._scaled_dot_product_efficient_attention(
+        query, key, value, None, compute_log_sumexp=True, is_causal=causal, scale=scale
+    )[:2]
+    return out, lse[..., : query.shape[2]]  # its rows are padded to a multiple of 32
+
+
+def _cudnn(query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool) -> Piece:
+    batch, heads, length, width = query.shape
+    groups = heads // key.shape[1]
+    if causal:  # as many keys as queries: repeating them is cheap
+        key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
+    else:  # the queries of a group stand in one long row, so that keys and values are not repeated
+        query = query.reshape(batch, heads // groups, groups * length, width)
+    out, lse = torch.ops.aten._scaled_dot_product_cudnn_attention(
+        query, key, value, None, compute_log_sumexp=True, is_causal=causal, scale=scale
+    )[:2]
+    return out.reshape(batch, heads, length, -1), lse.reshape(batch, heads, length)
+
+
+def merged(pieces: Sequence[Piece], sinks: Tensor | None = None) -> Tensor:
+    """The output over the keys of all pieces, in the precision of the log-sum-exp (float32 or better).
+
+    `sinks` (heads,) are logits without a value.
+    """
+    lse = torch.stack([piece[1] for piece in pieces])
+    total = torch.logsumexp(lse, dim=0)
+    if sinks is not None:
+        total = torch.logaddexp(total, sinks.to(total.dtype)[None, :, None])
+    weights = torch.exp(lse - total)[..., None]
+    out = torch.zeros_like(pieces[0][0], dtype=lse.dtype)
+    for (output, _), weight in zip(pieces, weights, strict=True):
+        out.addcmul_(output.to(lse.dtype), weight)
+    return out
