@@ -29,7 +29,7 @@ def read_books(corpus: Path, titles: Path) -> dict[str, str]:
             texts = SEPARATOR.split(str(file.read()))
     except UnicodeDecodeError as error:
         raise UserError(f"train.corpus must be UTF-8: {corpus} is not, at byte {error.start}.") from error
-    except lzma.LZMAError as error:
+    except (lzma.LZMAError, EOFError) as error:
         raise UserError(f"train.corpus ends in .xz but does not decompress: {corpus} ({error}).") from error
     if not texts[-1]:
         texts.pop()
