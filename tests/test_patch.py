@@ -12,7 +12,9 @@ import torch
 from harness.errors import UserError
 from harness.methods import METHODS, RopeFrequencies, build
 from harness.models.geometry import geometry
+from harness.models.layout import probe
 from harness.models.patch import applied, identity_rotation, rotaries
+from harness.models.turn import Angles, Turn
 from harness.models.window import set_window, windowed_layers
 from tests.tiny import (
     TRAINED,
@@ -97,6 +99,17 @@ def test_positions_below_the_prefix_stay_unscaled(llama):
     expected = [[1.1 * math.cos(p * f) for f in (plain() if p < 5 else scaled)] for p in range(12)]
     np.testing.assert_allclose(cos[0, :, :8], expected, atol=1e-6)
     assert patch.installed[0].unscaled_prefix == 5
+
+
+def test_the_read_back_sees_a_wrong_frequency(llama):
+    """Off by a hundred-thousandth in the slowest channel, or in the scaling: neither is what was put in."""
+    held = llama.model.rotary_emb.inv_freq
+    asked = RopeFrequencies(plain() / 3, 1.1)
+    turn = Turn(probe(llama.model.rotary_emb, None, held), Angles.of(geometry(llama.config), asked, held.device), 1.1)
+    right = 1.1 * np.exp(1j * np.tile(plain() / 3, 2))
+    assert turn.explains(right)
+    assert not turn.explains(right * np.exp(1e-5j * np.tile(np.arange(8) == 7, 2) * plain()[-1] / 3))
+    assert not turn.explains(right * 1.00001)
 
 
 def test_identity_rotation_leaves_queries_and_keys_alone(llama):
