@@ -245,8 +245,16 @@ def test_a_killed_run_goes_on_as_if_undisturbed(tiny: TrainConfig, monkeypatch: 
     assert [path.name for path in output.glob("checkpoint-*")] == ["checkpoint-3"]
     (output / "checkpoint-5").mkdir()  # as if killed while writing it
     (output / "checkpoint-5" / "trainer_state.json").touch()
+    steps: list[int] = []
+
+    def counted(self, args, state, control, **kwargs):
+        steps.append(state.global_step)
+        on_step_end(self, args, state, control, **kwargs)
+
+    monkeypatch.setattr(heldout.HeldOutPerplexity, "on_step_end", counted)
     resumed = run.train(tiny, "none", {}, seed=1)
 
+    assert steps == [4, 5, 6, 7, 8]
     assert curve(resumed) == curve(whole)
     assert len([row for row in curve(whole) if row[1] == "loss"]) == tiny.steps
     assert (resumed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
