@@ -3,14 +3,16 @@
 import logging
 import os
 import re
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -24,14 +26,25 @@ def main() -> None:
 
 def _task(composed: DictConfig) -> None:
     """One cell. A sweep does not come here: the harness sweeper runs its cells together."""
-    from harness import config, runner
+    from harness import config, sweep
 
-    if HydraConfig.get().sweeper.params:
-        raise UserError(
-            "this experiment is a sweep; run it with -m: python -m harness -m "
-            + " ".join(HydraConfig.get().overrides.task)
-        )
-    runner.main([config.parse(composed)])
+    hydra_config = HydraConfig.get()
+    overrides = list(hydra_config.overrides.task)
+    if hydra_config.mode == RunMode.MULTIRUN:  # one cell of a sweep, under a launcher that is not ours
+        sweep.one_cell(config.parse(composed, overrides))
+        return
+    if hydra_config.sweeper.params:
+        raise _needs_m("this experiment is a sweep", overrides)
+    parsed = config.parse(composed, overrides)
+    if parsed.cluster.name != "local":
+        raise _needs_m(f"cluster={parsed.cluster.name} runs sweeps", overrides)
+    if not str(hydra_config.launcher._target_).startswith("hydra_plugins.harness_plugins."):
+        raise _needs_m("hydra/launcher is of use for sweeps", overrides)
+    sweep.main([parsed], sweep=False)
+
+
+def _needs_m(reason: str, overrides: Sequence[str]) -> UserError:
+    return UserError(f"{reason}; run it with -m: {shlex.join(['python', '-m', 'harness', '-m', *overrides])}")
 
 
 def run_app(task: Callable[[DictConfig], Any], config_name: str) -> None:

@@ -1,6 +1,7 @@
 """The schema of conf/, and the check of a composed configuration: everything that can be known without torch."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -9,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness import methods
+from harness.cluster.spec import ClusterSpec
 from harness.engine_spec import EngineSpec
 from harness.errors import UserError, unknown
 from harness.models.spec import ModelSpec
@@ -45,12 +47,14 @@ class Config:
     force: bool
     dry_run: bool
     save_tokens: bool
+    cluster: ClusterSpec = field(default_factory=ClusterSpec)  # where, without influence on what
+    overrides: tuple[str, ...] = ()  # as the user gave them for this cell
 
     def __post_init__(self) -> None:
         self.protocol.check(self.ctx)
 
 
-def parse(composed: DictConfig) -> Config:
+def parse(composed: DictConfig, overrides: Sequence[str] = ()) -> Config:
     """The configuration of one cell, checked. Raises UserError for anything missing, mistyped or out of range."""
     values = plain(composed)
     _check_keys(values)
@@ -61,6 +65,8 @@ def parse(composed: DictConfig) -> Config:
         data=_section(DataSpec, values, "data"),
         protocol=_section(Protocol, values, "protocol"),
         engine=_section(EngineSpec, values, "engine"),
+        cluster=_section(ClusterSpec, values, "cluster"),
+        overrides=tuple(overrides),
         experiment=str(values.get("experiment_name") or ""),
         results_dir=Path(str(values["results_dir"])).expanduser().absolute(),
         plots_dir=Path(str(values["plots_dir"])).expanduser().absolute(),
@@ -82,12 +88,18 @@ def plain(composed: DictConfig) -> dict[str, Any]:
     return {str(k): v for k, v in values.items()}
 
 
-_SECTIONS: dict[str, type] = {"model": ModelSpec, "data": DataSpec, "protocol": Protocol, "engine": EngineSpec}
+_SECTIONS: dict[str, type] = {
+    "model": ModelSpec,
+    "data": DataSpec,
+    "protocol": Protocol,
+    "engine": EngineSpec,
+    "cluster": ClusterSpec,
+}
 _TEXT = ("results_dir", "plots_dir", "experiment_name")
 
 
 def _check_keys(values: dict[str, Any]) -> None:
-    known = {*_TOP, *_SECTIONS, *_TEXT, "method", "cluster", "experiment"}
+    known = {*_TOP, *_SECTIONS, *_TEXT, "method", "experiment"}
     for key in values:
         if key not in known:
             raise unknown("key", key, known)

@@ -1,156 +1,194 @@
-"""Runs cells: one model load and one tokenization for all that share them, nothing computed twice, failures kept apart.
+"""Computes cells in this process: one model load for all that share it, nothing twice, failures kept apart.
 
-A single command, a sweep in one process and a batch job on a cluster all come through `run`.
+A single command, a worker on a GPU and a batch job on a cluster all come through `run`. Other processes may work on
+the same cells at the same time: a lease a cell keeps them apart, and what they finish is taken as found.
 """
 
 import dataclasses
+import gc
 import logging
+import os
 import platform
 import sys
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
-from harness import cells as cell_module
-from harness import evaluate, store
-from harness.cells import Cell, Identity
-from harness.config import Config
+from harness import cells, checkpoints, evaluate, records, store
+from harness.cells import Cell
+from harness.commit import commit
 from harness.documents import DocumentSet
 from harness.errors import UserError
+from harness.files import StorageError, remove_temporary
+from harness.leases import Leases
 from harness.methods.base import RopeGeometry
+from harness.prepare import Prepared, describe, device, dtype, load_documents
+from harness.records import Outcome, Record
+from harness.windows import Window
 
 if TYPE_CHECKING:
     from harness.engine import Engine
     from harness.models.header import Header
 
 log = logging.getLogger(__name__)
+WAIT_S = 0.5  # between looks at cells that other processes compute
 
 
-class Outcome(NamedTuple):
-    """What became of a cell."""
+def run(prepared: Sequence[Prepared], *, raise_mistakes: bool = False) -> list[Outcome]:
+    """Compute every cell that is not finished yet, and tell of each what became of it, in the given order.
 
-    cell: Cell
-    status: str  # "finished" | "computed" | "failed"
-    message: str = ""  # of a failure
-
-    @property
-    def file(self) -> Path:
-        """Where its windows lie."""
-        return store.cell_path(self.cell.config.results_dir, self.cell.columns)
-
-
-def main(configs: Sequence[Config]) -> None:
-    """Run cells and report: table, figure, failures. Leaves with exit code 1 where a cell failed."""
-    from harness import report_run
-
-    outcomes = run(configs)
-    report_run.report(outcomes)
-    if any(o.status == "failed" for o in outcomes):
-        sys.exit(1)
+    Raises StorageError where results cannot be written, and with `raise_mistakes` a UserError of a cell, too.
+    """
+    outcomes: dict[str, Outcome] = {}
+    with Leases() as leases:
+        runner = _Runner(leases, raise_mistakes)
+        pending = _passes(prepared)
+        while pending:
+            made, pending = runner.round(pending)
+            outcomes.update({str(o.record.place): o for o in made})
+            if runner.is_device_lost:
+                break
+            if pending and not made:
+                time.sleep(WAIT_S)
+    return [outcomes.get(str(p.record.place), Outcome(p.record, "missing", _NOT_RUN)) for p in prepared]
 
 
-def run(configs: Sequence[Config]) -> list[Outcome]:
-    """Compute every cell that is not finished yet. Raises UserError for a mistake, before the first cell."""
-    from harness.models.header import header as read_header
-
-    for results in {c.results_dir for c in configs}:
-        store.check_writable(results)
-    prepared: list[tuple[Header, list[Cell]]] = []
-    for group in _grouped(configs, lambda c: (c.model, c.engine)):
-        header = read_header(group[0].model)
-        prepared.append((header, [cell_module.cell(c, identify(c, header)) for c in group]))
-    outcomes: dict[int, Outcome] = {}
-    for header, cells in prepared:
-        todo = []
-        for one in cells:
-            if _is_finished(one):
-                outcomes[id(one.config)] = Outcome(one, "finished")
-            else:
-                todo.append(one)
-        for outcome in _run_model(header, todo):
-            outcomes[id(outcome.cell.config)] = outcome
-    return [outcomes[id(c)] for c in configs]
+_NOT_RUN = "not run, since the GPU failed in an earlier cell of the same process"
 
 
-def _grouped(configs: Iterable[Config], key: Any) -> list[list[Config]]:
-    groups: dict[Any, list[Config]] = {}
-    for config in configs:
-        groups.setdefault(key(config), []).append(config)
-    return list(groups.values())
+def _passes(prepared: Sequence[Prepared]) -> list[list[Prepared]]:
+    """Cells by the pass that serves them; a cell that is asked for twice comes once."""
+    known = {p.cell.cell_id: p for p in prepared}
+    return [[known[cell.cell_id] for cell in group] for group in cells.passes(p.cell for p in known.values())]
 
 
-def _is_finished(one: Cell) -> bool:
-    return not one.config.force and store.is_finished(one.config.results_dir, one.columns, one.tables)
+class _Runner:
+    """What the cells of this process share."""
 
+    def __init__(self, leases: Leases, raise_mistakes: bool) -> None:
+        self.leases = leases
+        self.raise_mistakes = raise_mistakes
+        self.is_device_lost = False
+        self.is_waiting = False
+        self.documents: dict[str, DocumentSet] = {}
+        self.loaded: tuple[Any, Ready] | None = None
 
-def identify(config: Config, header: "Header") -> Identity:
-    """What determines the numbers of a cell besides its own configuration."""
-    from harness import documents
+    def round(self, pending: Iterable[list[Prepared]]) -> tuple[list[Outcome], list[list[Prepared]]]:
+        """Try every pass once; returns what became of its cells, and the cells that are still open."""
+        outcomes: list[Outcome] = []
+        left: list[list[Prepared]] = []
+        for group in pending:
+            made, rest = self.attempt(group)
+            outcomes += made
+            left += [rest] if rest else []
+            if self.is_device_lost:
+                break
+        return outcomes, left
 
-    policy = config.protocol.bos
-    if policy == "auto":
-        policy = "every_window" if header.adds_bos else "none"
-    if policy != "none" and header.bos_token_id is None:
-        raise UserError(f"protocol.bos={policy}: the tokenizer of {config.model.name} has no BOS token; use none.")
-    return Identity(
-        model_fingerprint=header.fingerprint,
-        model_revision=header.revision,
-        geometry=header.geometry,
-        bos=policy,
-        dataset_fingerprint=documents.fingerprint(config.data, header.tokenizer_fingerprint, config.seed),
-        dtype=_dtype(config),
-    )
-
-
-def _dtype(config: Config) -> str:
-    if config.engine.dtype != "auto":
-        return config.engine.dtype
-    return "float32" if _device(config) == "cpu" else "bfloat16"
-
-
-def _device(config: Config) -> str:
-    import torch
-
-    wanted = config.engine.device
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"engine.device={wanted}: no CUDA device is available here; use cpu or auto.")
-    return wanted
-
-
-def _run_model(header: "Header", todo: list[Cell]) -> Iterator[Outcome]:
-    """The missing cells of one model; documents are loaded and checked before the model is."""
-    if not todo:
-        return
-    sets: dict[str, DocumentSet] = {}
-    for one in todo:
-        sets.setdefault(one.columns["dataset_fingerprint"], _documents(one, header))
-    loaded = None
-    for group in cell_module.passes(todo):
-        documents = sets[group[0].columns["dataset_fingerprint"]]
+    def attempt(self, group: list[Prepared]) -> tuple[list[Outcome], list[Prepared]]:
+        """One pass: the outcomes of its cells, and the cells that wait for another process or a shorter pass."""
+        settled, missing = self._settled(group)
+        if not missing:
+            return settled, []
+        leases = [p.record.lease for p in missing]
+        if not self.leases.acquire(leases):
+            self._tell_waiting(missing)
+            return settled, missing
         try:
-            loaded = loaded or _load(header, group[0])
-            _run_pass(loaded, documents, group)
-        except UserError:
+            meanwhile, missing = self._settled(missing)
+            made, rest = self._compute(missing) if missing else ([], [])
+        finally:
+            self.leases.release(leases)
+        return [*settled, *meanwhile, *made], rest
+
+    def _settled(self, group: list[Prepared]) -> tuple[list[Outcome], list[Prepared]]:
+        """Cells that are finished or have failed in this run, and the others."""
+        found = [(p, records.outcome(p.record, "finished")) for p in group]
+        for p, outcome in found:
+            if outcome.is_done:
+                self._tidy(p.record)
+        missing = [p for p, outcome in found if outcome.status == "missing"]
+        return [outcome for _, outcome in found if outcome.status != "missing"], missing
+
+    def _compute(self, group: list[Prepared]) -> tuple[list[Outcome], list[Prepared]]:
+        """Compute a pass; where it fails its longest cell has failed, and the others may try a shorter pass."""
+        try:
+            _run_pass(self._ready(group[0]), self._documents(group[0]), group)
+        except StorageError:
             raise
         except Exception as error:
-            yield from (_failed(one, error) for one in group)
-        else:
-            yield from (Outcome(one, "computed") for one in group)
+            if self.raise_mistakes and isinstance(error, UserError):
+                raise
+            self.is_device_lost = _is_device_lost(error)
+            failed = _fail(group[0].record, error)
+            del error
+            gc.collect()  # the traceback held the tensors of the failed pass
+            return [failed], group[1:]
+        for p in group:
+            _remove_leftovers(p.record)
+        return [Outcome(p.record, "computed") for p in group], []
+
+    def _ready(self, prepared: Prepared) -> "Ready":
+        key = (prepared.cell.config.model, prepared.cell.config.engine)
+        if self.loaded is None or self.loaded[0] != key:
+            self.loaded = None  # free one model before the next is read
+            started = time.monotonic()
+            self.loaded = (key, _load(prepared.header, prepared.cell))
+            log.info("loaded model %s in %.1f s", prepared.cell.config.model.name, time.monotonic() - started)
+        return self.loaded[1]
+
+    def _documents(self, prepared: Prepared) -> DocumentSet:
+        key = prepared.cell.columns["dataset_fingerprint"]
+        if key not in self.documents:
+            self.documents |= load_documents([prepared])
+        return self.documents[key]
+
+    def _tidy(self, record: Record) -> None:
+        """Remove what a process that was killed right behind its last write left of a finished cell."""
+        if _leftovers(record) and self.leases.acquire([record.lease]):
+            _remove_leftovers(record)
+            self.leases.release([record.lease])
+
+    def _tell_waiting(self, group: list[Prepared]) -> None:
+        if not self.is_waiting:
+            log.info(
+                "%s is being computed by another process; waiting where nothing else is to do", group[0].record.label
+            )
+        self.is_waiting = True
 
 
-def _documents(one: Cell, header: "Header") -> DocumentSet:
-    from harness import documents
+def _leftovers(record: Record) -> bool:
+    name = record.place.name
+    return any(f.suffix != ".parquet" and ".set-aside-" not in f.name for f in record.place.parent.glob(f"*{name}*"))
 
-    loaded = documents.load(one.config.data, header.tokenizer, header.tokenizer_fingerprint, one.config.seed)
-    documents.check_lengths(loaded, one.ctx)
-    return loaded
+
+def _remove_leftovers(record: Record) -> None:
+    """Checkpoints, the log of an earlier failure, and temporary files of killed writers."""
+    record.log.unlink(missing_ok=True)
+    for folder in record.place.parent.glob(f"{record.place.name}.checkpoint*"):
+        checkpoints.discard(folder)
+    remove_temporary(record.place.parent, record.place.name)
+
+
+def _fail(record: Record, error: Exception) -> Outcome:
+    """Keep the traceback in the cell's own log and go on with the others."""
+    message = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    if isinstance(error, UserError):
+        message = " ".join(str(error).split())
+    records.write_failure(record, message, "".join(traceback.format_exception(error)))
+    log.error("FAILED %s: %s (traceback in %s)", record.label, message, record.log)
+    return Outcome(record, "failed", message)
+
+
+def _is_device_lost(error: Exception) -> bool:
+    """Whether a CUDA error leaves this process without a usable GPU; running out of memory does not."""
+    import torch
+
+    return "CUDA error" in str(error) and not isinstance(error, torch.OutOfMemoryError)
 
 
 class Ready(NamedTuple):
@@ -172,67 +210,74 @@ def _load(header: "Header", one: Cell) -> Ready:
     transformers.utils.logging.disable_progress_bar()
     engine = one.config.engine
     attention = None if engine.attention == "auto" else engine.attention
-    device = _device(one.config)
-    loaded = load(one.config.model, getattr(torch, _dtype(one.config)), device, attention)
+    where = device(one.config)
+    loaded = load(one.config.model, getattr(torch, dtype(one.config)), where, attention)
     model: Any = loaded.model
-    return Ready(Engine(model, engine), loaded.geometry, device, header.bos_token_id)
+    return Ready(Engine(model, engine), loaded.geometry, where, header.bos_token_id)
 
 
-def _failed(one: Cell, error: Exception) -> Outcome:
-    """Keep the traceback in the cell's own log and go on with the others."""
-    file = store.cell_path(one.config.results_dir, one.columns).with_suffix(".log")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(traceback.format_exception(error)))
-    message = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    log.error("FAILED %s: %s (traceback in %s)", describe(one), message, file)
-    return Outcome(one, "failed", message)
+def _run_pass(loaded: "Ready", documents: DocumentSet, group: list[Prepared]) -> None:
+    """One pass over the documents at the longest length of the group; every cell of it is written, the longest last.
+
+    The pass is kept document by document under the name of its longest cell, until that is written: a pass that was
+    killed goes on with the next document, one that was killed between two cells with the next cell.
+    """
+    longest, checkpoint = group[0].cell, group[0].record.checkpoint
+    planned = evaluate.plans(documents.documents, longest.ctx, longest.protocol, longest.config.seed)
+    scored = checkpoints.load(checkpoint, planned)
+    known, resumed = {s.document for s in scored}, len(scored)
+    tokens = sum(w.end - w.begin + w.bos for i, ws in enumerate(planned) if i not in known for w in ws)
+    started = time.monotonic()
+    for document in _scores(loaded, documents, planned, group, known):
+        checkpoints.save(checkpoint, document)
+        scored.append(document)
+    seconds = time.monotonic() - started
+    cost = {"seconds": seconds, "tokens": tokens, "tokens_per_second": tokens / seconds, "resumed_documents": resumed}
+    for p in reversed(group):
+        own = scored if p is group[0] else [evaluate.cut(s, p.cell.ctx) for s in scored]
+        made = provenance(p, loaded) | cost
+        store.write(p.cell.config.results_dir, p.cell.columns, tables(p.cell, own, documents), made)
+        log.info("computed %s (%d of %d documents were there)", p.record.label, resumed, len(planned))
 
 
-def describe(one: Cell) -> str:
-    """A cell in the words of its overrides."""
-    method, model = one.config.method, one.config.model
-    params = [f"method.{k}={v}" for k, v in method.params.items() if v is not None]
-    return " ".join([f"model={model.name}", f"method={method.name}", *params, f"ctx={one.ctx}"])
-
-
-def _run_pass(loaded: Ready, documents: DocumentSet, group: list[Cell]) -> None:
-    """One pass over the documents at the longest length of the group; every cell of it is written."""
+def _scores(
+    loaded: "Ready",
+    documents: DocumentSet,
+    planned: list[list[Window]],
+    group: list[Prepared],
+    finished: set[int],
+) -> Iterator[evaluate.Scores]:
+    """The losses of every document that is not finished, each as soon as it is complete, under the longest cell."""
     from tqdm import tqdm
 
     from harness.models.patch import applied
 
-    longest, engine = group[0], loaded.engine
+    longest, engine = group[0].cell, loaded.engine
     config = longest.config
-    planned = evaluate.plans(documents.documents, longest.ctx, longest.protocol, config.seed)
-    tokens = sum(w.end - w.begin + w.bos for windows in planned for w in windows)
-    started = time.monotonic()
+    lengths = [sum(w.end - w.begin + w.bos for w in windows) for windows in planned]
     with (
         applied(engine.model, longest.method, longest.ctx, loaded.geometry, logn=config.method.logn) as patch,
-        tqdm(total=tokens, desc=_title(group), unit="tok", unit_scale=True, dynamic_ncols=True) as bar,
+        tqdm(total=sum(lengths), desc=_title(group), unit="tok", unit_scale=True, dynamic_ncols=True) as bar,
     ):
         for warning in patch.warnings:
             log.warning("%s: %s", describe(longest), warning)
-        scored = list(
-            evaluate.scores(
-                documents.documents,
-                planned,
-                engine.token_nll,
-                engine.tokens_per_batch,
-                bos_token_id=loaded.bos_token_id,
-                device=loaded.device,
-                progress=bar.update,
-            )
+        bar.update(sum(lengths[i] for i in finished))
+        yield from evaluate.scores(
+            documents.documents,
+            planned,
+            engine.token_nll,
+            engine.tokens_per_batch,
+            bos_token_id=loaded.bos_token_id,
+            device=loaded.device,
+            finished=finished,
+            progress=bar.update,
         )
-    seconds = time.monotonic() - started
-    for one in group:
-        own = scored if one is longest else [evaluate.cut(s, one.ctx) for s in scored]
-        made = provenance(one, loaded) | {"seconds": seconds, "tokens": tokens, "tokens_per_second": tokens / seconds}
-        store.write(config.results_dir, one.columns, tables(one, own, documents), made)
 
 
-def _title(group: list[Cell]) -> str:
-    lengths = ",".join(str(one.ctx) for one in reversed(group))
-    return f"{group[0].config.model.name} {group[0].config.method.name} ctx={lengths}"
+def _title(group: list[Prepared]) -> str:
+    lengths = ",".join(str(p.cell.ctx) for p in reversed(group))
+    config = group[0].cell.config
+    return f"{config.model.name} {config.method.name} ctx={lengths}"
 
 
 def tables(one: Cell, scored: list[evaluate.Scores], documents: DocumentSet) -> dict[str, pd.DataFrame]:
@@ -248,10 +293,13 @@ def tables(one: Cell, scored: list[evaluate.Scores], documents: DocumentSet) -> 
     return made
 
 
-def provenance(one: Cell, loaded: Ready) -> dict[str, Any]:
+def provenance(prepared: Prepared, loaded: Ready) -> dict[str, Any]:
     """Everything that is worth knowing about how a cell was made."""
     return {
-        "config": dataclasses.asdict(one.config),
+        "config": dataclasses.asdict(prepared.cell.config),
+        "run_id": prepared.record.run_id,
+        "commit": commit(),
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
         "command": " ".join(sys.argv),
         "device": str(loaded.device),
         "versions": {p: version(p) for p in ("longctx-harness", "torch", "transformers", "datasets", "numpy")},

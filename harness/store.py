@@ -4,20 +4,24 @@ A cell has up to three files beside each other: `<cell>.windows.parquet` (always
 means the cell is finished), `<cell>.positions.parquet` and `<cell>.tokens.parquet`.
 """
 
+import contextlib
 import json
 import logging
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.errors import UserError
+from harness.files import storage, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -75,31 +79,61 @@ SCHEMAS: dict[str, pa.Schema] = {
 }
 
 
-def cell_path(results: Path, columns: Mapping[str, Any], table: str = "windows") -> Path:
-    """Where a table of a cell lies: results/<model>/<method>/ctx<ctx>-<cell_id>.<table>.parquet."""
-    folder = results / _safe(columns["model"]) / _safe(columns["method"])
-    return folder / f"ctx{columns['ctx']}-{columns['cell_id']}.{table}.parquet"
+def place(results: Path, columns: Mapping[str, Any]) -> Path:
+    """Where a cell lies, without the ending of its files: results/<model>/<method>/ctx<ctx>-<cell_id>."""
+    return results / safe(columns["model"]) / safe(columns["method"]) / f"ctx{columns['ctx']}-{columns['cell_id']}"
 
 
-def _safe(name: str) -> str:
+def table_file(cell: Path, table: str = "windows") -> Path:
+    """The file of a table of the cell at a `place`."""
+    return cell.with_name(f"{cell.name}.{table}.parquet")
+
+
+def safe(name: str) -> str:
     """A name as one path component: nothing that a path or a shell would read as more than a name."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip(".") or "_"
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip(".")[:100] or "_"
 
 
-def is_finished(results: Path, columns: Mapping[str, Any], tables: list[str]) -> bool:
-    """Whether every one of `tables` of this cell is there and readable."""
-    return all(_is_valid(cell_path(results, columns, t), columns["cell_id"]) for t in tables)
+def is_finished(cell: Path, tables: Sequence[str], run_id: str | None = None) -> bool:
+    """Whether every one of `tables` is there and whole; with `run_id`, only as written by that run.
+
+    What lies in their place and is no table of this cell is named and set aside.
+    """
+    found = [_metadata(table_file(cell, table), cell) for table in tables]
+    return all(m is not None and run_id in (None, m.get("run_id")) for m in found)
 
 
-def _is_valid(file: Path, cell_id: str) -> bool:
+def _metadata(file: Path, cell: Path) -> dict[str, Any] | None:
+    """What a whole table file of a cell says of its making; None where there is none."""
     try:
-        metadata = pq.read_schema(file).metadata or {}
+        metadata = _open(file).schema_arrow.metadata or {}
+        if not cell.name.endswith(metadata.get(b"cell_id", b"?").decode()):
+            raise ValueError(f"it is not of the cell {cell.name}")
+        return json.loads(metadata[b"provenance"])
     except FileNotFoundError:
-        return False
-    except (OSError, pa.ArrowException) as error:
-        log.warning("%s is unreadable (%s); its cell will be computed again", file, str(error).splitlines()[0])
-        return False
-    return metadata.get(b"cell_id", b"").decode() == cell_id
+        return None
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        _set_aside(file, error)
+        return None
+
+
+def _open(file: Path) -> pq.ParquetFile:
+    """A parquet file that was read once from end to end, checksums compared."""
+    opened = pq.ParquetFile(file, page_checksum_verification=True)
+    opened.read()
+    return opened
+
+
+def _set_aside(file: Path, error: Exception) -> None:
+    """Rename a file that is not what its name says, so that it is neither read nor lost."""
+    aside = file.with_name(f"{file.name}.set-aside-{time.time_ns()}")
+    log.warning("%s is not a results file (%s); set aside as %s", file, _line(error), aside.name)
+    with storage(file.parent), contextlib.suppress(FileNotFoundError):
+        os.rename(file, aside)
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def write(
@@ -108,8 +142,10 @@ def write(
     """Write the tables of a finished cell, the windows last; returns the windows file.
 
     `provenance` (resolved configuration, versions, device, seconds, ...) goes into every file's metadata as JSON.
+    Raises StorageError, and leaves what was there.
     """
     assert "windows" in tables
+    cell = place(results, columns)
     metadata = {
         "cell_id": columns["cell_id"],
         "schema_version": str(SCHEMA_VERSION),
@@ -117,9 +153,13 @@ def write(
     }
     for name in TABLES:
         if name in tables:
-            table = _arrow(tables[name], columns, SCHEMAS[name])
-            _write_atomically(cell_path(results, columns, name), table.replace_schema_metadata(metadata))
-    return cell_path(results, columns)
+            table = _arrow(tables[name], columns, SCHEMAS[name]).replace_schema_metadata(metadata)
+            write_atomically(table_file(cell, name), partial(_fill, table))
+    return table_file(cell)
+
+
+def _fill(table: pa.Table, stream: IO[bytes]) -> None:
+    pq.write_table(table, stream, compression="zstd", write_page_checksum=True)
 
 
 def _arrow(rows: pd.DataFrame, columns: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
@@ -127,30 +167,12 @@ def _arrow(rows: pd.DataFrame, columns: Mapping[str, Any], schema: pa.Schema) ->
     return pa.Table.from_pandas(rows.assign(**constant)[schema.names], schema=schema, preserve_index=False)
 
 
-def _write_atomically(file: Path, table: pa.Table) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".writing-", delete=False) as stream:
-            try:
-                pq.write_table(table, stream, compression="zstd")
-                stream.flush()
-                os.fsync(stream.fileno())
-                os.replace(stream.name, file)
-            except BaseException:
-                Path(stream.name).unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise UserError(f"results cannot be written to {str(file.parent)!r}: {error.strerror or error}") from error
-
-
 def check_writable(results: Path) -> None:
-    """Raise UserError unless files can be made in `results`; creates the directory."""
-    try:
+    """Raise StorageError unless files can be made in `results`; creates the directory."""
+    with storage(results):
         results.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=results):
             pass
-    except OSError as error:
-        raise UserError(f"results_dir {str(results)!r} is not writable: {error.strerror or error}") from error
 
 
 def load_results(path: str | Path, table: str = "windows") -> pd.DataFrame:
@@ -172,10 +194,10 @@ def load_results(path: str | Path, table: str = "windows") -> pd.DataFrame:
 
 def _read(file: Path, schema: pa.Schema) -> pd.DataFrame | None:
     try:
-        table = pq.ParquetFile(file).read()
+        table = pq.ParquetFile(file, page_checksum_verification=True).read()
         return table.select(schema.names).cast(schema).to_pandas()
-    except (OSError, KeyError, pa.ArrowException) as error:
-        log.warning("%s is not a results file (%s); left out", file, str(error).splitlines()[0])
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        log.warning("%s is not a results file (%s); left out", file, _line(error))
         return None
 
 

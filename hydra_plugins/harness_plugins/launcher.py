@@ -1,17 +1,23 @@
-"""Launchers: where the cells of a sweep run."""
+"""The launcher: composes every cell of a sweep now, checks it, and hands all of them to the harness."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+if TYPE_CHECKING:
+    from harness.config import Config
+
 
 class HarnessLauncher(Launcher):
-    """Runs all cells in this process, so that they share models, documents and passes."""
+    """Runs all cells together, where the group `cluster` says: they share models, documents and passes.
+
+    Configurations are composed here and travel as data, so that a file edited later changes no queued cell.
+    """
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Keep what composing a cell needs."""
@@ -19,17 +25,24 @@ class HarnessLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Any:
         """Compose and check every cell, then run them."""
-        from harness import config, runner
-        from harness.errors import UserError
+        from harness import sweep
 
-        cells = []
-        for overrides in job_overrides:
-            composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-            try:
-                cells.append(config.parse(composed))
-            except UserError as error:
-                raise UserError(f"{error} [{' '.join(overrides)}]") from error
-        return runner.main(cells)
+        return sweep.main(compose(self.hydra_context, self.config, job_overrides), sweep=True)
+
+
+def compose(context: HydraContext, config: DictConfig, cells: Sequence[Sequence[str]]) -> "list[Config]":
+    """The configuration of every cell. Raises UserError that names the overrides of the cell that is wrong."""
+    from harness.config import parse
+    from harness.errors import UserError
+
+    parsed = []
+    for overrides in cells:
+        composed = context.config_loader.load_sweep_config(config, list(overrides))
+        try:
+            parsed.append(parse(composed, overrides))
+        except UserError as error:
+            raise UserError(f"{error} [{' '.join(overrides)}]") from error
+    return parsed
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """The sweeper: composes and checks every cell of the grid before the first one runs, then runs them together."""
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,7 +8,9 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from hydra_plugins.harness_plugins.launcher import HarnessLauncher
+from hydra_plugins.harness_plugins.launcher import HarnessLauncher, compose
+
+log = logging.getLogger(__name__)
 
 
 class HarnessSweeper(BasicSweeper):
@@ -23,7 +26,26 @@ class HarnessSweeper(BasicSweeper):
         self.validate_batch_is_legal(cells)
         if isinstance(self.launcher, HarnessLauncher):
             return self.launcher.launch(cells, initial_job_idx=0)
-        return [self.launcher.launch(cells, initial_job_idx=0)]  # a stock launcher: one task a cell
+        return self._elsewhere(cells)
+
+    def _elsewhere(self, cells: list[list[str]]) -> None:
+        """Under another launcher, one task a cell; the end is told from files, whatever the launcher returns."""
+        from harness import sweep
+
+        assert self.hydra_context is not None
+        assert self.config is not None
+        assert self.launcher is not None
+        sweep.check_launcher(type(self.launcher).__module__)
+        configs = compose(self.hydra_context, self.config, cells)
+        launch = self.launcher.launch
+
+        def run(missing: list[int]) -> None:
+            try:
+                launch([cells[i] for i in missing], initial_job_idx=0)
+            except Exception as error:
+                log.error("the launcher ended with %s: %s", type(error).__name__, " ".join(str(error).split()))
+
+        sweep.elsewhere(configs, run)
 
     def _cells(self, arguments: list[str]) -> list[list[str]]:
         """The overrides of every cell; what the command line names replaces the preset's own sweep."""

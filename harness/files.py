@@ -1,0 +1,73 @@
+"""Files that others may read at any moment: whole or not there, and a full or read-only disk told in one line."""
+
+import errno
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from harness.errors import UserError
+
+
+class StorageError(UserError):
+    """Results cannot be written: disk full, read-only, no permission. Nothing that was there is harmed."""
+
+
+@contextmanager
+def storage(folder: Path) -> Iterator[None]:
+    """Tell an OSError of the body as a StorageError that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        full = " (free some space; the same command goes on from here)" if error.errno == errno.ENOSPC else ""
+        reason = error.strerror or str(error)
+        raise StorageError(f"results cannot be written to {str(folder)!r}: {reason}{full}") from error
+
+
+def write_atomically(file: Path, fill: Callable[[IO[bytes]], Any], *, sync: bool = True) -> None:
+    """Write a file under a hidden temporary name beside it, sync, rename: readers see all of it or nothing.
+
+    A writer that is killed leaves `.<name>.*` behind; see `remove_temporary`. Raises StorageError.
+    """
+    with storage(file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as stream:
+            temporary = Path(stream.name)
+            try:
+                fill(stream)
+                stream.flush()
+                if sync:
+                    os.fsync(stream.fileno())
+                os.chmod(temporary, 0o666 & ~_umask())  # what open() would give; the temporary is private
+                os.replace(temporary, file)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+        if sync:
+            _sync_directory(file.parent)
+
+
+def remove_temporary(folder: Path, name: str) -> None:
+    """Remove what killed writers of the files `<name>...` left in a folder."""
+    for leftover in folder.glob(f".{name}.*"):
+        leftover.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def _sync_directory(folder: Path) -> None:
+    """Make a rename survive a power failure; file systems that cannot sync a directory are left to themselves."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)

@@ -1,0 +1,110 @@
+"""One command from its configurations to its end: what is missing is computed where `cluster` says, then reported."""
+
+import logging
+import sys
+import uuid
+from collections.abc import Callable, Sequence
+
+from harness import report_run, store
+from harness.cluster.spec import ClusterSpec
+from harness.config import Config
+from harness.errors import UserError
+from harness.prepare import Prepared, check_device, load_documents, prepare
+from harness.records import Outcome, outcome
+
+log = logging.getLogger(__name__)
+
+
+def main(configs: Sequence[Config], *, sweep: bool) -> None:
+    """Compute what is missing and report: table, figure, failures. Leaves with exit code 1 where a cell failed.
+
+    Raises UserError for a mistake, before the first cell.
+    """
+    cluster = _cluster(configs)
+    prepared = _start(configs, sweep=sweep)
+    if configs[0].dry_run:
+        from harness import dry_run
+
+        return dry_run.show(prepared)
+    return _end(run(prepared, cluster), configs[0])
+
+
+def elsewhere(configs: Sequence[Config], launch: Callable[[list[int]], None]) -> None:
+    """The same with the missing cells, by number, computed by another launcher, each in a `one_cell` of its own."""
+    if _cluster(configs).name != "local":
+        raise UserError("hydra/launcher and cluster both say where cells run: give one of them.")
+    prepared = _start(configs, sweep=True)
+    before = [outcome(p.record, "finished") for p in prepared]
+    missing = [i for i, o in enumerate(before) if not o.is_done]
+    load_documents([prepared[i] for i in missing])
+    if missing:
+        launch(missing)
+    logs = {i: prepared[i].record.log for i in missing}
+    told = {i: f"see {logs[i]}" if logs[i].exists() else "its process ended before" for i in missing}
+    after = [outcome(p.record, "computed" if i in logs else "finished") for i, p in enumerate(prepared)]
+    _end([o if o.is_done else o._replace(status="failed", message=told[i]) for i, o in enumerate(after)], configs[0])
+
+
+def one_cell(config: Config) -> None:
+    """One cell of a sweep in a process of another launcher; raises CellFailed, which every launcher understands."""
+    from harness import runner
+
+    prepared = _start([config], sweep=True)
+    check_device(config)
+    failed = [o for o in runner.run(prepared) if not o.is_done]
+    if failed:
+        raise CellFailed(f"{failed[0].record.label}: {failed[0].message}")
+
+
+def check_launcher(module: str) -> None:
+    """Raise UserError for launchers that lose failures, drift and results; `cluster` does their work."""
+    if "submitit" in module:
+        raise UserError("hydra/launcher: submitit runs through cluster=slurm here (this machine's GPUs: cluster=gpus).")
+
+
+class CellFailed(RuntimeError):
+    """A cell has failed, and its own log tells why."""
+
+
+def _start(configs: Sequence[Config], *, sweep: bool) -> list[Prepared]:
+    for results in {c.results_dir for c in configs if not c.dry_run}:
+        store.check_writable(results)
+    return prepare(configs, uuid.uuid4().hex, sweep=sweep)
+
+
+def _end(outcomes: list[Outcome], config: Config) -> None:
+    report_run.report(outcomes, report_run.figure_path(config))
+    if not all(o.is_done for o in outcomes):
+        sys.exit(1)
+
+
+def _cluster(configs: Sequence[Config]) -> ClusterSpec:
+    """The one place of all cells."""
+    if any(c.cluster != configs[0].cluster or c.dry_run != configs[0].dry_run for c in configs):
+        raise UserError("cluster and dry_run belong to the whole sweep: give one value, not several to choose from.")
+    return configs[0].cluster
+
+
+def run(prepared: Sequence[Prepared], cluster: ClusterSpec) -> list[Outcome]:
+    """The outcomes of all cells, in their order; documents are tokenized, once, before anything starts."""
+    if cluster.name != "slurm":
+        for config in {(p.cell.config.engine, p.cell.config.cluster.name): p.cell.config for p in prepared}.values():
+            check_device(config)
+    before = [outcome(p.record, "finished") for p in prepared]
+    todo = [p for p, o in zip(prepared, before, strict=True) if not o.is_done]
+    if todo:
+        load_documents(todo)
+        if len(todo) < len(prepared):
+            log.info("%d of %d cells are finished, %d to compute", len(prepared) - len(todo), len(prepared), len(todo))
+    if cluster.name == "local":
+        from harness import runner
+
+        return runner.run(prepared, raise_mistakes=len(prepared) == 1)
+    after = {str(o.record.place): o for o in _places()[cluster.name](todo, cluster)} if todo else {}
+    return [after.get(str(o.record.place), o) for o in before]
+
+
+def _places() -> dict[str, Callable[[Sequence[Prepared], ClusterSpec], list[Outcome]]]:
+    from harness.cluster import pool, slurm
+
+    return {"gpus": pool.run, "slurm": slurm.run}
