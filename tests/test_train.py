@@ -290,6 +290,13 @@ def test_a_run_learns_keeps_its_record_and_is_not_repeated(tiny: TrainConfig, mo
         run.train(replace(tiny, learning_rate=0.5), "none", {}, seed=3)
 
 
+def test_a_step_in_small_batches_is_the_same_step(tiny: TrainConfig) -> None:
+    whole = run.train(tiny, "none", {}, seed=0)
+    parts = run.train(replace(tiny, output_dir=tiny.output_dir + "_parts", microbatch=2), "none", {}, seed=0)
+    assert [row[:2] for row in curve(parts)] == [row[:2] for row in curve(whole)]
+    np.testing.assert_allclose([row[2] for row in curve(parts)], [row[2] for row in curve(whole)], rtol=1e-4)
+
+
 def test_fine_tuning_runs_under_the_methods_frequencies(tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     start = run.train(replace(tiny, steps=30, save_steps=30), "none", {}, seed=0)
     longer = replace(tiny, output_dir=tiny.output_dir + "_fine", init_from=str(start), ctx=64, steps=2, warmup_steps=0)
@@ -335,6 +342,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tiny: TrainConfig) -> None:
         ({"learning_rate": 0.0}, r"train\.learning_rate must be > 0"),
         ({"min_learning_rate_ratio": 1.5}, r"must lie in \[0, 1\], got 1\.5"),
         ({"save_steps": 3, "logging_steps": 2}, "must be a multiple of train.logging_steps"),
+        ({"microbatch": 3}, r"train\.microbatch must divide train\.batch_size = 4, got 3"),
         ({"device": "tpu"}, "auto, cpu or cuda, got 'tpu'"),
         ({"eval_lengths": [1]}, "train.eval_lengths must be >= 2"),
         ({"corpus": None}, "train.corpus is missing"),
@@ -393,7 +401,18 @@ def test_a_mistake_on_the_command_line_is_one_line_and_exit_code_2(overrides: li
     assert "Traceback" not in done.stderr
 
 
-# The committed reference model
+# The committed recipes and the reference model
+
+
+def test_the_fine_tuning_preset_starts_from_the_reference_model_on_the_same_books() -> None:
+    with initialize_config_module("harness.conf", version_base="1.3"):
+        composed = compose("train", ["train=finetune", "method=yarn", "method.factor=8"])
+    config = parse(OmegaConf.to_container(composed, resolve=True)["train"])
+    reference = training_record(REFERENCE)["train"]
+    assert config.init_from == "reference"
+    assert config.output_dir == "runs/yarn_4096"
+    assert (config.held_out, config.left_out) == (reference["held_out"], reference["left_out"])
+    assert config.batch_size * config.ctx == reference["batch_size"] * reference["ctx"]
 
 
 def test_the_reference_model_is_what_the_committed_recipe_made() -> None:

@@ -36,6 +36,7 @@ class TrainConfig:
     model: ModelShape = field(default_factory=ModelShape)
     ctx: int = 512
     batch_size: int = 256  # windows of `ctx` tokens a step
+    microbatch: int | None = None  # how many of them go through the model at once; null: all
     steps: int = 4000
     learning_rate: float = 2e-3
     warmup_steps: int = 200
@@ -84,6 +85,10 @@ def validate(config: TrainConfig) -> None:
         raise UserError(
             "train.save_steps must be a multiple of train.logging_steps, so that a resumed run logs the same means, "
             f"got {config.save_steps} and {config.logging_steps}."
+        )
+    if config.microbatch is not None and (config.microbatch < 1 or config.batch_size % config.microbatch):
+        raise UserError(
+            f"train.microbatch must divide train.batch_size = {config.batch_size}, got {config.microbatch}."
         )
     if config.device not in ("auto", "cpu", "cuda"):
         raise UserError(f"train.device must be auto, cpu or cuda, got {config.device!r}.")

@@ -67,7 +67,7 @@ def train(config: TrainConfig, method: str, method_params: Mapping[str, Any], se
 def _recipe(config: TrainConfig, method: str, params: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """All that determines the run, and nothing that does not: neither where files lie nor how it is computed."""
     train = asdict(config)
-    for name in ("output_dir", "corpus", "titles", "workers", "device", "compile"):
+    for name in ("output_dir", "corpus", "titles", "microbatch", "workers", "device", "compile"):
         del train[name]
     return {
         "train": train,
@@ -153,10 +153,12 @@ def _arguments(config: TrainConfig, seed: int) -> TrainingArguments:
         raise UserError(
             f"Training uses one GPU, torch sees {torch.cuda.device_count()}; choose one: CUDA_VISIBLE_DEVICES=0."
         )
+    at_once = config.microbatch or config.batch_size
     return TrainingArguments(
         output_dir=config.output_dir,
         max_steps=config.steps,
-        per_device_train_batch_size=config.batch_size,
+        per_device_train_batch_size=at_once,
+        gradient_accumulation_steps=config.batch_size // at_once,
         learning_rate=config.learning_rate,
         lr_scheduler_type="cosine_with_min_lr",
         lr_scheduler_kwargs={"min_lr_rate": config.min_learning_rate_ratio},
