@@ -46,8 +46,16 @@ MAIN_TABLES = {
 }
 
 
-# Tokenizers of the models that conf/model names, as far as papers' models share them.
-TOKENIZERS: dict[str, str] = {"llama2_7b": "llama", "llama31_8b": "llama3", "mistral_7b": "mistral"}
+# Tokenizers by the names of models in conf/, as far as papers' models share them.
+TOKENIZERS = {
+    "llama2_7b": "llama",
+    "llama31_8b": "llama3",
+    "mistral_7b": "mistral",
+    "llama_7b_pi": "llama",
+    "yarn_llama2_7b_64k": "llama",
+    "yarn_llama2_7b_128k": "llama",
+    "longrope_llama2_7b_256k": "llama",
+}
 
 
 @cache

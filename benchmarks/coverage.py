@@ -1,0 +1,54 @@
+"""How often intervals over documents cover the truth: ours, and Student's t on the same standard error.
+
+    python benchmarks/coverage.py [repeats]
+
+Documents are drawn from known distributions of loss (nats) and length; the truth is the ratio over a million documents.
+"""
+
+import sys
+
+import numpy as np
+from scipy import stats
+
+from harness.intervals import contrast, interval
+
+
+def documents(kind: str, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Losses and lengths of n documents, each (n, 1)."""
+    lengths = np.exp(rng.normal(0, 0.5, n)) if kind.endswith("uneven") else np.ones(n)
+    losses = {
+        "normal": lambda: rng.normal(3, 0.3, n),
+        "lognormal": lambda: 1 + np.exp(rng.normal(0, 0.5, n)),
+        "exponential": lambda: 2 + rng.exponential(0.5, n),
+    }[kind.split(",")[0]]()
+    return (losses * lengths)[:, None], lengths[:, None]
+
+
+def student(y: np.ndarray, x: np.ndarray) -> tuple[float, float]:
+    """Linearised standard error times Student's t."""
+    n = len(y)
+    (value,), (error,) = contrast(np.ones((1, n)), y, x, np.ones(1), log=False)
+    reach = stats.t.ppf(0.975, n - 1) * error
+    return value - reach, value + reach
+
+
+def main(repeats: int) -> None:
+    print(
+        "| losses | n | studentised bootstrap | median width | Student's t | median width |\n|---|---|---|---|---|---|"
+    )
+    for kind in ("normal", "lognormal", "exponential", "exponential, uneven"):
+        y, x = documents(kind, 1_000_000, np.random.default_rng(1))
+        truth = y.sum() / x.sum()
+        for n in (5, 10, 20, 100):
+            rng = np.random.default_rng([n, 2])
+            limits = []
+            for seed in range(repeats):
+                drawn = documents(kind, n, rng)
+                limits.append((*interval(*drawn, seed=seed)[1:], *student(*drawn)))
+            a, b, c, d = np.array(limits).T
+            ours, theirs = np.mean((a <= truth) & (truth <= b)), np.mean((c <= truth) & (truth <= d))
+            print(f"| {kind} | {n} | {ours:.3f} | {np.median(b - a):.2f} | {theirs:.3f} | {np.median(d - c):.2f} |")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1000)
