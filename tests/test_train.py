@@ -371,6 +371,20 @@ def test_keys_and_types_are_checked(given: dict, message: str) -> None:
 def test_a_held_out_book_too_short_to_evaluate_is_an_error(tiny: TrainConfig) -> None:
     with pytest.raises(UserError, match=r"train\.eval_lengths must be <= \d+ tokens, the shortest held-out book"):
         run.train(replace(tiny, eval_lengths=[10**6]), "none", {}, seed=0)
+    assert not (Path(tiny.output_dir) / "recipe.json").exists()  # a run that could not start claims no directory
+
+
+def test_a_method_that_cannot_be_is_an_error(tiny: TrainConfig) -> None:
+    with pytest.raises(UserError, match=r"Unknown method 'yarm'\. Did you mean 'yarn'"):
+        run.train(tiny, "yarm", {}, seed=0)
+    with pytest.raises(UserError, match=r"factor must be >= 1.*got 0\.5"):
+        run.train(tiny, "yarn", {"factor": 0.5}, seed=0)
+
+
+def test_an_output_directory_that_cannot_be_written_is_an_error(tiny: TrainConfig, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"train\.output_dir cannot be written: .*file/run"):
+        run.train(replace(tiny, output_dir=str(tmp_path / "file" / "run")), "none", {}, seed=0)
 
 
 def test_a_missing_starting_checkpoint_is_an_error(tiny: TrainConfig) -> None:

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from transformers import (
+    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     ProgressCallback,
@@ -44,18 +44,19 @@ def train(config: TrainConfig, method: str, method_params: Mapping[str, Any], se
     left as it is. Raises UserError for values that cannot work, and where `output_dir` holds another run.
     """
     validate(config)
+    methods.construct(method, method_params)
     if find_spec("accelerate") is None:
         raise UserError('Training needs the package accelerate: pip install "longctx-harness[train]".')
     output = Path(config.output_dir)
     recipe = _recipe(config, method, method_params, seed)
-    _claim(output, recipe)
+    _make_output(output, recipe)
     if (output / "model" / "training.json").is_file():
         return output / "model"
-    books = corpus.split(
-        corpus.read_books(Path(str(config.corpus)), Path(str(config.titles))), config.held_out, config.left_out
-    )
+    every_book = corpus.read_books(Path(str(config.corpus)), Path(str(config.titles)))
+    books = corpus.split(every_book, config.held_out, config.left_out)
     network, tokenizer = _start(config, books, seed)
     trainer = _trainer(config, network, tokenizer, books, seed)
+    _claim(output, recipe, tokenizer)
     started = time.monotonic()
     with _method_applied(network, method, method_params, config.ctx):
         trainer.train(resume_from_checkpoint=_last_checkpoint(output))
@@ -78,15 +79,14 @@ def _recipe(config: TrainConfig, method: str, params: Mapping[str, Any], seed: i
     }
 
 
-def _claim(output: Path, recipe: dict[str, Any]) -> None:
-    """Write the recipe into `output`, or check that the run already there is this one."""
+def _make_output(output: Path, recipe: dict[str, Any]) -> None:
+    """Make the directory `output`; UserError where that cannot be, or where it holds a run with another recipe."""
     path = output / "recipe.json"
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"train.output_dir cannot be written: {output} ({error.strerror}).") from error
     if not path.is_file():
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"train.output_dir cannot be written: {output} ({error.strerror}).") from error
         return
     found, wanted = _flat(json.loads(path.read_text(encoding="utf-8"))), _flat(recipe)
     changed = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
@@ -95,6 +95,12 @@ def _claim(output: Path, recipe: dict[str, Any]) -> None:
             f"train.output_dir {output} holds another run; it differs in {', '.join(changed)}. "
             "Choose another directory or delete this one."
         )
+
+
+def _claim(output: Path, recipe: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Mark `output` as this run's, its tokenizer beside the recipe."""
+    tokenizer.save_pretrained(output / "tokenizer")
+    (output / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -108,13 +114,12 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _start(config: TrainConfig, books: corpus.Books, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if config.init_from is not None:
         return model.from_checkpoint(config.init_from, seed)
-    saved = Path(config.output_dir) / "tokenizer"
-    if (saved / "tokenizer.json").is_file():
-        tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(saved)
+    output = Path(config.output_dir)
+    if (output / "recipe.json").is_file():  # of this very run, killed earlier
+        tokenizer = AutoTokenizer.from_pretrained(output / "tokenizer")
     else:
         print("Training the tokenizer", flush=True)
         tokenizer = train_tokenizer(books.training.values(), config.model.vocab_size)
-        tokenizer.save_pretrained(saved)
     return model.fresh(config.model, tokenizer, config.ctx, seed), tokenizer
 
 
