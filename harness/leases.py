@@ -75,7 +75,8 @@ class Leases:
         with storage(file.parent):
             file.parent.mkdir(parents=True, exist_ok=True)
             while not self._create(file):
-                if not (self._is_dead(file) and self._bury(file)):
+                found = _sign(file)
+                if found is not None and not (self._is_dead(file, found) and self._bury(file, found)):
                     return False
         self._seen.pop(file, None)
         self._held.add(file)
@@ -95,10 +96,7 @@ class Leases:
             os.close(handle)
         return True
 
-    def _is_dead(self, file: Path) -> bool:
-        sign = _sign(file)
-        if sign is None:
-            return True
+    def _is_dead(self, file: Path, sign: Sign) -> bool:
         if _is_gone(sign.content):
             return True
         known, since = self._seen.get(file, (None, 0.0))
@@ -107,23 +105,22 @@ class Leases:
             return False
         return time.monotonic() - since > EXPIRY_S
 
-    def _bury(self, file: Path) -> bool:
-        """Remove a dead lease; False if it turns out that another process was quicker."""
-        dead = _sign(file)
-        grave = file.with_name(f".{file.name}.{self.owner}")
+    def _bury(self, file: Path, dead: Sign) -> bool:
+        """Remove a dead lease; one process at a time does so, lest it removes the lease of one that was quicker."""
+        guard = file.with_name(f".{file.name}.burial")
+        if not self._create(guard):
+            holder = _sign(guard)
+            if holder is not None and self._is_dead(guard, holder):
+                guard.unlink(missing_ok=True)  # its process was killed in the act
+            return False
         try:
-            os.rename(file, grave)
-        except FileNotFoundError:
-            return True
-        moved = _sign(grave)
-        mistaken = moved is not None and (dead is None or moved.content != dead.content)
-        if mistaken:
-            with contextlib.suppress(FileExistsError):
-                os.link(grave, file)
-        grave.unlink(missing_ok=True)
-        if not mistaken:
-            log.info("took over %s from a process that is gone", file.name)
-        return not mistaken
+            found = _sign(file)
+            if found is not None and found.content == dead.content:
+                file.unlink(missing_ok=True)
+                log.info("took over %s from a process that is gone", file.name)
+        finally:
+            guard.unlink(missing_ok=True)
+        return True
 
     def _is_own(self, file: Path) -> bool:
         sign = _sign(file)

@@ -1,0 +1,118 @@
+"""A small model, small documents, and sweeps over them: inside this process, or as the command that a user types."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_module
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from harness import config, prepare
+from tests.tiny import TRAINED, VOCABULARY, tiny_llama
+
+POISON = 5  # a token whose embedding is NaN where a checkpoint is poisoned
+
+
+def save_checkpoint(folder: Path, *, poisoned: bool = False) -> Path:
+    """The plainest tiny model, trained at 32 tokens, and a tokenizer of words w0 w1 ..."""
+    model = tiny_llama()
+    if poisoned:
+        with torch.no_grad():
+            model.get_input_embeddings().weight[POISON] = float("nan")
+    model.save_pretrained(folder)
+    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(VOCABULARY)}, unk_token="w0"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="w0").save_pretrained(folder)
+    return folder
+
+
+def save_texts(file: Path, *, documents: int = 4, tokens: int = 160, poison_at: int | None = None) -> Path:
+    """Documents of random words, as jsonl; with `poison_at` the poisoned word stands there in the last document."""
+    draw = random.Random(0)
+    texts = [[f"w{draw.randrange(8, VOCABULARY)}" for _ in range(tokens)] for _ in range(documents)]
+    if poison_at is not None:
+        texts[-1][poison_at] = f"w{POISON}"
+    file.write_text("".join(json.dumps({"text": " ".join(words)}) + "\n" for words in texts))
+    return file
+
+
+class Place:
+    """A folder with a model, texts, results and a cache of its own."""
+
+    def __init__(self, folder: Path, *, poison_at: int | None = None, documents: int = 4, tokens: int = 160) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.model = save_checkpoint(folder / "model", poisoned=poison_at is not None)
+        self.texts = save_texts(folder / "texts.jsonl", poison_at=poison_at, documents=documents, tokens=tokens)
+        self.results = folder / "results"
+
+    @property
+    def overrides(self) -> list[str]:
+        """What every cell has in common."""
+        return [
+            "model=hf",
+            f"model.path={self.model}",
+            "model.name=tiny",
+            "data=text",
+            f"data.path={self.texts}",
+            "protocol=single_pass",
+            "engine.device=cpu",
+            "engine.dtype=float32",
+            f"results_dir={self.results}",
+            f"plots_dir={self.folder / 'plots'}",
+        ]
+
+    def configs(self, *cells: str, common: tuple[str, ...] = ()) -> list[config.Config]:
+        """A configuration for each of `cells`, overrides separated by spaces."""
+        made = []
+        with initialize_config_module("harness.conf", version_base="1.3"):
+            for cell in cells:
+                overrides = [*self.overrides, *common, *cell.split()]
+                made.append(config.parse(compose("config", overrides), overrides))
+        return made
+
+    def prepared(self, *cells: str, common: tuple[str, ...] = (), run_id: str = "run") -> list[prepare.Prepared]:
+        """These cells, ready to run."""
+        return prepare.prepare(self.configs(*cells, common=common), run_id, sweep=True)
+
+    def command(self, *overrides: str, module: str = "harness") -> list[str]:
+        """The command line of a sweep."""
+        return [sys.executable, "-m", module, "-m", *self.overrides, *overrides]
+
+    def start(self, *overrides: str, **options: Any) -> "subprocess.Popen[str]":
+        """Start a sweep as a user does."""
+        pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(self.command(*overrides), env=self.environment, cwd=self.folder, **{**pipes, **options})
+
+    def sweep(self, *overrides: str, timeout: float = 240) -> "subprocess.CompletedProcess[str]":
+        """Run a sweep to its end."""
+        return run(self.command(*overrides), self.folder, self.environment, timeout)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """One thread a process, a cache inside the folder."""
+        return os.environ | {
+            "OMP_NUM_THREADS": "1",
+            "HARNESS_CACHE": str(self.folder / "cache"),
+            "HF_HOME": str(self.folder / "hf"),
+        }
+
+    def files(self) -> list[str]:
+        """All files under the results, relative."""
+        return sorted(str(f.relative_to(self.results)) for f in self.results.rglob("*") if f.is_file())
+
+
+def run(
+    command: list[str], folder: Path, environment: dict[str, str], timeout: float = 240
+) -> "subprocess.CompletedProcess[str]":
+    """A command run to its end, its output as text."""
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout)
+
+
+CELLS_32 = [f"method={m} ctx={c}" for m in ("none", "linear", "yarn") for c in (TRAINED // 2, TRAINED, 2 * TRAINED)]
