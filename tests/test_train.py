@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from harness.errors import UserError
 from harness.methods import build
 from harness.methods.base import RopeGeometry
-from harness.training import corpus, heldout, run, stream
+from harness.training import corpus, heldout, record, run, stream
 from harness.training.config import ModelShape, TrainConfig, parse, validate
 from harness.training.tokenizer import END_OF_TEXT, train_tokenizer
 
@@ -270,18 +270,18 @@ def test_a_run_learns_keeps_its_record_and_is_not_repeated(tiny: TrainConfig, mo
     checkpoint = run.train(tiny, "none", {}, seed=0)
 
     assert trained_on == [BOOKS[f"book{n}.txt"] for n in range(5)] + [BOOKS["kept.txt"]]  # the last to evaluate on
-    record = training_record(checkpoint)
-    losses = [row["loss"] for row in record["log"] if "loss" in row]
+    made = training_record(checkpoint)
+    losses = [row["loss"] for row in made["log"] if "loss" in row]
     assert losses[0] == pytest.approx(math.log(280), rel=0.02)
     assert losses[-1] < losses[0] - 1
-    assert [row["step"] for row in record["log"] if "perplexity_32" in row] == [4, 8, 12, 16, 20, 24, 28, 30]
-    for name, digest in record["files_sha256"].items():
+    assert [row["step"] for row in made["log"] if "perplexity_32" in row] == [4, 8, 12, 16, 20, 24, 28, 30]
+    for name, digest in made["files_sha256"].items():
         assert hashlib.sha256((checkpoint / name).read_bytes()).hexdigest() == digest
     assert (Path(tiny.output_dir) / "held_out" / "kept.txt").read_text(encoding="utf-8") == BOOKS["kept.txt"]
 
     reloaded = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
     document = np.array(AutoTokenizer.from_pretrained(checkpoint)(BOOKS["kept.txt"])["input_ids"], np.int32)
-    final = record["log"][-2] if "perplexity_32" in record["log"][-2] else record["log"][-3]
+    final = made["log"][-2] if "perplexity_32" in made["log"][-2] else made["log"][-3]
     assert heldout.perplexity(reloaded, [document], 32) == pytest.approx(final["perplexity_32"], rel=0.01)  # bf16
 
     monkeypatch.setattr(run, "Trainer", None)
@@ -317,9 +317,10 @@ def test_fine_tuning_runs_under_the_methods_frequencies(tiny: TrainConfig, monke
     np.testing.assert_allclose(in_force[0], expected, atol=3e-4)  # arccos in float32 near 0
     assert in_force[0][0] == pytest.approx(0.25, rel=1e-4)
 
-    record = training_record(tuned)
-    assert record["method"] == {"name": "linear"}
-    assert record["log"][0]["loss"] < math.log(280) - 1  # it started from the checkpoint
+    made = training_record(tuned)
+    assert made["method"] == {"name": "linear"}
+    assert made["init_sha256"]["model.safetensors"] == training_record(start)["files_sha256"]["model.safetensors"]
+    assert made["log"][0]["loss"] < math.log(280) - 1  # it started from the checkpoint
     config = json.loads((tuned / "config.json").read_text())
     assert config["max_position_embeddings"] == 16
     assert config["rope_parameters"] == {"rope_theta": 10000.0, "rope_type": "default"}
@@ -430,15 +431,15 @@ def test_the_fine_tuning_preset_starts_from_the_reference_model_on_the_same_book
 
 
 def test_the_reference_model_is_what_the_committed_recipe_made() -> None:
-    record = training_record(REFERENCE)
+    made = training_record(REFERENCE)
     with initialize_config_module("harness.conf", version_base="1.3"):
         composed = OmegaConf.to_container(compose("train"), resolve=True)
     composed["train"] |= {"corpus": str(REFERENCE / "config.json"), "titles": str(REFERENCE / "config.json")}
-    recipe = run._recipe(parse(composed["train"]), "none", {}, composed["seed"])
-    assert recipe["train"] == record["train"]
-    assert recipe["seed"] == record["seed"]
-    assert len(record["train"]["held_out"]) >= 10
-    for name, digest in record["files_sha256"].items():
+    recipe = record.recipe(parse(composed["train"]), "none", {}, composed["seed"])
+    assert recipe["train"] == made["train"]
+    assert recipe["seed"] == made["seed"]
+    assert len(made["train"]["held_out"]) >= 10
+    for name, digest in made["files_sha256"].items():
         assert hashlib.sha256((REFERENCE / name).read_bytes()).hexdigest() == digest
     assert (REFERENCE / "model.safetensors").stat().st_size <= 16e6
 

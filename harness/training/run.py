@@ -1,13 +1,9 @@
 """A training run from its configuration to a checkpoint that says how it was made."""
 
-import hashlib
-import json
 import platform
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,17 +20,14 @@ from transformers import (
     set_seed,
 )
 
-import harness
 from harness import methods
 from harness.errors import UserError
 from harness.models.geometry import geometry
 from harness.models.patch import applied
-from harness.training import corpus, heldout, model, stream
+from harness.training import corpus, heldout, model, record, stream
 from harness.training.config import TrainConfig, validate
 from harness.training.progress import FiniteLoss, Progress
 from harness.training.tokenizer import train_tokenizer
-
-LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "numpy")
 
 
 def train(config: TrainConfig, method: str, method_params: Mapping[str, Any], seed: int) -> Path:
@@ -48,67 +41,22 @@ def train(config: TrainConfig, method: str, method_params: Mapping[str, Any], se
     if find_spec("accelerate") is None:
         raise UserError('Training needs the package accelerate: pip install "longctx-harness[train]".')
     output = Path(config.output_dir)
-    recipe = _recipe(config, method, method_params, seed)
-    _make_output(output, recipe)
+    recipe = record.recipe(config, method, method_params, seed)
+    record.make_output(output, recipe)
     if (output / "model" / "training.json").is_file():
         return output / "model"
+    arguments = _arguments(config, seed)
     every_book = corpus.read_books(Path(str(config.corpus)), Path(str(config.titles)))
     books = corpus.split(every_book, config.held_out, config.left_out)
     network, tokenizer = _start(config, books, seed)
-    trainer = _trainer(config, network, tokenizer, books, seed)
-    _claim(output, recipe, tokenizer)
+    trainer = _trainer(config, arguments, network, tokenizer, books)
+    record.claim(output, recipe, tokenizer)
     started = time.monotonic()
     with _method_applied(network, method, method_params, config.ctx):
-        trainer.train(resume_from_checkpoint=_last_checkpoint(output))
+        trainer.train(resume_from_checkpoint=record.last_checkpoint(output))
     facts = {"seconds_since_last_start": round(time.monotonic() - started, 1), "device": _device_name(network)}
-    _write_held_out(output / "held_out", books.held_out)
-    return _save(output / "model", network, tokenizer, {**recipe, **facts, "log": trainer.state.log_history})
-
-
-def _recipe(config: TrainConfig, method: str, params: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """All that determines the run, and nothing that does not: neither where files lie nor how it is computed."""
-    train = asdict(config)
-    for name in ("output_dir", "corpus", "titles", "microbatch", "workers", "device", "compile"):
-        del train[name]
-    return {
-        "train": train,
-        "method": {"name": method, **params},
-        "seed": seed,
-        "corpus_sha256": _sha256(Path(str(config.corpus))),
-        "titles_sha256": _sha256(Path(str(config.titles))),
-    }
-
-
-def _make_output(output: Path, recipe: dict[str, Any]) -> None:
-    """Make the directory `output`; UserError where that cannot be, or where it holds a run with another recipe."""
-    path = output / "recipe.json"
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"train.output_dir cannot be written: {output} ({error.strerror}).") from error
-    if not path.is_file():
-        return
-    found, wanted = _flat(json.loads(path.read_text(encoding="utf-8"))), _flat(recipe)
-    changed = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
-    if changed:
-        raise UserError(
-            f"train.output_dir {output} holds another run; it differs in {', '.join(changed)}. "
-            "Choose another directory or delete this one."
-        )
-
-
-def _claim(output: Path, recipe: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> None:
-    """Mark `output` as this run's, its tokenizer beside the recipe."""
-    tokenizer.save_pretrained(output / "tokenizer")
-    (output / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        nested = isinstance(value, Mapping)
-        flat.update(_flat(value, f"{prefix}{key}.") if nested else {prefix + key: value})
-    return flat
+    record.write_held_out(output / "held_out", books.held_out)
+    return record.save(output / "model", network, tokenizer, {**recipe, **facts, "log": trainer.state.log_history})
 
 
 def _start(config: TrainConfig, books: corpus.Books, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -125,10 +73,10 @@ def _start(config: TrainConfig, books: corpus.Books, seed: int) -> tuple[PreTrai
 
 def _trainer(
     config: TrainConfig,
+    arguments: TrainingArguments,
     network: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     books: corpus.Books,
-    seed: int,
 ) -> Trainer:
     tokens = np.concatenate(stream.encode(books.training.values(), tokenizer))
     held_out = [document[1:] for document in stream.encode(books.held_out.values(), tokenizer)]
@@ -137,11 +85,11 @@ def _trainer(
         f"{config.steps} steps of {config.batch_size} x {config.ctx} tokens",
         flush=True,
     )
-    set_seed(seed)
+    set_seed(arguments.seed)
     trainer = Trainer(
         model=network,
-        args=_arguments(config, seed),
-        train_dataset=stream.windows(tokens, config.ctx, config.steps * config.batch_size, seed),
+        args=arguments,
+        train_dataset=stream.windows(tokens, config.ctx, config.steps * config.batch_size, arguments.seed),
         callbacks=[heldout.HeldOutPerplexity(held_out, config.eval_lengths, config.eval_steps), FiniteLoss()],
     )
     trainer.remove_callback(ProgressCallback)
@@ -195,41 +143,6 @@ def _method_applied(
     """The scaling method in force while training, for windows of `ctx` tokens; `none` leaves a plain model as it is."""
     rope = geometry(network.config)
     return applied(network, methods.build(name, params, rope, ctx), ctx, rope)
-
-
-def _last_checkpoint(output: Path) -> str | None:
-    """The newest complete checkpoint; trainer_state.json is what the trainer writes last into one."""
-    complete = [path.parent for path in output.glob("checkpoint-*/trainer_state.json") if path.stat().st_size]
-    newest = max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-    return None if newest is None else str(newest)
-
-
-def _write_held_out(directory: Path, books: Mapping[str, str]) -> None:
-    """The held-out books as text files, which `data=text data.path=<directory>` evaluates."""
-    directory.mkdir(exist_ok=True)
-    for name, text in books.items():
-        (directory / f"{Path(name).stem}.txt").write_text(text, encoding="utf-8", newline="")
-
-
-def _save(
-    directory: Path, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, record: dict[str, Any]
-) -> Path:
-    """The checkpoint in bf16 with its tokenizer; training.json, written last, marks the run as finished."""
-    network.config.use_cache = True
-    network.bfloat16().save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    record |= {
-        "files_sha256": {path.name: _sha256(path) for path in sorted(directory.iterdir())},
-        "versions": {"harness": harness.__version__, "python": platform.python_version()}
-        | {name: version(name) for name in LIBRARIES},
-    }
-    (directory / "training.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return directory
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _device_name(network: PreTrainedModel) -> str:

@@ -1,0 +1,102 @@
+"""What a run leaves on disk: its recipe, its checkpoints, the held-out books, and the record of how it was made."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+import harness
+from harness.errors import UserError
+from harness.training.config import TrainConfig
+from harness.training.model import checkpoint_directory
+
+LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "numpy")
+
+
+def recipe(config: TrainConfig, method: str, params: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """All that determines the run, and nothing that does not: neither where files lie nor how it is computed."""
+    train = asdict(config)
+    for name in ("output_dir", "corpus", "titles", "microbatch", "workers", "device", "compile"):
+        del train[name]
+    made_of = {
+        "train": train,
+        "method": {"name": method, **params},
+        "seed": seed,
+        "corpus_sha256": _sha256(Path(str(config.corpus))),
+        "titles_sha256": _sha256(Path(str(config.titles))),
+    }
+    if config.init_from is not None:
+        weights = sorted(checkpoint_directory(config.init_from).glob("*.safetensors"))
+        made_of["init_sha256"] = {path.name: _sha256(path) for path in weights}
+    return made_of
+
+
+def make_output(output: Path, recipe: dict[str, Any]) -> None:
+    """Make the directory `output`; UserError where that cannot be, or where it holds a run with another recipe."""
+    path = output / "recipe.json"
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"train.output_dir cannot be written: {output} ({error.strerror}).") from error
+    if not path.is_file():
+        return
+    found, wanted = _flat(json.loads(path.read_text(encoding="utf-8"))), _flat(recipe)
+    changed = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
+    if changed:
+        raise UserError(
+            f"train.output_dir {output} holds another run; it differs in {', '.join(changed)}. "
+            "Choose another directory or delete this one."
+        )
+
+
+def claim(output: Path, recipe: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Mark `output` as this run's, its tokenizer beside the recipe."""
+    tokenizer.save_pretrained(output / "tokenizer")
+    (output / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        nested = isinstance(value, Mapping)
+        flat.update(_flat(value, f"{prefix}{key}.") if nested else {prefix + key: value})
+    return flat
+
+
+def last_checkpoint(output: Path) -> str | None:
+    """The newest complete checkpoint; trainer_state.json is what the trainer writes last into one."""
+    complete = [path.parent for path in output.glob("checkpoint-*/trainer_state.json") if path.stat().st_size]
+    newest = max(complete, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    return None if newest is None else str(newest)
+
+
+def write_held_out(directory: Path, books: Mapping[str, str]) -> None:
+    """The held-out books as text files, which `data=text data.path=<directory>` evaluates."""
+    directory.mkdir(exist_ok=True)
+    for name, text in books.items():
+        (directory / f"{Path(name).stem}.txt").write_text(text, encoding="utf-8", newline="")
+
+
+def save(directory: Path, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: dict[str, Any]) -> Path:
+    """The checkpoint in bf16 with its tokenizer; training.json, written last, marks the run as finished."""
+    network.config.use_cache = True
+    network.bfloat16().save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    facts |= {
+        "files_sha256": {path.name: _sha256(path) for path in sorted(directory.iterdir())},
+        "versions": {"harness": harness.__version__, "python": platform.python_version()}
+        | {name: version(name) for name in LIBRARIES},
+    }
+    (directory / "training.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    return directory
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
