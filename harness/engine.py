@@ -9,6 +9,7 @@ model's own forward on a probe is used: `layered` (layers one at a time, long wi
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -18,7 +19,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from harness.engine_spec import EngineSpec
 from harness.errors import UserError
-from harness.models.chunked import chunked, compiled
+from harness.models.chunked import chunked, compiled, compiled_forwards
 from harness.models.route import is_routed
 
 if TYPE_CHECKING:
@@ -98,12 +99,14 @@ class Mode(NamedTuple):
     """A way of computing that is exact for a model."""
 
     sliced: bool  # logits for scored positions only, in slices
-    chunk: int | None  # tokens of a decoder layer's chunk; None: whole sequences
+    layered: bool  # decoder layers one at a time, sequences that are long for the device in chunks
 
 
-PLAIN = Mode(sliced=False, chunk=None)
-CHUNK = {"cpu": 8192, "cuda": 32768}
+MODES = {"layered": Mode(True, True), "sliced": Mode(True, False), "plain": Mode(False, False)}
 PROBE_LENGTH, PROBE_CHUNK = 24, 7
+CPU_TOKENS_PER_BATCH, GPU_TOKENS_PER_BATCH = 4096, 32768
+CPU_CHUNK, SMALLEST_CHUNK = 8192, 512
+MEMORY_SHARE = 0.8  # of what the weights left free; the rest is for the allocator's gaps
 
 
 class Engine:
@@ -116,7 +119,10 @@ class Engine:
     def __init__(self, model: "PreTrainedModel", spec: EngineSpec) -> None:
         self.model, self.spec = model, spec
         self.mode = choose_mode(model, spec.mode)
-        self.tokens_per_batch = spec.tokens_per_batch or _tokens_per_batch(model)
+        self.budget = Budget.of(model)
+        self.tokens_per_batch = spec.tokens_per_batch or self.budget.tokens_per_batch()
+        self.largest_chunk: int | None = None  # set when memory runs out
+        self.forwards = compiled_forwards(model) if spec.compile else None
 
     def token_nll(self, ids: Tensor, score_from: int) -> Tensor:
         """As `token_nll`, in as many calls as memory asks for."""
@@ -132,41 +138,60 @@ class Engine:
 
     def _call(self, ids: Tensor, score_from: int) -> Tensor:
         with ExitStack() as stack:
-            if self.spec.compile:
-                stack.enter_context(compiled(self.model))
-            if self.mode.chunk is not None and not is_routed(self.model):
-                stack.enter_context(chunked(self.model, max(1, self.mode.chunk // len(ids))))
+            if self.forwards is not None:
+                stack.enter_context(compiled(self.model, self.forwards))
+            if self.mode.layered and not is_routed(self.model):
+                stack.enter_context(chunked(self.model, self.chunk(*ids.shape)))
             return token_nll(self.model, ids, score_from, sliced=self.mode.sliced)
+
+    def chunk(self, rows: int, length: int) -> int:
+        """Tokens of each row that a decoder layer takes at a time."""
+        fitting = self.budget.chunk(rows, length)
+        return fitting if self.largest_chunk is None else min(fitting, self.largest_chunk)
 
     def _shrink(self, ids: Tensor, error: BaseException) -> None:
         """Half the rows; at one row half the chunk; at the smallest chunk the error stands."""
-        if len(ids) > 1:
-            self.tokens_per_batch = len(ids) // 2 * ids.shape[1]
-            log.warning("out of memory with %d windows at once, going on with %d", len(ids), len(ids) // 2)
-        elif self.mode.chunk is not None and min(self.mode.chunk, ids.shape[1]) > SMALLEST_CHUNK:
-            self.mode = self.mode._replace(chunk=min(self.mode.chunk, ids.shape[1]) // 2)
-            log.warning("out of memory at %d tokens, going on in chunks of %d", ids.shape[1], self.mode.chunk)
+        rows, length = ids.shape
+        chunk = min(self.chunk(rows, length), length)
+        if rows > 1:
+            self.tokens_per_batch = rows // 2 * length
+            log.warning("out of memory with %d windows at once, going on with %d", rows, rows // 2)
+        elif self.mode.layered and chunk > SMALLEST_CHUNK:
+            self.largest_chunk = max(SMALLEST_CHUNK, chunk // 2)
+            log.warning("out of memory at %d tokens, going on in chunks of %d", length, self.largest_chunk)
         else:
-            raise MemoryError(
-                f"one window of {ids.shape[1]} tokens does not fit into the memory of {ids.device}: {error}"
-            ) from error
+            raise MemoryError(f"one window of {length} tokens does not fit into the memory of {ids.device}") from error
 
 
-SMALLEST_CHUNK = 512
+@dataclass(frozen=True)
+class Budget:
+    """What fits beside the weights, in bytes; on a CPU sizes that keep its caches busy."""
 
+    free: int | None  # None: a CPU
+    passing: int  # a token on its way through a layer: states, projections, the inside of the MLP
+    staying: int  # a token as long as a layer runs: residual stream, keys and values, rotations
 
-def _tokens_per_batch(model: "PreTrainedModel") -> int:
-    """Tokens that fit beside the weights, and no more than keep the device busy."""
-    if model.device.type != "cuda":
-        return CPU_TOKENS_PER_BATCH
-    config = model.config.get_text_config()
-    width = 6 * config.hidden_size + 3 * (getattr(config, "intermediate_size", None) or 4 * config.hidden_size)
-    free, _ = torch.cuda.mem_get_info(model.device)
-    return max(1, min(GPU_TOKENS_PER_BATCH, int(0.7 * free) // (width * model.dtype.itemsize)))
+    @classmethod
+    def of(cls, model: "PreTrainedModel") -> "Budget":
+        """Measured on the model's device, after its weights are there."""
+        config, size = model.config.get_text_config(), model.dtype.itemsize
+        inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+        free = torch.cuda.mem_get_info(model.device)[0] if model.device.type == "cuda" else None
+        return cls(free, size * (6 * config.hidden_size + 3 * inner), size * 4 * config.hidden_size)
 
+    def tokens_per_batch(self) -> int:
+        """Tokens of one call: no more than keep the device busy."""
+        if self.free is None:
+            return CPU_TOKENS_PER_BATCH
+        fitting = int(MEMORY_SHARE * self.free) // (self.passing + self.staying)
+        return max(1, min(GPU_TOKENS_PER_BATCH, fitting))
 
-CPU_TOKENS_PER_BATCH = 4096
-GPU_TOKENS_PER_BATCH = 32768
+    def chunk(self, rows: int, length: int) -> int:
+        """Tokens of each of `rows` sequences of `length` tokens that pass through a layer together."""
+        if self.free is None:
+            return CPU_CHUNK
+        left = MEMORY_SHARE * self.free - rows * length * self.staying
+        return max(SMALLEST_CHUNK, GPU_TOKENS_PER_BATCH // 2 // rows, int(left / self.passing / rows))
 
 
 def choose_mode(model: "PreTrainedModel", wanted: str) -> Mode:
@@ -174,12 +199,10 @@ def choose_mode(model: "PreTrainedModel", wanted: str) -> Mode:
 
     Says in the log where a model cannot run a mode. A mode asked for by name that fails is an error.
     """
-    chunk = CHUNK.get(model.device.type, CHUNK["cpu"])
-    modes = {"layered": Mode(True, chunk), "sliced": Mode(True, None), "plain": PLAIN}
-    for name in [wanted] if wanted != "auto" else list(modes):
-        reason = _difference(model, modes[name])
+    for name in MODES if wanted == "auto" else [wanted]:
+        reason = _difference(model, MODES[name])
         if reason is None:
-            return modes[name]
+            return MODES[name]
         if wanted != "auto":
             raise UserError(f"engine.mode={name} cannot run {type(model).__name__}: {reason}.")
         log.warning("%s cannot run in mode %s: %s", type(model).__name__, name, reason)
@@ -192,7 +215,7 @@ def _difference(model: "PreTrainedModel", mode: Mode) -> str | None:
     ids = torch.randint(0, _vocabulary(model), (2, PROBE_LENGTH), generator=generator).to(model.device)
     expected = token_nll(model, ids, 1, sliced=False)
     try:
-        with chunked(model, PROBE_CHUNK) if mode.chunk else nullcontext():
+        with chunked(model, PROBE_CHUNK) if mode.layered else nullcontext():
             got = token_nll(model, ids, 1, sliced=mode.sliced)
     except (AttributeError, LookupError, TypeError, RuntimeError, ValueError) as error:
         return f"{type(error).__name__}: {str(error).splitlines()[0]}"

@@ -8,10 +8,10 @@ import torch
 import transformers
 
 from harness import engine as engine_module
-from harness.engine import Engine, Mode, choose_mode, token_nll
+from harness.engine import MODES, Budget, Engine, choose_mode, token_nll
 from harness.engine_spec import EngineSpec
 from harness.errors import UserError
-from harness.models.chunked import after_past, chunked, compiled
+from harness.models.chunked import after_past, chunked, compiled, compiled_forwards
 
 VOCABULARY = 211
 SHAPE = {
@@ -95,7 +95,7 @@ def test_batches_do_not_mix_rows(llama):
 def test_compiled_layers_equal_eager_ones(llama):
     ids = tokens(2, 40)
     whole = token_nll(llama, ids, 1)
-    with compiled(llama):
+    with compiled(llama, compiled_forwards(llama)):
         torch.testing.assert_close(token_nll(llama, ids, 1), whole, atol=1e-5, rtol=0)
 
 
@@ -109,16 +109,16 @@ def test_attention_after_a_past_equals_masked_attention():
 
 
 def test_the_first_mode_that_proves_itself_is_taken(llama, caplog):
-    assert choose_mode(llama, "auto") == Mode(sliced=True, chunk=8192)
+    assert choose_mode(llama, "auto") == MODES["layered"]
     llama.model.layers = torch.nn.Sequential(*llama.model.layers)  # no list of layers to run one by one
-    assert choose_mode(llama, "auto") == Mode(sliced=True, chunk=None)
+    assert choose_mode(llama, "auto") == MODES["sliced"]
     assert "cannot run in mode layered" in caplog.text
 
 
 def test_a_forward_that_does_more_than_its_head_falls_back_to_plain(llama, caplog):
     whole = llama.forward
     llama.forward = lambda input_ids, **options: _shifted(whole(input_ids=input_ids, **options), input_ids.shape[1])
-    assert choose_mode(llama, "auto") == Mode(sliced=False, chunk=None)
+    assert choose_mode(llama, "auto") == MODES["plain"]
     assert "losses differ" in caplog.text
     with pytest.raises(UserError, match="engine.mode=sliced cannot run LlamaForCausalLM: losses differ"):
         choose_mode(llama, "sliced")
@@ -151,6 +151,32 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(llama, caplog):
     assert scarce.refused == 2  # 8 -> 4 -> 2 windows, and no third refusal
     assert "going on with 2" in caplog.text
     assert engine.tokens_per_batch == 40
+
+
+def test_out_of_memory_at_one_window_halves_its_chunks(llama, monkeypatch, caplog):
+    monkeypatch.setattr(engine_module, "SMALLEST_CHUNK", 4)
+    engine = Engine(llama, EngineSpec())
+    ids = tokens(1, 40)
+    expected = engine.token_nll(ids, 1)
+    inside = llama.model.layers[1].mlp.forward
+
+    def scarce(hidden):
+        if hidden.shape[1] > 12:
+            raise torch.OutOfMemoryError("not enough")
+        return inside(hidden)
+
+    llama.model.layers[1].mlp.forward = scarce
+    torch.testing.assert_close(engine.token_nll(ids, 1), expected, atol=1e-5, rtol=0)
+    assert engine.largest_chunk == 10
+    assert "in chunks of 10" in caplog.text
+
+
+def test_budget_follows_free_memory():
+    budget = Budget(free=60 * 2**30, passing=135_000, staying=32_768)
+    assert budget.tokens_per_batch() == 32768
+    assert budget.chunk(1, 131_072) > 131_072  # fits whole
+    assert budget.chunk(1, 2_097_152) == 16_384  # the stream alone fills the memory
+    assert Budget(free=2**30, passing=135_000, staying=32_768).tokens_per_batch() == 5120
 
 
 def test_a_window_that_cannot_fit_is_an_error(llama, monkeypatch):

@@ -7,7 +7,7 @@ does the work; only its cache, its attention call and the slicing are ours, so e
 """
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -34,7 +34,7 @@ def chunked(model: nn.Module, chunk: int) -> Iterator[None]:
 
     Raises LookupError where the model has no list of decoder layers, or they take no cache.
     """
-    body = getattr(model, model.base_model_prefix)
+    body = _body(model)
     buffers: dict[int, Tensor] = {}
     with ExitStack() as stack:
         stack.enter_context(routed(model, _attention, _mask))
@@ -46,16 +46,36 @@ def chunked(model: nn.Module, chunk: int) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def compiled(model: nn.Module) -> Iterator[None]:
-    """Until the block ends, decoder layers run compiled for the shapes that they meet; attention stays outside.
+def compiled_forwards(model: nn.Module) -> list[Callable[..., Any]]:
+    """The forwards of the decoder layers, compiled for each shape that they meet; made once, used by `compiled`.
 
-    Inside a compiled layer scaled_dot_product_attention is bound to the flash kernel, the slower one on Hopper.
+    Attention stays outside: inside a compiled layer scaled_dot_product_attention is bound to the flash kernel, the
+    slower one on Hopper.
     """
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)  # one a shape
+    layers = decoder_layers(_body(model))
+    return [torch.compile(layer.forward, dynamic=False) for layer in layers]
+
+
+@contextmanager
+def compiled(model: nn.Module, forwards: Sequence[Callable[..., Any]]) -> Iterator[None]:
+    """Until the block ends, decoder layers run `forwards`, one code for all of them.
+
+    Their index, which only a cache reads, is the same for all meanwhile: code compiled for one serves every other.
+    """
+    layers = decoder_layers(_body(model))
     with ExitStack() as stack:
-        for layer in decoder_layers(getattr(model, model.base_model_prefix)):
-            stack.enter_context(swapped(layer, "forward", torch.compile(layer.forward, dynamic=False)))
+        for layer, forward in zip(layers, forwards, strict=True):
+            stack.enter_context(swapped(layer, "forward", forward))
+            for module in layer.modules():
+                if hasattr(module, "layer_idx"):
+                    stack.enter_context(swapped(module, "layer_idx", 0))
         yield
+
+
+def _body(model: Any) -> nn.Module:
+    body: nn.Module = getattr(model, model.base_model_prefix)
+    return body
 
 
 def decoder_layers(body: nn.Module) -> nn.ModuleList:
@@ -85,6 +105,7 @@ class LayerCache:
     def __init__(self, length: int, buffers: dict[int, Tensor]) -> None:
         self.length, self.buffers, self.seen = length, buffers, 0
 
+    @torch.compiler.disable
     def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Append a chunk (batch, heads, tokens, channels); returns everything up to its end."""
         end = self.seen + keys.shape[2]
@@ -198,6 +219,8 @@ def _windowed(query: Tensor, key: Tensor, value: Tensor, first: Tensor, scale: f
         keys = torch.arange(low, past + end, device=query.device)
         rows = torch.arange(past + begin, past + end, device=query.device)[:, None]
         seen = (keys >= starts[begin:end, None].to(query.device)) & (keys <= rows)
-        near = (repeat_kv(x[:, :, low : past + end], groups) for x in (key, value))
-        out[:, :, begin:end] = scaled_dot_product_attention(query[:, :, begin:end], *near, attn_mask=seen, scale=scale)
+        keys_seen, values_seen = (repeat_kv(x[:, :, low : past + end], groups) for x in (key, value))
+        out[:, :, begin:end] = scaled_dot_product_attention(
+            query[:, :, begin:end], keys_seen, values_seen, attn_mask=seen, scale=scale
+        )
     return out
