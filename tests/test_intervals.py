@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from harness.intervals import MIN_DOCUMENTS, contrast, interval
+from harness.intervals import MIN_DOCUMENTS, RESAMPLES, contrast, interval
 from tests.reference import statistics as reference
 
 
@@ -73,6 +73,17 @@ def test_too_few_documents_have_no_limits_and_alike_documents_no_width() -> None
     assert math.isnan(one.low)
     alike = interval(np.full((9, 1), 3.25), np.ones((9, 1)))
     assert alike == (3.25, 3.25, 3.25)
+
+
+@pytest.mark.parametrize("confidence", [0.95, 0.8])
+def test_limits_are_those_of_the_resamples_one_by_one(confidence: float) -> None:
+    rng = np.random.default_rng(6)
+    x = rng.uniform(500, 1500, 7)
+    y = x * rng.gamma(2.0, 0.5, 7)
+    draws = np.random.default_rng(11).multinomial(7, np.full(7, 1 / 7), size=RESAMPLES)
+    expected = reference.studentised_interval(list(y), list(x), draws.tolist(), confidence)
+    estimate = interval(y[:, None], x[:, None], confidence=confidence, seed=11)
+    assert (estimate.low, estimate.high) == pytest.approx(expected, rel=1e-10)
 
 
 def test_seeded() -> None:

@@ -35,3 +35,35 @@ def jackknife_error(y: list[float], x: list[float]) -> float:
     left = [(math.fsum(y) - y[i]) / (math.fsum(x) - x[i]) for i in range(n)]
     mean = math.fsum(left) / n
     return math.sqrt((n - 1) / n * math.fsum((value - mean) ** 2 for value in left))
+
+
+def studentised_interval(
+    y: list[float], x: list[float], draws: list[list[int]], confidence: float
+) -> tuple[float, float]:
+    """Bootstrap-t limits of sum y / sum x; draws[b][d] says how often resample b holds document d."""
+
+    def ratio_and_error(counts: list[int]) -> tuple[float, float]:
+        drawn = [d for d, count in enumerate(counts) for _ in range(count)]
+        n = len(drawn)
+        ratio = math.fsum(y[d] for d in drawn) / math.fsum(x[d] for d in drawn)
+        mean_x = math.fsum(x[d] for d in drawn) / n
+        squares = math.fsum(((y[d] - ratio * x[d]) / mean_x) ** 2 for d in drawn)
+        return ratio, math.sqrt(squares / (n * (n - 1)))
+
+    value, error = ratio_and_error([1] * len(y))
+    scores = []
+    for counts in draws:
+        drawn_value, drawn_error = ratio_and_error(counts)
+        if drawn_error > 1e-9 * error:
+            scores.append((drawn_value - value) / drawn_error)
+    scores.sort()
+    tail = (1 - confidence) / 2
+    return value - _quantile(scores, 1 - tail) * error, value - _quantile(scores, tail) * error
+
+
+def _quantile(ordered: list[float], share: float) -> float:
+    """Linear interpolation between order statistics."""
+    place = share * (len(ordered) - 1)
+    below = math.floor(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
