@@ -181,7 +181,7 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None, s
     """Output and log-sum-exp of one tile; rows that see no key of it get 0 and -inf."""
     width = value.shape[-1]
     channels = -(-max(query.shape[-1], width) // 8) * 8  # fused kernels want equal widths, multiples of 8
-    query, key, value = (pad(x, (0, channels - x.shape[-1])) for x in (query, key, value))
+    query, key, value = (_widened(x, channels) for x in (query, key, value))
     bias = None if seen is None else torch.zeros_like(seen, dtype=query.dtype).masked_fill_(~seen, -torch.inf)
     output, lse = _fused(query, key, value, bias, scale)
     output = output[..., :width]
@@ -189,6 +189,11 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None, s
         return output, lse
     blind = ~seen.any(dim=-1)
     return output.masked_fill(blind[:, None], 0), lse.masked_fill(blind, -torch.inf)
+
+
+def _widened(states: Tensor, channels: int) -> Tensor:
+    missing = channels - states.shape[-1]
+    return pad(states, (0, missing)) if missing else states
 
 
 def _fused(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float) -> Piece:
