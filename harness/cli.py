@@ -53,7 +53,7 @@ def run_app(task: Callable[[DictConfig], Any], config_name: str) -> None:
     options: dict[str, Any] = {"config_path": "conf", "config_name": config_name}
     if int(version("hydra-core").split(".")[1]) < 4:
         options["version_base"] = "1.3"  # from 1.4 on the parameter is deprecated
-    _configure_logging()
+    configure_logging()
     try:
         hydra.main(**options)(task)()
     except (UserError, HydraException, OmegaConfBaseException) as error:
@@ -91,6 +91,7 @@ def _unknown_key(key: str) -> UserError:
     return unknown("key", key, config.keys())
 
 
-def _configure_logging() -> None:
+def configure_logging() -> None:
+    """Warnings of all, and what the harness does, on stderr."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     logging.getLogger("harness").setLevel(logging.INFO)

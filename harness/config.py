@@ -140,7 +140,7 @@ def _section(spec: type, values: dict[str, Any], name: str) -> Any:
 def dataclass_types(spec: type) -> dict[str, set[type]]:
     """The types that each field of a dataclass admits; empty for `Any`."""
     hints = get_type_hints(spec)
-    return {k: {t for t in (get_args(h) or (h,)) if isinstance(t, type)} for k, h in hints.items()}
+    return {k: {t for t in (get_args(h) or (h,)) if isinstance(t, type) and t is not Any} for k, h in hints.items()}
 
 
 def _method(given: dict[str, Any]) -> MethodSpec:

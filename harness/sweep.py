@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Sequence
 
 from harness import report_run, store
+from harness.cluster import watch
 from harness.cluster.spec import ClusterSpec
 from harness.config import Config
 from harness.errors import UserError
@@ -100,11 +101,17 @@ def run(prepared: Sequence[Prepared], cluster: ClusterSpec) -> list[Outcome]:
         from harness import runner
 
         return runner.run(prepared, raise_mistakes=len(prepared) == 1)
-    after = {str(o.record.place): o for o in _places()[cluster.name](todo, cluster)} if todo else {}
-    return [after.get(str(o.record.place), o) for o in before]
+    if not todo:
+        return before
+    figure = report_run.figure_path(prepared[0].cell.config)
+    recorded = watch.begin([p.record for p in prepared], [o.is_done for o in before], figure)
+    return _places()[cluster.name](todo, cluster, recorded)
 
 
-def _places() -> dict[str, Callable[[Sequence[Prepared], ClusterSpec], list[Outcome]]]:
+Place = Callable[[Sequence[Prepared], ClusterSpec, watch.Sweep], list[Outcome]]
+
+
+def _places() -> dict[str, Place]:
     from harness.cluster import pool, slurm
 
     return {"gpus": pool.run, "slurm": slurm.run}

@@ -31,17 +31,19 @@ class HarnessLauncher(Launcher):
 
 
 def compose(context: HydraContext, config: DictConfig, cells: Sequence[Sequence[str]]) -> "list[Config]":
-    """The configuration of every cell. Raises UserError that names the overrides of the cell that is wrong."""
+    """The configuration of every cell. Raises UserError that says which cell is wrong, by what sets it apart."""
     from harness.config import parse
     from harness.errors import UserError
 
     parsed = []
+    common = set(cells[0]).intersection(*cells) if len(cells) > 1 else set()
     for overrides in cells:
         composed = context.config_loader.load_sweep_config(config, list(overrides))
         try:
             parsed.append(parse(composed, overrides))
         except UserError as error:
-            raise UserError(f"{error} [{' '.join(overrides)}]") from error
+            apart = " ".join(o for o in overrides if o not in common)
+            raise UserError(f"{error} [{apart}]" if len(cells) > 1 else str(error)) from error
     return parsed
 
 

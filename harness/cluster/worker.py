@@ -1,0 +1,35 @@
+"""A worker of cluster=gpus: reads its cells from standard input, and ends when the process that started it does.
+
+Exit code 0: every cell is finished or has failed. Anything else: cells are left to others.
+"""
+
+import os
+import pickle
+import sys
+import threading
+
+from harness.cluster.pack import quiet_bars
+
+CELLS_LEFT = 75
+
+
+def main() -> None:
+    """Compute the cells that come in."""
+    quiet_bars()
+    from harness.cli import configure_logging
+
+    configure_logging()
+    size = int.from_bytes(sys.stdin.buffer.read(8), "little")
+    pack = pickle.loads(sys.stdin.buffer.read(size))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    outcomes = pack.compute()
+    sys.exit(CELLS_LEFT if any(o.status == "missing" for o in outcomes) else 0)
+
+
+def _end_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os._exit(1)  # leases and temporary files are taken over and removed by whoever goes on
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""``python -m harness.collect``: the end of a sweep on a cluster, told from files alone when its launcher is gone."""
+
+import sys
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from harness import cli
+from harness.errors import UserError
+
+
+def main() -> None:
+    """Compose conf/collect.yaml and report: table, figure, failures, and what still waits or runs."""
+    cli.run_app(_task, "collect")
+
+
+def _task(composed: DictConfig) -> None:
+    from harness import report_run
+    from harness.cluster import slurm, watch
+    from harness.config import plain
+
+    values = plain(composed)
+    results = Path(str(values["results_dir"])).expanduser().absolute()
+    sweep = watch.newest(results) if values["sweep"] is None else watch.load(_folder(results, str(values["sweep"])))
+    print(f"sweep    {sweep.run_id}: {sweep.command}\n")
+    queue = slurm.Queue(sweep.jobs)
+    if sweep.jobs and not values["wait"]:
+        queue.settle()
+    found = slurm.wait(sweep) if values["wait"] else slurm.outcomes(sweep, queue)
+    report_run.report(found, sweep.figure)
+    if not all(o.is_done for o in found):
+        sys.exit(1)
+
+
+def _folder(results: Path, sweep: str) -> Path:
+    """The record of a sweep by its id, or its beginning."""
+    found = [f for f in results.glob(".jobs/*") if f.name.startswith(sweep)]
+    if len(found) != 1:
+        known = ", ".join(sorted(f.name for f in results.glob(".jobs/*"))) or "none"
+        raise UserError(f"sweep must name one of the sweeps started into {str(results)!r} ({known}), got {sweep!r}.")
+    return found[0]
+
+
+if __name__ == "__main__":
+    main()
