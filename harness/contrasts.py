@@ -166,7 +166,7 @@ def _lines(
     for _, panel in curves.panels(curves.label(cell_table(rows)), "ctx", "curve"):
         for name, cells in panel.groupby("curve", sort=True):
             ordered = cells.sort_values("ctx")
-            known = ordered.iloc[0][[*curves.PANEL, "method", "original_max_position_embeddings"]].to_dict()
+            known = ordered.iloc[0][[*curves.PANEL, "method"]].to_dict()
             yield known | {"curve": name}, dict(zip(ordered["ctx"], ordered["cell_id"].map(by_id.get), strict=True))
 
 

@@ -8,7 +8,10 @@ import pandas as pd
 
 from harness.errors import UserError
 
-PANEL = ["model", "model_revision", "dataset", "dataset_fingerprint", "protocol", "protocol_params", "dtype"]
+PANEL = [
+    "model", "model_revision", "original_max_position_embeddings", "dataset", "dataset_fingerprint", "protocol",
+    "protocol_params", "dtype",
+]  # fmt: skip
 
 
 def label(summary: pd.DataFrame) -> pd.DataFrame:
@@ -27,7 +30,7 @@ def label(summary: pd.DataFrame) -> pd.DataFrame:
     for (name, factor), _ in summary[~follows].groupby([names[~follows], summary.loc[~follows, "factor"]]):
         line = summary[(names == name) & (summary["factor"] == factor)]
         parts.append(line.assign(curve=f"{name}, factor {factor:g}"))
-    return pd.concat(_without_shadows(parts), ignore_index=True)
+    return _told_apart(pd.concat(_without_shadows(parts), ignore_index=True))
 
 
 def _without_shadows(parts: list[pd.DataFrame]) -> list[pd.DataFrame]:
@@ -38,6 +41,13 @@ def _without_shadows(parts: list[pd.DataFrame]) -> list[pd.DataFrame]:
     shared = set(pd.concat(fixed)["cell_id"])
     own = automatic.groupby("curve")["cell_id"].transform(lambda ids: not set(ids) <= shared)
     return [automatic[own.astype(bool)], *fixed]
+
+
+def _told_apart(table: pd.DataFrame) -> pd.DataFrame:
+    """Cells that would lie on one place of one line (of a model cut to other windows, say) each get their own."""
+    place = [table[name] for name in [*PANEL, "ctx", "curve"]]
+    shared = table["cell_id"].groupby(place, dropna=False).transform("nunique") > 1
+    return table.assign(curve=table["curve"].where(~shared, table["curve"] + ", cell " + table["cell_id"].str[:8]))
 
 
 def _varying_names(summary: pd.DataFrame) -> pd.Series:
@@ -105,7 +115,8 @@ def describe(rows: pd.DataFrame, names: Sequence[str]) -> str:
 def _phrase(name: str, value: Any) -> str:
     if name == "protocol_params":
         return protocol_phrase(value)
-    return f"ctx {tokens(value)}" if name == "ctx" else str(value)
+    words = {"ctx": "ctx", "original_max_position_embeddings": "trained at"}
+    return f"{words[name]} {tokens(value)}" if name in words else str(value)
 
 
 def protocol_phrase(params: str) -> str:

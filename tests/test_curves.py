@@ -46,6 +46,21 @@ def test_only_parameters_that_differ_are_named() -> None:
     assert list(two) == ["yarn, beta_fast 16", "yarn, beta_fast 32"]
 
 
+def test_cells_that_nothing_tells_apart_are_named_by_themselves() -> None:
+    one = synthetic.cell("none", 512, num_windows=1)
+    two = pd.concat([one.assign(cell_id="aaaaaaaa1"), one.assign(cell_id="bbbbbbbb1")])
+    summary = statistics.summarize(two)
+    assert list(lines(summary)) == ["none, cell aaaaaaaa", "none, cell bbbbbbbb"]
+    assert "cell bbbbbbbb" in statistics.table(summary)
+
+
+def test_models_read_at_two_trained_lengths_are_two_panels() -> None:
+    one = synthetic.cell("none", 512, num_windows=1)
+    two = pd.concat([one, one.assign(cell_id="b", original_max_position_embeddings=1024)])
+    table = curves.label(statistics.summarize(two))
+    assert [title for title, _ in curves.panels(table, "ctx", "curve")] == ["trained at 512", "trained at 1k"]
+
+
 def test_panels_split_by_what_varies_and_refuse_what_coincides() -> None:
     one = synthetic.sweep(("none",), (512, 1024))
     other = one.assign(model="other", cell_id=one["cell_id"] + "-other")
