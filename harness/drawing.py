@@ -127,10 +127,10 @@ def length_axis(ax: Axes, values: pd.Series, name: str) -> None:
     ax.set_xlabel(AXES.get(name, name))
 
 
-def value_axis(ax: Axes, values: pd.Series, name: str) -> None:
-    """Logarithmic where the values span more than LOG_RANGE, with plain numbers either way."""
+def value_axis(ax: Axes, values: pd.Series, name: str, log: bool = True) -> None:
+    """Logarithmic, if `log`, where the values span more than LOG_RANGE, with plain numbers either way."""
     finite = values[np.isfinite(values)].astype(float)
-    if finite.min() > 0 and finite.max() / finite.min() > LOG_RANGE:
+    if log and finite.min() > 0 and finite.max() / finite.min() > LOG_RANGE:
         ax.set_yscale("log")
         decades = np.log10(finite.max() / finite.min())
         ax.yaxis.set_major_locator(LogLocator(subs=_subdivisions(decades)))
@@ -138,6 +138,21 @@ def value_axis(ax: Axes, values: pd.Series, name: str) -> None:
         ax.yaxis.set_minor_formatter(NullFormatter())
     if ax.get_subplotspec() is None or ax.get_subplotspec().is_first_col():  # type: ignore[union-attr]
         ax.set_ylabel(name)
+
+
+def frame(ax: Axes, values: pd.Series, low: pd.Series, high: pd.Series) -> None:
+    """Limits of the value axis that show all values, and bands as far as they leave the values room.
+
+    A band reaches beyond the values by at most their span; wider ones leave the frame.
+    """
+    log = ax.get_yscale() == "log"
+    places, below, above = (np.log(one) if log else one for one in (values, low.clip(lower=1e-300), high))
+    span = max(places.max() - places.min(), 0.02 * abs(places).max())
+    bottom = np.nanmax([places.min() - span, np.nanmin([below.min(), places.min()])])
+    top = np.nanmin([places.max() + span, np.nanmax([above.max(), places.max()])])
+    margin = 0.04 * (top - bottom)
+    limits = (bottom - margin, top + margin)
+    ax.set_ylim(*(np.exp(limits) if log else (max(0.0, limits[0]), limits[1])))
 
 
 def _subdivisions(decades: float) -> tuple[float, ...]:

@@ -189,7 +189,9 @@ def _curves(
             drawing.printed_lines(ax, under, drawing.looks(under["curve"]), quiet=True)
         drawing.lines(ax, rows, x, hue, look, y)
         drawing.length_axis(ax, rows[x] if under is None else pd.concat([rows[x], under["ctx"]]), x)
-        drawing.value_axis(ax, table[y] if under is None else pd.concat([table[y], under["value"]]), name)
+        values = table[y] if under is None else pd.concat([table[y], under.loc[under["qualifier"] == "eq", "value"]])
+        drawing.value_axis(ax, values, name, log=y != "nll")  # a loss is a logarithm already
+        drawing.frame(ax, values, table["low"], table["high"])
         if x in ("ctx", "position"):
             drawing.trained_length(ax, rows["original_max_position_embeddings"], rows[x], at_top=y != "ratio")
         ax.set_title(title)

@@ -61,6 +61,19 @@ def test_legend_covers_no_axes_and_stands_in_the_order_of_the_ends(summary: pd.D
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["none", "linear", "ntk", "yarn"]
 
 
+def test_frame_shows_every_value_and_bands_as_far_as_there_is_room(summary: pd.DataFrame) -> None:
+    bottom, top = figures.perplexity(summary).axes[0].get_ylim()
+    assert bottom < summary["low"].min()
+    assert top > summary["high"].max()
+    wild = summary.assign(low=0.0, high=np.inf)
+    bottom, top = figures.perplexity(wild).axes[0].get_ylim()
+    span = summary["perplexity"].max() / summary["perplexity"].min()
+    assert summary["perplexity"].min() / span**1.3 < bottom < summary["perplexity"].min() / span**0.9
+    assert summary["perplexity"].max() * span**0.9 < top < summary["perplexity"].max() * span**1.3
+    few = figures.perplexity(summary.assign(low=np.nan, high=np.nan)).axes[0].get_ylim()
+    assert few[0] < summary["perplexity"].min() < summary["perplexity"].max() < few[1]
+
+
 def test_small_range_is_linear(summary: pd.DataFrame) -> None:
     figure = figures.perplexity(summary[summary["method"] == "yarn"])
     assert figure.axes[0].get_yscale() == "linear"
@@ -92,6 +105,7 @@ def test_position_has_a_panel_a_length(rows: pd.DataFrame) -> None:
     figure = drawn(figures.position(losses))
     assert [ax.get_title() for ax in figure.axes] == ["ctx 512", "ctx 4k"]
     assert figure.axes[0].get_ylabel() == "loss (nats a token)"
+    assert figure.axes[0].get_yscale() == "linear"
     assert len(marked(figure)) == 8
 
 
