@@ -1,5 +1,6 @@
 """The command line: composes with Hydra, runs cells, and tells mistakes in one line. Light: torch is not imported."""
 
+import functools
 import logging
 import os
 import re
@@ -7,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -55,14 +56,29 @@ def run_app(task: Callable[[DictConfig], Any], config_name: str) -> None:
         options["version_base"] = "1.3"  # from 1.4 on the parameter is deprecated
     configure_logging()
     try:
-        hydra.main(**options)(task)()
+        hydra.main(**options)(_told_in_one_line(task))()
     except (UserError, HydraException, OmegaConfBaseException) as error:
         exit_with(error)
     except KeyboardInterrupt:
         sys.exit("interrupted; finished cells are kept, the same command goes on from here")
 
 
-def exit_with(error: Exception) -> None:
+def _told_in_one_line(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
+    """The task with a user's mistake told at once: Hydra would put a line of its own in front."""
+
+    @functools.wraps(task)
+    def told(composed: DictConfig) -> Any:
+        try:
+            return task(composed)
+        except UserError as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise  # to a launcher that is not ours
+            exit_with(error)
+
+    return told
+
+
+def exit_with(error: Exception) -> NoReturn:
     """Print a user's mistake in one line and leave with exit code 2."""
     print(f"error: {one_line(error)}", file=sys.stderr)
     sys.exit(2)

@@ -42,4 +42,6 @@ def _folder(results: Path, sweep: str) -> Path:
 
 
 if __name__ == "__main__":
-    main()
+    from harness.collect import main as imported  # Hydra looks the task up by its module, which may not be __main__
+
+    imported()

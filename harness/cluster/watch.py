@@ -92,6 +92,7 @@ class Progress:
         from tqdm import tqdm
 
         self.open = list(cells)
+        self.note = ""
         self.bar = tqdm(total=len(self.open), desc="cells", unit="cell", dynamic_ncols=True)
 
     def __enter__(self) -> "Progress":
@@ -104,7 +105,9 @@ class Progress:
     def update(self, note: str = "") -> bool:
         """Look at the files; returns whether every cell is settled."""
         still = [cell for cell in self.open if not is_settled(cell)]
-        self.bar.set_postfix_str(note, refresh=False)
-        self.bar.update(len(self.open) - len(still))
+        if len(still) < len(self.open) or note != self.note:
+            self.bar.set_postfix_str(note, refresh=False)
+            self.bar.update(len(self.open) - len(still))
+        self.note = note
         self.open = still
         return not still

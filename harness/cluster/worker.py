@@ -7,6 +7,7 @@ import os
 import pickle
 import sys
 import threading
+from typing import IO
 
 from harness.cluster.pack import quiet_bars
 
@@ -19,15 +20,26 @@ def main() -> None:
     from harness.cli import configure_logging
 
     configure_logging()
-    size = int.from_bytes(sys.stdin.buffer.read(8), "little")
-    pack = pickle.loads(sys.stdin.buffer.read(size))
+    with open(0, "rb", buffering=0, closefd=False) as stream:
+        pack = pickle.loads(_read(stream, int.from_bytes(_read(stream, 8), "little")))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     outcomes = pack.compute()
     sys.exit(CELLS_LEFT if any(o.status == "missing" for o in outcomes) else 0)
 
 
+def _read(stream: IO[bytes], size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        part = stream.read(size - len(data))
+        if not part:
+            sys.exit("started without cells")
+        data += part
+    return data
+
+
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 1):
+        pass
     os._exit(1)  # leases and temporary files are taken over and removed by whoever goes on
 
 
