@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 
 MIN_DOCUMENTS = 5  # fewer say nothing about the spread between documents
 RESAMPLES = 1999
+# A resample of documents that happen to agree has nearly no error to scale by, and a few such resamples blow up the
+# limits of five or ten documents. So every error is widened a little, that of the sample too: at n = 5 the widest
+# intervals of exponential losses halve while coverage falls by less than 0.01; at n = 20 nothing changes.
+STEADINESS = 0.5**0.5  # in units of the error of the sample, divided by the number of documents
 Array = NDArray[np.float64]
 
 
@@ -73,9 +77,10 @@ def interval(
         num_documents, np.full(num_documents, 1 / num_documents), size=RESAMPLES
     )
     values, errors = contrast(draws.astype(np.float64), numerator, denominator, coefficients, log=log)
-    spread = errors > 1e-9 * error  # a draw of one document alone has no spread to scale by
-    if not spread.any():
+    if error == 0:
         return Interval(float(value), float(value), float(value))
+    steady = np.hypot(errors, STEADINESS / num_documents * error)
+    reach = np.hypot(error, STEADINESS / num_documents * error)
     tail = (1 - confidence) / 2
-    lower, upper = np.quantile((values[spread] - value) / errors[spread], [tail, 1 - tail])
-    return Interval(float(value), float(value - upper * error), float(value - lower * error))
+    lower, upper = np.quantile((values - value) / steady, [tail, 1 - tail])
+    return Interval(float(value), float(value - upper * reach), float(value - lower * reach))

@@ -51,14 +51,15 @@ def studentised_interval(
         return ratio, math.sqrt(squares / (n * (n - 1)))
 
     value, error = ratio_and_error([1] * len(y))
+    floor = math.sqrt(0.5) / len(y) * error  # added in quadrature to every error
     scores = []
     for counts in draws:
         drawn_value, drawn_error = ratio_and_error(counts)
-        if drawn_error > 1e-9 * error:
-            scores.append((drawn_value - value) / drawn_error)
+        scores.append((drawn_value - value) / math.sqrt(drawn_error**2 + floor**2))
     scores.sort()
     tail = (1 - confidence) / 2
-    return value - _quantile(scores, 1 - tail) * error, value - _quantile(scores, tail) * error
+    reach = math.sqrt(error**2 + floor**2)
+    return value - _quantile(scores, 1 - tail) * reach, value - _quantile(scores, tail) * reach
 
 
 def _quantile(ordered: list[float], share: float) -> float:
