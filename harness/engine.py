@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOGITS_PER_SLICE = {"cpu": 2**23, "cuda": 2**28}  # float32 numbers held at once: 32 MiB, 1 GiB
-PROBE_TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}  # nats a token
+# Mean difference that a probe may show, in nats a token. Half precision: two orders of the same sums differ by 0.07 on
+# an 8B model with random weights, whose losses are all near ln(vocabulary).
+PROBE_TOLERANCE = {torch.float32: 1e-4, torch.float16: 0.05, torch.bfloat16: 0.15}
 
 
 @torch.inference_mode()
@@ -219,7 +221,7 @@ def _difference(model: "PreTrainedModel", mode: Mode) -> str | None:
             got = token_nll(model, ids, 1, sliced=mode.sliced)
     except (AttributeError, LookupError, TypeError, RuntimeError, ValueError) as error:
         return f"{type(error).__name__}: {str(error).splitlines()[0]}"
-    difference = (got - expected).abs().max().item()
+    difference = (got - expected).abs().mean().item()
     if difference <= PROBE_TOLERANCE[model.dtype]:
         return None
-    return f"losses differ by {difference:.3g} nats"
+    return f"losses differ by {difference:.3g} nats a token"
