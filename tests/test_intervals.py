@@ -52,7 +52,7 @@ def test_paired_difference_leaves_out_what_documents_share() -> None:
 def test_coverage_over_skewed_documents(n: int, confidence: float) -> None:
     """Exponential losses and unequal lengths; Student's t covers 0.87 of 0.95 at n = 5 and fails here."""
     rng = np.random.default_rng([n, 7])
-    repeats, truth, hits = 300, 2.5, 0
+    repeats, truth, hits = (300 if n < 100 else 100), 2.5, 0
     for repeat in range(repeats):
         x = rng.uniform(0.8, 1.2, (n, 1))
         y = x * (2 + rng.exponential(0.5, (n, 1)))
