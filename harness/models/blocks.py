@@ -210,14 +210,14 @@ def _fused(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale
 def _fused_cuda(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float) -> Piece:
     if bias is None and query.dtype in (torch.float16, torch.bfloat16) and query.shape[-1] <= 256:
         outputs = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, scale=scale)
-        return outputs[0], outputs[1]
+        return outputs[0], outputs[1][..., : query.shape[2]]
     if query.dtype == torch.float64:
         return _unfused(query, key, value, bias, scale)
     key, value = _for_each_head(query, key), _for_each_head(query, value)
     outputs = torch.ops.aten._scaled_dot_product_efficient_attention(
         query, key, value, _aligned(bias, query), compute_log_sumexp=True, scale=scale
     )
-    return outputs[0], outputs[1][..., : query.shape[2]]  # its rows are padded to a multiple of 32
+    return outputs[0], outputs[1][..., : query.shape[2]]  # kernels may pad their rows
 
 
 def _aligned(bias: Tensor | None, query: Tensor) -> Tensor | None:
