@@ -27,7 +27,7 @@ def prepare(configs: Sequence[Config], run_id: str, *, sweep: bool) -> list[Prep
     """The cells of these configurations, in their order. Raises UserError for a mistake in any of them."""
     from harness.models.header import header
 
-    headers = {config.model: header(config.model) for config in configs}
+    headers = {model: header(model) for model in dict.fromkeys(config.model for config in configs)}
     prepared = []
     for config in configs:
         known = headers[config.model]

@@ -1,12 +1,12 @@
 """A small model, small documents, and sweeps over them: inside this process, or as the command that a user types."""
 
 import json
+import multiprocessing
 import os
 import random
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 from hydra import compose, initialize_config_module
@@ -85,10 +85,17 @@ class Place:
         """The command line of a sweep."""
         return [sys.executable, "-m", module, "-m", *self.overrides, *overrides]
 
-    def start(self, *overrides: str, **options: Any) -> "subprocess.Popen[str]":
+    def start(self, *overrides: str) -> "Forked":
+        """Start a sweep in a process of its own, which has the heavy imports behind it."""
+        return Forked(self.command(*overrides)[2:], self.folder, self.environment, self.results.parent)
+
+    def shell(self, *overrides: str, **environment: str) -> "subprocess.Popen[str]":
         """Start a sweep as a user does."""
-        pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(self.command(*overrides), env=self.environment, cwd=self.folder, **{**pipes, **options})
+        pipe = subprocess.PIPE
+        environment = self.environment | environment
+        return subprocess.Popen(
+            self.command(*overrides), env=environment, cwd=self.folder, stdout=pipe, stderr=pipe, text=True
+        )
 
     def sweep(self, *overrides: str, timeout: float = 240) -> "subprocess.CompletedProcess[str]":
         """Run a sweep to its end."""
@@ -106,6 +113,49 @@ class Place:
     def files(self) -> list[str]:
         """All files under the results, relative."""
         return sorted(str(f.relative_to(self.results)) for f in self.results.rglob("*") if f.is_file())
+
+
+class Forked:
+    """``python -m harness`` in a real process, forked from one that has imported what takes seconds to import."""
+
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["harness.sweep", "harness.runner", "harness.models.header", "harness.figures"])
+    count = 0
+
+    def __init__(self, arguments: list[str], folder: Path, environment: dict[str, str], output: Path) -> None:
+        Forked.count += 1
+        self.output = [output / f"{Forked.count}.{name}" for name in ("stdout", "stderr")]
+        target = (arguments, folder, environment, self.output)
+        self.process = self.server.Process(target=_forked, args=target)
+        self.process.start()
+
+    def is_alive(self) -> bool:
+        """Whether it still runs."""
+        return self.process.is_alive()
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+
+    def end(self, timeout: float = 240) -> "subprocess.CompletedProcess[str]":
+        """Wait for its end."""
+        self.process.join(timeout)
+        assert self.process.exitcode is not None, "it takes too long"
+        stdout, stderr = (file.read_text() if file.exists() else "" for file in self.output)
+        return subprocess.CompletedProcess([], self.process.exitcode, stdout, stderr)
+
+
+def _forked(arguments: list[str], folder: Path, environment: dict[str, str], output: list[Path]) -> None:
+    os.environ |= environment
+    os.chdir(folder)
+    for number, file in enumerate(output, start=1):
+        os.dup2(os.open(file, os.O_CREAT | os.O_WRONLY), number)
+    torch.set_num_threads(1)
+    sys.argv = arguments
+    from harness.cli import main
+
+    main()
 
 
 def run(

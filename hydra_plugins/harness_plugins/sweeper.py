@@ -23,7 +23,6 @@ class HarnessSweeper(BasicSweeper):
         """Run every cell of the grid; exit code 2 for a mistake in any of them, 1 where a cell failed."""
         assert self.launcher is not None
         cells = self._cells(arguments)
-        self.validate_batch_is_legal(cells)
         if isinstance(self.launcher, HarnessLauncher):
             return self.launcher.launch(cells, initial_job_idx=0)
         return self._elsewhere(cells)
