@@ -6,11 +6,12 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from typing import Any, NoReturn
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
@@ -58,7 +59,7 @@ def run_app(task: Callable[[DictConfig], Any], config_name: str) -> None:
     try:
         hydra.main(**options)(_told_in_one_line(task))()
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        exit_with(error)
+        exit_with(error, config_name)
     except KeyboardInterrupt:
         sys.exit("interrupted; finished cells are kept, the same command goes on from here")
 
@@ -78,13 +79,13 @@ def _told_in_one_line(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig
     return told
 
 
-def exit_with(error: Exception) -> NoReturn:
+def exit_with(error: Exception, config_name: str = "config") -> NoReturn:
     """Print a user's mistake in one line and leave with exit code 2."""
-    print(f"error: {one_line(error)}", file=sys.stderr)
+    print(f"error: {one_line(error, config_name)}", file=sys.stderr)
     sys.exit(2)
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: Exception, config_name: str = "config") -> str:
     """What is wrong, what is allowed, what was given; Hydra's many lines in one."""
     if isinstance(error, UserError):
         return " ".join(str(error).split())
@@ -93,7 +94,9 @@ def one_line(error: Exception) -> str:
         return str(unknown(group or "config", name, error.options))
     text = " ".join(str(error).split())
     if found := re.search(r"Could not override '([^']+)'", text):
-        return str(_unknown_key(found[1]))
+        known = _keys(config_name)
+        beside = {key for key in known if key.rpartition(".")[0] == found[1].rpartition(".")[0]}
+        return str(unknown("key", found[1], beside or known))
     if isinstance(error, OverrideParseException):
         return f"override {error.override!r} is not of the form key=value: {text.split('See https')[0].strip()}"
     if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
@@ -101,10 +104,25 @@ def one_line(error: Exception) -> str:
     return text
 
 
-def _unknown_key(key: str) -> UserError:
+def _keys(config_name: str) -> set[str]:
+    """Every key that an override of this app may name."""
     from harness import config
 
-    return unknown("key", key, config.keys())
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_module("harness.conf", version_base="1.3"):
+        composed = hydra.compose(config_name)
+    own = set(_leaves(composed))
+    return own | {key for key in config.override_keys() if key.startswith("method.")} if "method" in composed else own
+
+
+def _leaves(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    for key in node:
+        name = f"{prefix}{key!s}"
+        inner = node._get_node(key)
+        if isinstance(inner, DictConfig) and not (inner._is_none() or inner._is_missing()):
+            yield from _leaves(inner, f"{name}.")
+        else:
+            yield name
 
 
 def configure_logging() -> None:

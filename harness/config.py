@@ -105,7 +105,7 @@ def _check_keys(values: dict[str, Any]) -> None:
             raise unknown("key", key, known)
 
 
-def keys() -> list[str]:
+def override_keys() -> list[str]:
     """Every key that an override may name."""
     sections = [f"{s}.{f.name}" for s, spec in _SECTIONS.items() for f in dataclasses.fields(spec)]
     params = {f"method.{f.name}" for m in methods.METHODS.values() for f in dataclasses.fields(m)}
