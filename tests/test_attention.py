@@ -1,6 +1,7 @@
 """Methods that change attention: their maps, the block attention that follows them, and models that run them."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -248,6 +249,35 @@ def test_block_size_changes_nothing(name, length, monkeypatch):
     whole = attended(method, "grouped", *states)
     monkeypatch.setitem(blocks.BLOCK_ROWS, "cpu", 64)
     torch.testing.assert_close(attended(method, "grouped", *states), whole, rtol=0, atol=2e-6)
+
+
+def covered(tile, rows):
+    """What a tile says each of its rows sees, without its mask."""
+    offset = np.arange(tile.last - tile.first)
+    everything = np.ones((rows, len(offset)), dtype=bool)
+    return {
+        "full": everything,
+        "masked": everything,
+        "lower": offset <= np.arange(rows)[:, None],
+        "upper": offset >= np.arange(rows)[:, None],
+    }[tile.shape]
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_tiles_cover_what_a_block_sees(name):
+    shapes = set()
+    for region, rows in itertools.product(MAPS[name][0].resolved(GEOMETRY).regions(53), (1, 4, 16)):
+        for first in range(0, 53, rows):
+            begin, end = region.begin[first : first + rows, None], region.end[first : first + rows, None]
+            seen = np.zeros((len(begin), 53), dtype=int)
+            for tile in blocks.tiles(begin[:, 0], end[:, 0]):
+                inside = covered(tile, len(begin))
+                keys = np.arange(tile.first, tile.last)
+                seen[:, tile.first : tile.last] += inside & ((keys >= begin) & (keys < end) | (tile.shape != "masked"))
+                shapes.add(tile.shape)
+            np.testing.assert_array_equal(seen, (np.arange(53) >= begin) & (np.arange(53) < end))
+    assert "lower" in shapes
+    assert ("upper" in shapes) == ("dca" not in name)
 
 
 class LargestTensor(TorchDispatchMode):

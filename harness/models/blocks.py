@@ -1,12 +1,13 @@
 """Causal attention whose positions differ by region of the score matrix: exact, in memory linear in the length.
 
-The score matrix is walked in blocks of query rows. In a block, each region is cut into at most three tiles (a masked
-left edge, a full middle, a masked right edge); PyTorch's fused attention returns the output and the log-sum-exp of
-each tile, and tiles are merged exactly: softmax over all keys = sum over tiles of exp(lse_tile - lse) output_tile.
+The score matrix is walked in blocks of query rows. In a block, each region is cut into at most three tiles (a left
+edge, a full middle, a right edge); PyTorch's fused attention returns the output and the log-sum-exp of each tile, and
+tiles are merged exactly (harness.models.fused).
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from harness.methods.regions import Region
+from harness.models.fused import Piece, fused, merged
 
 BLOCK_ROWS = {"cpu": 256, "cuda": 1024}  # more rows: fewer launches, larger masked edges
 
@@ -118,7 +120,7 @@ def attend(
             for part, turned in zip(parts, keys, strict=True)
             for piece in _pieces(query, turned, value, part, block, scale)
         ]
-        out[:, :, block] = _merged(pieces, sinks).to(out.dtype)
+        out[:, :, block] = merged(pieces, sinks).to(out.dtype)
     return out
 
 
@@ -132,64 +134,66 @@ def _turned(states: Tensor, table: Table | None) -> Tensor:
     return states if table is None else table.turn(states).to(states.dtype)
 
 
-Piece = tuple[Tensor, Tensor]  # output (batch, heads, rows, value_dim) and log-sum-exp (batch, heads, rows)
-
-
 def _pieces(query: Tensor, key: Tensor, value: Tensor, part: Part, block: slice, scale: float) -> Iterator[Piece]:
     begin, end = part.begin[block], part.end[block]
     cut = tiles(begin, end)
     rows = _turned(query[:, :, block], part.query_table and part.query_table[block]) if cut else query
-    for first, last, masked in cut:
-        seen = _seen(begin, end, first, last, query.device) if masked else None
-        yield _attention(rows, key[:, :, first:last], value[:, :, first:last], seen, scale)
+    for tile in cut:
+        keys, values = key[:, :, tile.first : tile.last], value[:, :, tile.first : tile.last]
+        seen = _seen(begin, end, tile, query.device) if tile.shape == "masked" else None
+        yield _attention(rows, keys, values, tile.shape, seen, scale)
 
 
-def tiles(begin: NDArray[np.int64], end: NDArray[np.int64]) -> list[tuple[int, int, bool]]:
-    """Ranges of keys (first, last, masked) that cover begin[i] <= key < end[i] of a block's rows, none twice.
+class Tile(NamedTuple):
+    """Keys first <= j < last of a block of rows: all seen ("full"), or those up to ("lower") or from ("upper") the
+    diagonal of a square, or as a mask says ("masked")."""
 
-    A range that is not masked is seen by every row.
+    first: int
+    last: int
+    shape: str
+
+
+def tiles(begin: NDArray[np.int64], end: NDArray[np.int64]) -> list[Tile]:
+    """Tiles that cover begin[i] <= key < end[i] of a block's rows, no key of a row twice.
+
+    An edge that moves by one key a row is half a square, which kernels know without a mask.
     """
     some = end > begin
     if not some.any():
         return []
     first, last = int(begin[some].min()), int(end[some].max())
-    full_first, full_last = int(begin.max()), int(end.min())
-    if full_first >= full_last:
-        return [(first, last, True)]
-    ranges = [(first, full_first, True), (full_first, full_last, False), (full_last, last, True)]
-    return [(a, b, masked) for a, b, masked in ranges if a < b]
+    left, right = bool((np.diff(begin) == 1).all()), bool((np.diff(end) == 1).all())
+    full_first = int(begin[-1]) + 1 if left else int(begin.max())
+    full_last = int(end[0]) - 1 if right else int(end.min())
+    if full_first > full_last:
+        return [Tile(first, last, "masked")]
+    cut = [
+        Tile(first, full_first, "upper" if left else "masked"),
+        Tile(full_first, full_last, "full"),
+        Tile(full_last, last, "lower" if right else "masked"),
+    ]
+    return [tile for tile in cut if tile.first < tile.last]
 
 
-def _seen(begin: NDArray[np.int64], end: NDArray[np.int64], first: int, last: int, device: torch.device) -> Tensor:
-    keys = torch.arange(first, last, device=device)
+def _seen(begin: NDArray[np.int64], end: NDArray[np.int64], tile: Tile, device: torch.device) -> Tensor:
+    keys = torch.arange(tile.first, tile.last, device=device)
     edges = torch.from_numpy(np.stack((begin, end))).to(device, non_blocking=True)[..., None]
     return (keys >= edges[0]) & (keys < edges[1])
 
 
-def _merged(pieces: Sequence[Piece], sinks: Tensor | None) -> Tensor:
-    lse = torch.stack([piece[1] for piece in pieces])
-    total = torch.logsumexp(lse, dim=0)
-    if sinks is not None:
-        total = torch.logaddexp(total, sinks.to(total.dtype)[None, :, None])
-    weights = torch.exp(lse - total)[..., None]
-    merged = torch.zeros_like(pieces[0][0], dtype=lse.dtype)
-    for (output, _), weight in zip(pieces, weights, strict=True):
-        merged.addcmul_(output.to(lse.dtype), weight)
-    return merged
-
-
-def _attention(query: Tensor, key: Tensor, value: Tensor, seen: Tensor | None, scale: float) -> Piece:
+def _attention(query: Tensor, key: Tensor, value: Tensor, shape: str, seen: Tensor | None, scale: float) -> Piece:
     """Output and log-sum-exp of one tile; rows that see no key of it get 0 and -inf."""
     width = value.shape[-1]
     channels = -(-max(query.shape[-1], width) // 8) * 8  # fused kernels want equal widths, multiples of 8
     query, key, value = (_widened(x, channels) for x in (query, key, value))
-    bias = None if seen is None else torch.zeros_like(seen, dtype=query.dtype).masked_fill_(~seen, -torch.inf)
-    output, lse = _fused(query, key, value, bias, scale)
-    output = output[..., :width]
-    if seen is None:
-        return output, lse
-    blind = ~seen.any(dim=-1)
-    return output.masked_fill(blind[:, None], 0), lse.masked_fill(blind, -torch.inf)
+    if seen is not None:
+        output, lse = _masked(query, key, value, seen, scale)
+    elif shape == "upper":  # backwards, the keys from the diagonal are the keys up to it
+        output, lse = fused(query.flip(2), key.flip(2), value.flip(2), scale, causal=True)
+        output, lse = output.flip(2), lse.flip(2)
+    else:
+        output, lse = fused(query, key, value, scale, causal=shape == "lower")
+    return output[..., :width], lse
 
 
 def _widened(states: Tensor, channels: int) -> Tensor:
@@ -197,34 +201,28 @@ def _widened(states: Tensor, channels: int) -> Tensor:
     return pad(states, (0, missing)) if missing else states
 
 
-def _fused(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float) -> Piece:
+def _masked(query: Tensor, key: Tensor, value: Tensor, seen: Tensor, scale: float) -> Piece:
+    bias = torch.zeros_like(seen, dtype=query.dtype).masked_fill_(~seen, -torch.inf)
     if query.device.type == "cpu":
-        outputs = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        output, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             query, key, value, attn_mask=bias, scale=scale
-        )
-        return outputs[0], outputs[1]
-    if query.device.type == "cuda":
-        return _fused_cuda(query, key, value, bias, scale)
-    return _unfused(query, key, value, bias, scale)
+        )[:2]
+    else:
+        output, lse = torch.ops.aten._scaled_dot_product_efficient_attention(
+            query,
+            _for_each_head(query, key),
+            _for_each_head(query, value),
+            _aligned(bias, query),
+            compute_log_sumexp=True,
+            scale=scale,
+        )[:2]
+        lse = lse[..., : query.shape[2]]  # kernels may pad their rows
+    blind = ~seen.any(dim=-1)
+    return output.masked_fill(blind[:, None], 0), lse.masked_fill(blind, -torch.inf)
 
 
-def _fused_cuda(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float) -> Piece:
-    if bias is None and query.dtype in (torch.float16, torch.bfloat16) and query.shape[-1] <= 256:
-        outputs = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, scale=scale)
-        return outputs[0], outputs[1][..., : query.shape[2]]
-    if query.dtype == torch.float64:
-        return _unfused(query, key, value, bias, scale)
-    key, value = _for_each_head(query, key), _for_each_head(query, value)
-    outputs = torch.ops.aten._scaled_dot_product_efficient_attention(
-        query, key, value, _aligned(bias, query), compute_log_sumexp=True, scale=scale
-    )
-    return outputs[0], outputs[1][..., : query.shape[2]]  # kernels may pad their rows
-
-
-def _aligned(bias: Tensor | None, query: Tensor) -> Tensor | None:
+def _aligned(bias: Tensor, query: Tensor) -> Tensor:
     """The bias of every head, with rows that begin at addresses that the kernel accepts."""
-    if bias is None:
-        return None
     columns = bias.shape[-1]
     aligned = pad(bias, (0, -columns % 16))[:, :columns]
     return aligned.expand(*query.shape[:2], -1, -1)
@@ -232,11 +230,3 @@ def _aligned(bias: Tensor | None, query: Tensor) -> Tensor | None:
 
 def _for_each_head(query: Tensor, states: Tensor) -> Tensor:
     return states.repeat_interleave(query.shape[1] // states.shape[1], dim=1)
-
-
-def _unfused(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float) -> Piece:
-    key, value = _for_each_head(query, key), _for_each_head(query, value)
-    scores = (query @ key.mT).to(torch.promote_types(query.dtype, torch.float32)) * scale
-    scores = scores if bias is None else scores + bias
-    lse = torch.logsumexp(scores, dim=-1)
-    return (torch.exp(scores - lse[..., None]).to(value.dtype) @ value), lse
