@@ -5,6 +5,7 @@ tables: a few `key: value` lines, an empty line, the traceback.
 """
 
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,5 +92,15 @@ def outcome(record: Record, done: str) -> Outcome:
 
 
 def command(overrides: Sequence[str], sweep: bool) -> str:
-    """A line for the shell that computes one cell."""
-    return shlex.join(["python", "-m", "harness", *(["-m"] if sweep else []), *overrides])
+    """A line for the shell that computes one cell, with the configuration files of the present command."""
+    return shlex.join(["python", "-m", "harness", *(["-m"] if sweep else []), *_config_flags(sys.argv), *overrides])
+
+
+def _config_flags(arguments: Sequence[str]) -> list[str]:
+    """Hydra's flags that say where configuration comes from, as given."""
+    found = []
+    for flag, value in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, is_joined, _ = flag.partition("=")
+        if name in ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"):
+            found += [flag] if is_joined else [flag, value]
+    return found

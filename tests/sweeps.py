@@ -45,6 +45,9 @@ def save_texts(file: Path, *, documents: int = 4, tokens: int = 160, poison_at: 
 class Place:
     """A folder with a model, texts, results and a cache of its own."""
 
+    data = "text"
+    flags: tuple[str, ...] = ()  # of Hydra
+
     def __init__(self, folder: Path, *, poison_at: int | None = None, documents: int = 4, tokens: int = 160) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -59,7 +62,7 @@ class Place:
             "model=hf",
             f"model.path={self.model}",
             "model.name=tiny",
-            "data=text",
+            f"data={self.data}",
             f"data.path={self.texts}",
             "protocol=single_pass",
             "engine.device=cpu",
@@ -83,7 +86,7 @@ class Place:
 
     def command(self, *overrides: str, module: str = "harness") -> list[str]:
         """The command line of a sweep."""
-        return [sys.executable, "-m", module, "-m", *self.overrides, *overrides]
+        return [sys.executable, "-m", module, "-m", *self.flags, *self.overrides, *overrides]
 
     def start(self, *overrides: str) -> "Forked":
         """Start a sweep in a process of its own, which has the heavy imports behind it."""

@@ -58,7 +58,7 @@ class Pack:
         for p, sent in zip(prepared, self.records, strict=True):
             if p.record.place != sent.place:
                 raise Changed(f"model or documents of {sent.label} changed after the sweep was started; start it again")
-        return prepared
+        return [p._replace(record=sent) for p, sent in zip(prepared, self.records, strict=True)]
 
 
 def quiet_bars() -> None:

@@ -10,7 +10,7 @@ action=${1:?start or stop} dir=${2:?a directory}
 export SLURM_CONF=$dir/slurm.conf
 sockets=$dir/munge.socket
 
-running() { [ -s "$1" ] && kill -0 "$(cat "$1")" 2>/dev/null; }
+running() { [ -s "$1" ] && kill -0 "$(cat "$1" 2>/dev/null)" 2>/dev/null; }
 
 install_packages() {
     local missing=()
@@ -99,9 +99,9 @@ start_daemons() {
 
 end() { # a daemon by its pid file
     running "$1" || return 0
-    kill "$(cat "$1")"
+    kill "$(cat "$1" 2>/dev/null)" 2>/dev/null || true
     for _ in $(seq 50); do running "$1" || return 0; sleep 0.1; done
-    kill -9 "$(cat "$1")" 2>/dev/null || true
+    kill -9 "$(cat "$1" 2>/dev/null)" 2>/dev/null || true
 }
 
 case $action in
