@@ -60,12 +60,12 @@ def parse(composed: DictConfig, overrides: Sequence[str] = ()) -> Config:
     _check_keys(values)
     top = {k: _typed(k, values.get(k), kind) for k, kind in _TOP.items()}
     return Config(
-        model=_section(ModelSpec, values, "model"),
+        model=section(ModelSpec, values, "model"),
         method=_method(values.get("method") or {}),
-        data=_section(DataSpec, values, "data"),
-        protocol=_section(Protocol, values, "protocol"),
-        engine=_section(EngineSpec, values, "engine"),
-        cluster=_section(ClusterSpec, values, "cluster"),
+        data=section(DataSpec, values, "data"),
+        protocol=section(Protocol, values, "protocol"),
+        engine=section(EngineSpec, values, "engine"),
+        cluster=section(ClusterSpec, values, "cluster"),
         overrides=tuple(overrides),
         experiment=str(values.get("experiment_name") or ""),
         results_dir=Path(str(values["results_dir"])).expanduser().absolute(),
@@ -122,7 +122,7 @@ def _typed(key: str, value: Any, kind: type) -> Any:
     return value
 
 
-def _section(spec: type, values: dict[str, Any], name: str) -> Any:
+def section(spec: type, values: dict[str, Any], name: str) -> Any:
     """One group of the configuration as its dataclass, every key and type checked against it."""
     given = values.get(name) or {}
     hints = dataclass_types(spec)

@@ -53,6 +53,8 @@ def fingerprint(spec: DataSpec, tokenizer_fingerprint: str, seed: int) -> str:
 
 def _fingerprint(raw: Source, spec: DataSpec, tokenizer_fingerprint: str, seed: int) -> str:
     rule = {k: v for k, v in asdict(spec).items() if k in _SELECTION}
+    if spec.skip:
+        rule["skip"] = spec.skip
     if spec.selection == "random":
         rule["seed"] = seed
     return cache.digest({"raw": raw.fingerprint, "tokenizer": tokenizer_fingerprint, "selection": rule})
@@ -80,7 +82,7 @@ def load(
 
 def describe(spec: DataSpec, count: int) -> str:
     """The selection in words: `first 6 documents of >= 32768 tokens, cut at 32768`."""
-    words = f"{spec.selection} {count} documents"
+    words = f"{spec.selection} {count} documents" + (f" after {spec.skip} others" if spec.skip else "")
     if spec.min_tokens > 2:
         words += f" of >= {spec.min_tokens} tokens"
     return words + (f", cut at {spec.max_tokens}" if spec.max_tokens else "")
@@ -115,18 +117,23 @@ def _select(spec: DataSpec, raw: Source, tokenizer: "PreTrainedTokenizerBase", s
         order = np.random.default_rng(seed).permutation(len(listed))
         texts = iter([listed[i] for i in order])
     taken: list[Document] = []
-    longest = 0
+    longest, left_to_skip = 0, spec.skip
     with tqdm(total=spec.num_documents, desc=f"tokenizing {spec.name}", unit="doc", leave=False) as bar:
         for text in texts:
             if spec.num_documents is not None and len(taken) == spec.num_documents:
                 break
             document = _tokenize(text, tokenizer)
             longest = max(longest, document.num_tokens)
-            if document.num_tokens >= spec.min_tokens:
+            if document.num_tokens < spec.min_tokens:
+                continue
+            if left_to_skip:
+                left_to_skip -= 1
+            else:
                 taken.append(_cut(document, spec.max_tokens))
                 bar.update()
     if not taken or (spec.num_documents is not None and len(taken) < spec.num_documents):
         wanted = f"{spec.num_documents} documents" if spec.num_documents else "a document"
+        wanted += f" after {spec.skip} others" if spec.skip else ""
         raise UserError(
             f"data={spec.name}: {wanted} of at least {spec.min_tokens} tokens wanted, {len(taken)} found; "
             f"the longest has {longest} tokens."

@@ -21,6 +21,7 @@ class DataSpec:
     split: str = "test"  # hub: split
     revision: str | None = None  # hub: commit
     column: str = "text"  # of jsonl, parquet and hub data
+    skip: int = 0  # documents, of those that are long enough, left to others: a search, say
     num_documents: int | None = None  # null: all that are long enough
     min_tokens: int = 2  # shorter documents are left out
     max_tokens: int | None = None  # longer documents are cut here, at every ctx
@@ -31,7 +32,7 @@ class DataSpec:
             raise unknown("data.source", self.source, SOURCES)
         if self.selection not in ("first", "random"):
             raise unknown("data.selection", self.selection, ("first", "random"))
-        for field, least in (("num_documents", 1), ("min_tokens", 2), ("max_tokens", 2)):
+        for field, least in (("skip", 0), ("num_documents", 1), ("min_tokens", 2), ("max_tokens", 2)):
             value = getattr(self, field)
             if value is not None and value < least:
                 raise UserError(f"data.{field} must be at least {least}, got {value}.")

@@ -205,3 +205,8 @@ def provenance(file: str | Path) -> dict[str, Any]:
     """What a results file records of its making: configuration, versions, device, cost."""
     metadata = pq.read_schema(file).metadata or {}
     return json.loads(metadata.get(b"provenance", b"{}"))
+
+
+def write_frame(file: Path, frame: pd.DataFrame) -> None:
+    """Write a table that is not of a cell, atomically. Raises StorageError."""
+    write_atomically(file, partial(_fill, pa.Table.from_pandas(frame, preserve_index=False)))

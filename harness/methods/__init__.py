@@ -75,9 +75,11 @@ def construct(name: str, params: Mapping[str, Any]) -> Any:
 def resolve(method: Any, geometry: RopeGeometry, length: int) -> Any:
     """The method with every parameter left open filled in for windows of up to `length` tokens.
 
-    A `factor` of None becomes max(1, length / original_max_position_embeddings); a method with more to fill in
-    (files to read) has `resolved(geometry)`, called first.
+    A `factor` of None becomes max(1, length / original_max_position_embeddings); a method with more to fill in has
+    `for_length(length)` (files to read) or `resolved(geometry)`, called first.
     """
+    if hasattr(method, "for_length"):
+        method = method.for_length(length)
     if hasattr(method, "resolved"):
         method = method.resolved(geometry)
     if not hasattr(method, "factor") or method.factor is not None:

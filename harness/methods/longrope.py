@@ -29,16 +29,17 @@ class LongRope:
     raises frequencies of windows shorter than trained.
     A checkpoint fine-tuned with a published set keeps the temperature of its own extension: give `factor` (for
     LLaMA2-7B 32 at 128k, 64 at 256k), or every length gets that of its own.
+    Files of `harness.search` hold one set a length: windows use that of the next longer one, of the longest beyond.
     """
 
-    factors: str | None = None  # published set or file: read into long_factor (and short_factor)
-    short_factors: str | None = None  # published set or file: read into short_factor
+    factors: str | None = None  # named set or file: read into long_factor (and short_factor)
+    short_factors: str | None = None  # named set or file: read into short_factor
     long_factor: list[float] | None = None
     short_factor: list[float] | None = None  # None: long_factor at every length
     factor: float | None = None  # None: max(1, length / original_max_position_embeddings); for the temperature
-    temperature: Any = "su"  # su | yarn | none | a number
+    temperature: Any = None  # su | yarn | none | a number; None: that of the set or file, else su
     short_temperature: bool = True
-    unscaled_prefix: int = 0  # tokens (the paper's n-hat)
+    unscaled_prefix: int | None = None  # tokens (the paper's n-hat); None: that of the set or file, else 0
     dynamic: bool = False
 
     kind: ClassVar[str] = "frequency"
@@ -51,12 +52,14 @@ class LongRope:
         self._check_factors()
         if isinstance(self.temperature, str):
             check_choice("longrope", "temperature", self.temperature, TEMPERATURES)
-        elif type(self.temperature) not in (int, float) or not 0 < self.temperature < math.inf:
+        elif self.temperature is not None and (
+            type(self.temperature) not in (int, float) or not 0 < self.temperature < math.inf
+        ):
             raise UserError(
                 f"longrope: temperature must be one of {', '.join(TEMPERATURES)} or a number > 0, "
                 f"got {self.temperature}."
             )
-        if self.unscaled_prefix < 0:
+        if self.unscaled_prefix is not None and self.unscaled_prefix < 0:
             raise UserError(f"longrope: unscaled_prefix must be >= 0 tokens, got {self.unscaled_prefix}.")
         if self.dynamic and not (self.factor is not None and self.factor > 1):
             raise UserError(
@@ -80,17 +83,31 @@ class LongRope:
         switched = self.short_factor is not None or self.short_factors is not None
         return switched or self.dynamic or not self.short_temperature
 
-    def resolved(self, geometry: RopeGeometry) -> "LongRope":
-        """With named sets and files read into lists, and their lengths checked."""
+    def for_length(self, length: int) -> "LongRope":
+        """With named sets and files read into lists, those for windows of up to `length` tokens."""
         long_factor, short_factor = self.long_factor, self.short_factor
+        temperature, prefix = self.temperature, self.unscaled_prefix
         if self.factors is not None:
-            read = rescale_factors.read(self.factors)
+            read = rescale_factors.read(self.factors, length)
             long_factor, short_factor = read.long_factor, short_factor or read.short_factor
+            temperature = read.temperature if temperature is None else temperature
+            prefix = read.unscaled_prefix if prefix is None else prefix
         if self.short_factors is not None:
-            short_factor = rescale_factors.read(self.short_factors).long_factor
-        filled = replace(self, factors=None, short_factors=None, long_factor=long_factor, short_factor=short_factor)
-        filled._check_lengths(geometry)
-        return filled
+            short_factor = rescale_factors.read(self.short_factors, length).long_factor
+        return replace(
+            self,
+            factors=None,
+            short_factors=None,
+            long_factor=long_factor,
+            short_factor=short_factor,
+            temperature="su" if temperature is None else temperature,
+            unscaled_prefix=prefix or 0,
+        )
+
+    def resolved(self, geometry: RopeGeometry) -> "LongRope":
+        """The same, if every list has one factor a frequency."""
+        self._check_lengths(geometry)
+        return self
 
     def _check_lengths(self, geometry: RopeGeometry) -> None:
         pairs = geometry.rotary_dim // 2
@@ -107,7 +124,7 @@ class LongRope:
         within = length <= geometry.original_max_position_embeddings
         scaling = 1.0 if within and not self.short_temperature else self._attention_scaling(geometry)
         inv_freq = geometry.inv_freq / self._rescale(geometry, length)
-        return RopeFrequencies(inv_freq, scaling, self.unscaled_prefix)
+        return RopeFrequencies(inv_freq, scaling, self.unscaled_prefix or 0)
 
     def _rescale(self, geometry: RopeGeometry, length: int) -> NDArray[np.float64]:
         assert self.long_factor is not None, "longrope: resolve factors before the call"
@@ -121,7 +138,7 @@ class LongRope:
 
     def _attention_scaling(self, geometry: RopeGeometry) -> float:
         factor = resolved_factor(self)
-        if self.temperature == "su":
+        if self.temperature in (None, "su"):
             return math.sqrt(1 + math.log(factor) / math.log(geometry.original_max_position_embeddings))
         if self.temperature == "yarn":
             return yarn.temperature(factor)

@@ -1,7 +1,8 @@
-"""LongRoPE's rescale factors: the published sets, and files in the forms in which such factors are kept."""
+"""LongRoPE's rescale factors: the named sets, and files in the forms in which such factors are kept."""
 
 import csv
 import json
+import math
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,12 +11,16 @@ import numpy as np
 
 from harness.errors import UserError, unknown
 
+FOUND = Path(__file__).with_name("found")  # sets found by harness.search, files as it writes them
+
 
 class RescaleFactors(NamedTuple):
     """One factor a frequency: `long_factor`, and `short_factor` where the file holds a pair."""
 
     long_factor: list[float]
     short_factor: list[float] | None = None
+    unscaled_prefix: int = 0  # tokens
+    temperature: Any = None  # None: not said
 
 
 class PublishedSet(NamedTuple):
@@ -56,36 +61,63 @@ def _rows(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def read(name_or_path: str) -> RescaleFactors:
-    """The factors of a published set, or of a file (.json, or numbers as text: .csv, .txt).
+def named_sets() -> list[str]:
+    """Every name that `read` knows: the published sets and those that were found here."""
+    return [*published_sets(), *sorted(file.stem for file in FOUND.glob("*.json"))]
+
+
+def read(name_or_path: str, length: float = math.inf) -> RescaleFactors:
+    """The factors of a named set, or of a file (.json, or numbers as text: .csv, .txt), for windows of `length` tokens.
 
     JSON: a list, or an object with `long_factor` and perhaps `short_factor`, alone or under `rope_scaling` or
-    `rope_parameters` as in a model's config. Text: one row or one column, or one row a layer, all rows equal.
-    UserError on an unknown set, a missing file, or anything else in it.
+    `rope_parameters` as in a model's config; or with `stages`, one object for each `target_ctx`, of which the
+    nearest that is not below `length` counts, else the longest. Text: one row or one column, or one row a layer,
+    all rows equal. UserError on an unknown set, a missing file, or anything else in it.
     """
     if name_or_path in published_sets():
         return RescaleFactors(list(_published_factors()[name_or_path]))
-    path = Path(name_or_path).expanduser()
+    path = FOUND / f"{name_or_path}.json" if name_or_path in named_sets() else Path(name_or_path).expanduser()
     if not path.is_file():
         if path.suffix in {".json", ".csv", ".txt"}:
             raise UserError(f"longrope: no file with rescale factors at {name_or_path}.")
-        raise unknown("set of LongRoPE factors (nor a file)", name_or_path, published_sets())
-    return _from_json(path) if path.suffix == ".json" else RescaleFactors(_from_text(path))
+        raise unknown("set of LongRoPE factors (nor a file)", name_or_path, named_sets())
+    return _from_json(path, length) if path.suffix == ".json" else RescaleFactors(_from_text(path))
 
 
-def _from_json(path: Path) -> RescaleFactors:
+def _from_json(path: Path, length: float) -> RescaleFactors:
     try:
         content = json.loads(path.read_text())
     except ValueError as error:
         raise UserError(f"longrope: {path} is not JSON: {error}.") from error
     if isinstance(content, dict):
         content = content.get("rope_scaling") or content.get("rope_parameters") or content
-    if isinstance(content, dict):
-        short = content.get("short_factor")
-        return RescaleFactors(
-            _numbers(path, content.get("long_factor")), None if short is None else _numbers(path, short)
-        )
-    return RescaleFactors(_numbers(path, content))
+    if not isinstance(content, dict):
+        return RescaleFactors(_numbers(path, content))
+    short = content.get("short_factor")
+    stage = _stage(path, content["stages"], length) if "stages" in content else content
+    prefix = stage.get("unscaled_prefix", 0)
+    if type(prefix) is not int:
+        raise UserError(f"longrope: {path}: unscaled_prefix must be an integer (tokens), got {prefix!r}.")
+    return RescaleFactors(
+        long_factor=_numbers(path, stage.get("long_factor")),
+        short_factor=None if short is None else _numbers(path, short),
+        unscaled_prefix=prefix,
+        temperature=stage.get("temperature"),
+    )
+
+
+def _stage(path: Path, stages: Any, length: float) -> dict[str, Any]:
+    """The stage for windows of `length` tokens."""
+    if not isinstance(stages, list) or not stages or not all(_is_stage(stage) for stage in stages):
+        raise UserError(f"longrope: {path}: stages must be a list of objects, each with an integer target_ctx.")
+    reaching = [stage for stage in stages if stage["target_ctx"] >= length]
+    if reaching:
+        return min(reaching, key=lambda stage: stage["target_ctx"])
+    return max(stages, key=lambda stage: stage["target_ctx"])
+
+
+def _is_stage(stage: Any) -> bool:
+    return isinstance(stage, dict) and type(stage.get("target_ctx")) is int
 
 
 def _numbers(path: Path, value: Any) -> list[float]:
