@@ -1,12 +1,15 @@
 # make run    install into .venv, run the main job, say where table and figure lie
 # make test   install and run the tests
+# make compare   run the small sweep of results/baseline again and compare: fails where something got worse
 # Another interpreter or other versions: make run PYTHON=python3.12 CONSTRAINTS=/dev/null
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 
-.PHONY: run test check format clean
+COMPARE := $(BIN)/python -m harness.compare results/baseline results/ci --tolerance 0.0001
+
+.PHONY: run test check compare summary report format clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.installed
@@ -19,6 +22,17 @@ check: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+compare: $(VENV)/.installed
+	rm -rf results/ci
+	$(BIN)/python -m harness -m experiment=baseline results_dir=results/ci plots_dir=plots/ci
+	$(COMPARE) --plots-dir plots/ci
+
+summary:  # of the last `make compare`, as Markdown
+	@$(COMPARE) --format markdown
+
+report:  # of the last `make compare`
+	$(BIN)/python -m harness.report results/ci --output plots/ci/report.html
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
