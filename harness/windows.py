@@ -83,6 +83,8 @@ class Protocol:
                 f"protocol.stride must be at most the {text} text tokens of a window (ctx={ctx}, bos={self.bos}), "
                 f"got {self.stride}."
             )
+        if self.name == "second_half" and ctx < 3:
+            raise UserError(f"ctx must be at least 3 tokens for second_half, which scores behind ctx // 2, got {ctx}.")
         if self.name in ("last", "fixed_targets"):
             targets = self.num_targets or self.stride
             room = ctx - 1

@@ -1,0 +1,56 @@
+"""Evaluations without a run around them: documents of token numbers, losses that are known, and the rows they give."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from harness import evaluate
+from harness.documents import Document
+from harness.evaluate import NllFunction, Scores
+from harness.windows import Protocol
+
+BOS = 999_999  # no token of any document
+CELL = {
+    "cell_id": "cell", "experiment": "", "model": "tiny", "model_revision": "", "method": "none", "method_params": "{}",
+    "factor": None, "original_max_position_embeddings": 32, "ctx": 0, "protocol": "", "protocol_params": "{}",
+    "stride": None, "dataset": "made up", "dataset_fingerprint": "", "dtype": "float32",
+}  # fmt: skip
+
+
+def numbered(*lengths: int) -> list[Document]:
+    """Documents whose tokens are numbers that occur once: 1000 x document + place; three bytes a token."""
+    return [
+        Document(f"document-{i}", 1000 * i + np.arange(n, dtype=np.int64), 3 * np.arange(n + 1, dtype=np.int64))
+        for i, n in enumerate(lengths)
+    ]
+
+
+def own_number(ids: torch.Tensor, score_from: int) -> torch.Tensor:
+    """A loss that tells which token it belongs to: the token's own number."""
+    return ids[:, score_from:].float()
+
+
+def scores(
+    nll: NllFunction,
+    documents: Sequence[Document],
+    ctx: int,
+    protocol: Protocol,
+    *,
+    tokens_per_batch: int = 10**6,
+    bos_token_id: int | None = BOS,
+    seed: int = 0,
+    **options: Any,
+) -> list[Scores]:
+    """Losses of all documents, in document order."""
+    planned = evaluate.plans(documents, ctx, protocol, seed)
+    found = evaluate.scores(documents, planned, nll, tokens_per_batch, bos_token_id=bos_token_id, **options)
+    return sorted(found, key=lambda s: s.document)
+
+
+def windows_table(scored: Sequence[Scores], documents: Sequence[Document], **columns: object) -> pd.DataFrame:
+    """The windows table of one cell."""
+    rows = pd.concat([evaluate.window_rows(s, documents[s.document]) for s in scored], ignore_index=True)
+    return rows.assign(**(CELL | columns))
