@@ -95,6 +95,8 @@ def one_line(error: Exception, config_name: str = "config") -> str:
     text = " ".join(str(error).split())
     if found := re.search(r"Could not override '([^']+)'", text):
         known = _keys(config_name)
+        if found[1] in known:
+            return f"key {found[1]!r} belongs to another choice of {found[1].partition('.')[0]} than this one"
         beside = {key for key in known if key.rpartition(".")[0] == found[1].rpartition(".")[0]}
         return str(unknown("key", found[1], beside or known))
     if isinstance(error, OverrideParseException):

@@ -1,0 +1,266 @@
+"""Every bad input that was thought of, tried: one line, the right exit code, and docs/errors.md says the same.
+
+HARNESS_WRITE_DOCS=1 pytest tests/test_errors.py writes the page anew.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from transformers import BertConfig, BertForMaskedLM
+
+from harness import cli, collect
+from tests.sweeps import Place, save_texts
+
+PAGE = Path(__file__).parents[1] / "docs" / "errors.md"
+
+
+class Bad(NamedTuple):
+    """An input, what is wrong with it, and how the command ends."""
+
+    what: str
+    overrides: str  # {dir}: the folder that `prepare` filled
+    code: int = 2
+
+
+COMMAND_LINE = [
+    Bad("a word for a number", "ctx=abc"),
+    Bad("a fraction for a whole number", "ctx=512.5"),
+    Bad("a number for true or false", "save_tokens=3"),
+    Bad("no value", "ctx"),
+    Bad("a length below two tokens", "ctx=1"),
+    Bad("a mistyped method", "method=yarm"),
+    Bad("a mistyped model", "model=referense"),
+    Bad("a mistyped protocol", "protocol=slidng"),
+    Bad("a mistyped key", "protocol.strid=64"),
+    Bad("a mistyped parameter of a method", "method=yarn method.factr=2"),
+    Bad("a parameter of another method", "method=linear method.beta_fast=3"),
+    Bad("a key that is nothing", "bogus=1"),
+    Bad("a key added by force", "+protocol.bogus=1"),
+    Bad("code in a configuration", "+model._target_=os.system"),
+    Bad("several values without -m", "ctx=512,1024"),
+    Bad("a preset that sweeps, without -m", "experiment=main"),
+    Bad("an interpolation of what is not there", "ctx=${nothing}"),
+    Bad("a broken override", "ctx=[1,"),
+]
+VALUES = [
+    Bad("a factor that shrinks", "method=linear method.factor=0.5"),
+    Bad("a negative factor", "method=yarn method.factor=-4"),
+    Bad("a stride of zero", "protocol=sliding protocol.stride=0"),
+    Bad("a stride beyond the window", "protocol=sliding protocol.stride=999"),
+    Bad("a sample of one window", "protocol.max_windows=1"),
+    Bad("no targets where they are needed", "protocol=fixed_targets protocol.num_targets=null"),
+    Bad("more targets than the window holds", "protocol=fixed_targets protocol.num_targets=99"),
+    Bad("an unknown BOS policy", "protocol.bos=sometimes"),
+    Bad("a BOS that the tokenizer does not have", "protocol.bos=every_window"),
+    Bad("an unknown dtype", "engine.dtype=int3"),
+    Bad("an empty batch", "engine.tokens_per_batch=0"),
+    Bad("a device that is not there", "engine.device=cuda"),
+]
+DATA = [
+    Bad("a path that does not exist", "data.path={dir}/nope.txt"),
+    Bad("no path", "data.path=null"),
+    Bad("an empty file", "data.path={dir}/empty.txt"),
+    Bad("a file that is no text", "data.path={dir}/bytes.txt"),
+    Bad("a column that is not there", "data.column=words"),
+    Bad("a folder of several kinds of file", "data.path={dir}/mixed"),
+    Bad("an empty folder", "data.path={dir}/void"),
+    Bad("documents shorter than the window", "ctx=4096"),
+    Bad("more documents than there are", "data.num_documents=9"),
+    Bad("a cut below the least length", "data.min_tokens=64 data.max_tokens=32"),
+    Bad("an unknown selection", "data.selection=best"),
+]
+MODELS = [
+    Bad("a path that does not exist", "model.path={dir}/nope"),
+    Bad("a folder without a model", "model.path={dir}/void"),
+    Bad("weights that are pickles", "model.path={dir}/pickled"),
+    Bad("truncated weights", "model.path={dir}/truncated"),
+    Bad("weights that lack a tensor", "model.path={dir}/lacking"),
+    Bad("a model that brings code", "model.path={dir}/code"),
+    Bad("no causal language model", "model.path={dir}/bert"),
+    Bad("no tokenizer", "model.path={dir}/mute"),
+    Bad("an attention window of no tokens", "model.sliding_window=0"),
+]
+PLACES = [
+    Bad("results in a file", "results_dir={dir}/empty.txt"),
+    Bad("results where nothing can be written", "results_dir=/proc/results"),
+    Bad("cluster=slurm without -m", "cluster=slurm"),
+    Bad("cluster=gpus without -m", "cluster=gpus"),
+    Bad("another launcher without -m", "hydra/launcher=basic"),
+    Bad("a mistyped cluster", "cluster=slrum"),
+    Bad("two places at once", "-m cluster=local,gpus"),
+    Bad("a launcher and a cluster", "-m hydra/launcher=basic cluster=gpus"),
+    Bad("submitit's own launcher", "-m hydra/launcher=submitit_local"),
+    Bad("a pool on a CPU without a size", "-m cluster=gpus"),
+    Bad("a pool of none", "-m cluster=gpus cluster.workers=0"),
+    Bad("a pool whose workers get one device", "-m cluster=gpus engine.device=cuda:1"),
+    Bad("a time limit of nothing", "-m cluster=slurm cluster.minutes=0"),
+    Bad("more grace than time", "-m cluster=slurm cluster.minutes=1 cluster.grace_s=90"),
+    Bad("setup that is no list of lines", "-m cluster=slurm cluster.setup=[1]"),
+    Bad("no SLURM here", "-m cluster=slurm cluster.gpus=0"),
+    Bad("a mistake in one cell of a sweep", "-m method=none,linear ctx=1,32"),
+    Bad("a loss that is no number", "model.path={dir}/poisoned data.path={dir}/poison.jsonl", code=1),
+]
+COLLECT = [
+    Bad("nothing was started", "results_dir={dir}/void"),
+    Bad("a sweep that is not there", "results_dir={dir}/collected sweep=b"),
+    Bad("a record that is none", "results_dir={dir}/collected sweep=a"),
+]
+SECTIONS = {
+    "Command line": COMMAND_LINE,
+    "Values": VALUES,
+    "Documents": DATA,
+    "Models": MODELS,
+    "Places and results": PLACES,
+    "python -m harness.collect": COLLECT,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A place with good inputs and bad ones."""
+    place = Place(tmp_path_factory.mktemp("errors"))
+    at = place.folder
+    for name in ("void", "mixed"):
+        (at / name).mkdir()
+    (at / "empty.txt").touch()
+    (at / "bytes.txt").write_bytes(b"\xff\xfe\x00text\xc3")
+    (at / "mixed" / "a.txt").write_text("text")
+    (at / "mixed" / "b.jsonl").write_text('{"text": "text"}\n')
+    save_texts(at / "poison.jsonl", poison_at=3)
+    _bad_models(place)
+    record = at / "collected" / ".jobs" / "a1" / "sweep.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
+    with pytest.MonkeyPatch.context() as patch:
+        for key in ("HARNESS_CACHE", "HF_HOME"):
+            patch.setenv(key, place.environment[key])
+        patch.setenv("PATH", "/nonexistent")  # no sbatch, no git
+        yield place
+
+
+def _bad_models(place):
+    at, good = place.folder, place.model
+    for name in ("pickled", "truncated", "lacking", "code", "mute"):
+        shutil.copytree(good, at / name)
+    (at / "pickled" / "model.safetensors").rename(at / "pickled" / "pytorch_model.bin")
+    weights = at / "truncated" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    _drop_a_tensor(at / "lacking" / "model.safetensors")
+    config = at / "code" / "config.json"
+    brings = '{"auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}, "model_type": "own",'
+    config.write_text(config.read_text().replace('"model_type": "llama",', "").replace("{", brings, 1))
+    (at / "code" / "own.py").write_text("raise SystemExit('this code has run')")
+    for file in at.glob("mute/tokenizer*"):
+        file.unlink()
+    tiny = BertConfig(vocab_size=96, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    BertForMaskedLM(tiny).save_pretrained(at / "bert")
+    for file in good.glob("tokenizer*"):
+        shutil.copy(file, at / "bert")
+    Place(at / "elsewhere", poison_at=3).model.rename(at / "poisoned")
+
+
+def _drop_a_tensor(file):
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(file)
+    del tensors["model.norm.weight"]
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def attempt(main, arguments, monkeypatch, capsys):
+    """The exit code of a command that runs in this process, and its last line of output."""
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    shown = capsys.readouterr()
+    errors = [line for line in shown.err.splitlines() if line.startswith("error: ")]
+    failures = [line for line in shown.out.splitlines() if line.startswith("FAILED")]
+    assert "Traceback" not in shown.err
+    (line,) = errors or failures
+    return ended.value.code, line
+
+
+def usual_overrides(place, overrides):
+    """What makes a good cell, less what these overrides say themselves."""
+    named = {o.partition("=")[0] for o in overrides}
+    groups = tuple(f"{group}." for group in named & {"model", "data", "protocol"})
+    return [o for o in [*place.overrides, "ctx=32"] if o.partition("=")[0] not in named and not o.startswith(groups)]
+
+
+def message(place, section, bad, monkeypatch, capsys):
+    """What a bad input gets, with the folder's name taken out."""
+    overrides = bad.overrides.replace("{dir}", str(place.folder)).split()
+    usual = usual_overrides(place, overrides)
+    if section == "python -m harness.collect":
+        code, line = attempt(collect.main, ["collect", *overrides], monkeypatch, capsys)
+    else:
+        flags, given = [o for o in overrides if o == "-m"], [o for o in overrides if o != "-m"]
+        code, line = attempt(cli.main, ["harness", *flags, *usual, *given], monkeypatch, capsys)
+    assert code == bad.code
+    line = line.replace(shlex.join(usual), "...").replace(str(place.folder), "DIR")
+    line = re.sub(r"Known: .*", "Known: ...", line)
+    return re.sub(r" \(traceback in .*\)", "", line).removeprefix("error: ")
+
+
+def cases():
+    return [(section, bad) for section, listed in SECTIONS.items() for bad in listed]
+
+
+@pytest.fixture(scope="module")
+def page():
+    """The messages of this run; written to the page where that is asked for."""
+    found: dict[str, dict[Bad, str]] = {section: {} for section in SECTIONS}
+    yield found
+    if os.environ.get("HARNESS_WRITE_DOCS") and all(len(found[s]) == len(SECTIONS[s]) for s in SECTIONS):
+        PAGE.write_text(render(found))
+
+
+def row(bad, text):
+    shown = " ".join("..." if o.startswith("data.path={dir}/poison") else o for o in bad.overrides.split())
+    shown = shown.replace("{dir}", "DIR")
+    return f"| {bad.what} | `{shown}` | {bad.code} | {text.replace('|', chr(92) + '|')} |"
+
+
+def render(found):
+    lines = [
+        "# What bad inputs get",
+        "",
+        "One line on stderr and exit code 2 for a mistake, before the first cell; exit code 1 where a cell failed",
+        "(told in the report at the end, its traceback in its own log). Every line of these tables was tried: the page",
+        "is written by the test that tries them, which fails where a message is not the one below.",
+    ]
+    for section, messages in found.items():
+        lines += [
+            "",
+            f"## {section}",
+            "",
+            "| what is wrong | given | exit code | message |",
+            "| --- | --- | --- | --- |",
+        ]
+        lines += [row(bad, text) for bad, text in messages.items()]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(("section", "bad"), cases(), ids=lambda value: getattr(value, "what", value))
+def test_a_bad_input_gets_the_line_that_the_page_says(folder, page, section, bad, monkeypatch, capsys):
+    if "cuda" in bad.overrides and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
+    text = page[section][bad] = message(folder, section, bad, monkeypatch, capsys)
+    assert "\n" not in text
+    if not os.environ.get("HARNESS_WRITE_DOCS"):
+        assert row(bad, text) in PAGE.read_text().splitlines()
+
+
+def test_code_that_a_checkpoint_brings_did_not_run(folder):
+    assert not list(folder.folder.rglob("modules/transformers_modules/**/own.py"))
+
+
+def test_nothing_was_written_outside(folder):
+    assert not (folder.folder / "results").exists() or not list((folder.folder / "results").rglob("*.parquet"))
