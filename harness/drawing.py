@@ -1,6 +1,7 @@
 """What all figures share: canvas, looks, axes, legend, titles. Legible in grey, and nothing covers anything."""
 
 import itertools
+import re
 import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -180,14 +181,19 @@ def titles(figure: Figure, width: float, *parts: str) -> None:
         figure.suptitle("\n".join(folded), fontsize=11.5, x=0.01, ha="left")
 
 
-def legend(figure: Figure, axes: list[Axes]) -> None:
-    """One legend to the right of all axes, in the order in which the lines end."""
+def legend(figure: Figure, axes: list[Axes], by_name: bool = False) -> None:
+    """One legend to the right of all axes, in the order in which the lines end (of the last panel), or `by_name`."""
     drawn = [line for ax in axes for line in ax.get_lines() if line.get_marker() != "None"]
     handles = {str(line.get_label()): line for line in drawn if not str(line.get_label()).startswith("_")}
     last = {name: _last(np.asarray(line.get_ydata(), float)) for name, line in handles.items()}
-    order = sorted(handles, key=lambda name: -last[name])
+    order = sorted(handles, key=_natural) if by_name else sorted(handles, key=lambda name: -last[name])
     with matplotlib.rc_context(STYLE):
         figure.legend([handles[name] for name in order], order, loc="outside right upper", handlelength=3.2)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts 7B before 13B."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
 def _last(values: np.ndarray) -> float:

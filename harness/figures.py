@@ -122,7 +122,7 @@ def published(rows: pd.DataFrame) -> Figure:
         ax.set_ylim(framed.min() / 1.05, framed.max() * 1.05)
         drawing.printed_bounds(ax, panel, look)
         ax.set_title(curves.describe(panel, varying))
-    drawing.legend(figure, axes)
+    drawing.legend(figure, axes, by_name=len(axes) > 1)  # lines end in another order in every panel
     shared = curves.describe(rows, [name for name in places if name not in varying])
     drawing.titles(figure, width, _source(rows), shared, _measure(rows))
     return figure

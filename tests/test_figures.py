@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from harness import contrasts, curves, figures, statistics
+from harness import contrasts, curves, figures, published, statistics
 from harness.errors import UserError
 from tests import synthetic
 
@@ -59,6 +59,15 @@ def test_legend_covers_no_axes_and_stands_in_the_order_of_the_ends(summary: pd.D
     box = figure.legends[0].get_window_extent()
     assert not any(box.overlaps(ax.get_tightbbox()) for ax in figure.axes)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["none", "linear", "ntk", "yarn"]
+
+
+def test_legend_of_several_tables_is_in_the_order_of_names_with_numbers_as_numbers() -> None:
+    texts = [text.get_text() for text in figures.published(published.select("pi")).legends[0].get_texts()]
+    sizes = [int(text.removeprefix("LLaMA-").split("B")[0]) for text in texts]
+    assert sizes == sorted(sizes)
+    assert set(sizes) == {7, 13, 33, 65}
+    seven = [text for text in texts if "7B PI" in text]
+    assert [text.rsplit(" ", 1)[1] for text in seven] == ["4", "8", "16"]
 
 
 def test_frame_shows_every_value_and_bands_as_far_as_there_is_room(summary: pd.DataFrame) -> None:
