@@ -77,15 +77,18 @@ def _search(options: argparse.Namespace, work: Path) -> int:
     """All lengths at once until they are done or time is up; then one file from what all of them reached."""
     lengths = PLANS[options.model]["ctx"]
     running = [subprocess.Popen(_command(options, work, [n])) for n in lengths for _ in range(options.workers)]
+    files = [work / f"search/ctx{n}/state.json" for n in lengths]
     until = time.monotonic() + options.seconds
-    while time.monotonic() < until and any(process.poll() is None for process in running):
+    while any(process.poll() is None for process in running):
+        if time.monotonic() > until and all(file.exists() for file in files):
+            break
         time.sleep(0.2)
     for process in running:
         process.terminate()
     codes = [process.wait() for process in running]
     if any(code > 0 for code in codes):
         raise SystemExit(f"a search failed: exit codes {codes}")
-    states = [json.loads((work / f"search/ctx{n}/state.json").read_text()) for n in lengths]
+    states = [json.loads(file.read_text()) for file in files]
     reached = min(max(line[4] for line in state) for state in states)
     subprocess.run([*_command(options, work, lengths), f"search.iterations={reached}"], check=True)
     return reached

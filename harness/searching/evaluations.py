@@ -41,7 +41,7 @@ class Evaluations:
                     found[key] = record
                     progress(record)
             if len(found) == len(wanted):
-                return found
+                return {key: found[key] for key in wanted}
             time.sleep(WAIT_S)
 
     def _attempt(self, key: str, item: T, compute: Callable[[T], Record]) -> Record | None:

@@ -105,15 +105,20 @@ def _breed(
         return cross(parents[first], parents[second], space, rng)
 
     mutations = [(_new(mutant, taken), "mutation") for _ in range(evolution.mutations)]
-    return mutations + [(_new(child, taken), "crossover") for _ in range(evolution.crossovers)]
+    return mutations + [(_new(child, taken, mutant), "crossover") for _ in range(evolution.crossovers)]
 
 
-def _new(draw: Callable[[], Genome], taken: set[str]) -> Genome:
-    """A genome that is not among those taken, if TRIES draws find one; it is then."""
-    genome = draw()
+def _new(draw: Callable[[], Genome], taken: set[str], otherwise: Callable[[], Genome] | None = None) -> Genome:
+    """A genome that is not among those taken, if TRIES draws find one; it is then.
+
+    Parents that have grown alike have no new children: `otherwise` draws in their place.
+    """
     for _ in range(TRIES):
+        genome = draw()
         if genome.key not in taken:
             break
-        genome = draw()
+    else:
+        if otherwise is not None:
+            return _new(otherwise, taken)
     taken.add(genome.key)
     return genome

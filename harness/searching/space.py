@@ -126,7 +126,8 @@ def seeds(space: Space, ctx: int) -> dict[str, Genome]:
     curves = {name: unscaled / _method(name, space, ctx)(space.geometry, ctx).inv_freq for name in SEED_METHODS}
     if critical is not None:
         curves["longrope2"] = space.factor ** np.minimum(1, np.arange(space.pairs) / critical)
-    return {name: Genome(space.clipped(curve, gene), 0, gene) for name, curve in curves.items()}
+    rounded = {name: np.round(curve, 12) for name, curve in curves.items()}  # equal factors differ in their last bits
+    return {name: Genome(space.clipped(curve, gene), 0, gene) for name, curve in rounded.items()}
 
 
 def _method(name: str, space: Space, ctx: int) -> Any:
