@@ -1,5 +1,6 @@
 """A small model, small documents, and sweeps over them: inside this process, or as the command that a user types."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -140,6 +141,12 @@ class Forked:
         """Send it a signal."""
         assert self.process.pid is not None
         os.kill(self.process.pid, number)
+
+    @staticmethod
+    def signal_other(process: int, number: int) -> None:
+        """Send a signal to a process that it has started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, number)
 
     def end(self, timeout: float = 240) -> "subprocess.CompletedProcess[str]":
         """Wait for its end."""
