@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -13,35 +12,34 @@ FOUND = "searched"
 
 
 def progress(individuals: pd.DataFrame, methods: Mapping[str, float], title: str) -> Figure:
-    """Best perplexity on the search set against evaluations, the seeds' methods as horizontal lines.
+    """Best perplexity on the search set against evaluations, the seeds' methods as horizontal lines: all, and the end.
 
-    individuals: of `result.table`; methods: perplexity by name. Methods beyond the frame are named at its top.
+    individuals: of `result.table`; methods: perplexity by name. The right panel is framed by the best individual and
+    the best of the methods; grey points are all individuals, where the frame holds them.
     """
-    figure, (ax,), width = drawing.canvas([0], [FOUND, *methods])
+    labels = {name: f"{name} {perplexity:.2f}" for name, perplexity in methods.items()}
+    figure, axes, width = drawing.canvas([0, 1], [FOUND, *labels.values()], share=False)
     look = drawing.looks(pd.Series([FOUND, *methods]))
-    every = individuals["perplexity"].clip(upper=2 * individuals["best_perplexity"].min())
-    ax.plot(individuals["evaluation"], every, ".", color="#bbbbbb", markersize=2.5, label="_individuals", zorder=1)
-    ax.plot(
-        individuals["evaluation"], individuals["best_perplexity"], label=FOUND, linewidth=1.8,
-        markevery=max(1, len(individuals) // 12), **look[FOUND],
-    )  # fmt: skip
-    for name, perplexity in methods.items():
-        ends = [1, len(individuals)]
-        ax.plot(ends, [perplexity] * 2, label=f"{name} {perplexity:.2f}", linewidth=1.4, **look[name])
-    _frame(ax, individuals, methods)
-    ax.set_xlabel("evaluations")
-    ax.set_ylabel("perplexity on the search set")
-    drawing.titles(figure, width, title, "grey: every individual")
-    drawing.legend(figure, [ax])
+    for ax in axes:
+        ax.plot(
+            individuals["evaluation"], individuals["perplexity"], ".", color="#bbbbbb", markersize=2.5,
+            label="_individuals", zorder=1,
+        )  # fmt: skip
+        ax.plot(
+            individuals["evaluation"], individuals["best_perplexity"], label=FOUND, linewidth=1.8,
+            markevery=max(1, len(individuals) // 12), **look[FOUND],
+        )  # fmt: skip
+        for name, perplexity in methods.items():
+            ax.plot([1, len(individuals)], [perplexity] * 2, label=labels[name], linewidth=1.4, **look[name])
+        ax.set_xlabel("evaluations")
+    low, first = individuals["best_perplexity"].min(), individuals["best_perplexity"].iloc[0]
+    drawing.value_axis(axes[0], pd.Series([low, first, *methods.values()]), "perplexity on the search set")
+    axes[0].set_ylim(low / 1.1, 1.1 * max(first, *methods.values()))
+    room = max(min(methods.values()) - low, 0.005 * low)
+    axes[1].set_ylim(low - 0.2 * room, low + 1.6 * room)
+    drawing.titles(figure, width, title)
+    drawing.legend(figure, axes[:1])
     return figure
-
-
-def _frame(ax: "matplotlib.axes.Axes", individuals: pd.DataFrame, methods: Mapping[str, float]) -> None:
-    """From below the best individual to above the best method; others are named in the legend alone."""
-    low = individuals["best_perplexity"].min()
-    high = max(min(methods.values()), individuals["best_perplexity"].iloc[0])
-    room = max(high - low, 0.01 * low)
-    ax.set_ylim(low - 0.15 * room, high + 0.5 * room)
 
 
 def factors(found: Sequence[float], seeds: Mapping[str, Sequence[float]], title: str) -> Figure:
