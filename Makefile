@@ -1,5 +1,6 @@
 # make run    install into .venv, run the main job, say where table and figure lie
 # make test   install and run the tests
+# make cluster  run the tests that need SLURM, on a throw-away one
 # make compare   run the small sweep of results/baseline again and compare: fails where something got worse
 # Another interpreter or other versions: make run PYTHON=python3.12 CONSTRAINTS=/dev/null
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 
 COMPARE := $(BIN)/python -m harness.compare results/baseline results/ci --tolerance 0.0001
 
-.PHONY: run test check compare summary report format clean
+.PHONY: run test check cluster compare summary report format clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.installed
@@ -22,6 +23,9 @@ check: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+cluster: $(VENV)/.installed  # the tests that need SLURM, on a throw-away one (Debian packages, installed where absent)
+	$(BIN)/python -m pytest -m cluster tests/cluster
 
 compare: $(VENV)/.installed
 	rm -rf results/ci
@@ -45,5 +49,5 @@ clean:
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e '.[demo,dev,train]'
+	$(BIN)/python -m pip install --quiet -c $(CONSTRAINTS) -e '.[demo,dev,slurm,train]'
 	touch $@

@@ -96,7 +96,6 @@ PLACES = [
     Bad("a mistyped cluster", "cluster=slrum"),
     Bad("two places at once", "-m cluster=local,gpus"),
     Bad("a launcher and a cluster", "-m hydra/launcher=basic cluster=gpus"),
-    Bad("submitit's own launcher", "-m hydra/launcher=submitit_local"),
     Bad("a pool on a CPU without a size", "-m cluster=gpus"),
     Bad("a pool of none", "-m cluster=gpus cluster.workers=0"),
     Bad("a pool whose workers get one device", "-m cluster=gpus engine.device=cuda:1"),

@@ -210,6 +210,12 @@ def test_cells_of_one_sweep_have_one_place(place):
         sweep.main(configs, sweep=True)
 
 
+def test_the_launchers_of_submitit_are_refused_by_what_does_their_work():
+    with pytest.raises(UserError, match=r"runs through cluster=slurm here \(this machine's GPUs: cluster=gpus\)"):
+        sweep.check_launcher("hydra_plugins.hydra_submitit_launcher.submitit_launcher")
+    sweep.check_launcher("hydra_plugins.hydra_ray_launcher.ray_launcher")
+
+
 def test_the_dtype_of_a_cell_is_that_of_the_machine_that_will_compute_it(place):
     cells = ["cluster=slurm", "cluster=slurm cluster.gpus=0", "cluster=gpus", "cluster=slurm engine.device=cpu"]
     free = [replace(c, engine=EngineSpec(device=c.engine.device)) for c in place.configs(*cells)]
