@@ -1,6 +1,7 @@
 """Every protocol, aggregate and BOS policy against losses computed one token at a time in float64."""
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from harness.models.patch import applied
 from harness.models.spec import ModelSpec
 from harness.runner import run
 from harness.statistics import AGGREGATES
-from harness.windows import PROTOCOLS, Protocol, plan
+from harness.windows import BOS_POLICIES, PROTOCOLS, Protocol, plan
 from tests.evaluations import scores, windows_table
 from tests.reference.protocols import Losses, Target, perplexities, targets
 from tests.sweeps import Place
@@ -168,3 +169,27 @@ def test_the_shortest_window_scores_something_or_is_refused(name, bos):
     windows = plan(5, 3 if name == "second_half" else 2, protocol)
     assert windows
     assert all(w.num_scored == 1 for w in windows)
+
+
+def drawing(num_tokens, ctx, protocol):
+    """A window a line: `#` scored, `-` seen, `.` not seen."""
+    marks = []
+    for w in plan(num_tokens, ctx, protocol):
+        seen, scored, rest = w.score_from - w.begin, w.num_scored, num_tokens - w.end
+        marks.append("    " + "." * w.begin + "-" * seen + "#" * scored + "." * rest)
+    return "\n".join(marks)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_the_drawings_of_the_documentation_are_the_windows(name):
+    text = Path(__file__).parents[1].joinpath("docs", "protocols.md").read_text()
+    lengths = (8, 16) if name == "fixed_targets" else (8,)
+    protocol = Protocol(name=name, bos="none", stride=4, num_targets=3 if name == "fixed_targets" else None)
+    drawn = "\n".join(drawing(20, ctx, protocol) for ctx in lengths)
+    section = text[text.index(f"**`{name}`**") :]
+    assert f"\n\n{drawn}\n\n" in section[: section.index("\n\n", section.index("\n\n    ") + 6) + 2]
+
+
+def test_every_policy_and_aggregate_is_documented():
+    text = Path(__file__).parents[1].joinpath("docs", "protocols.md").read_text()
+    assert all(f"| `{name}`" in text for name in (*BOS_POLICIES[1:], *AGGREGATES))
