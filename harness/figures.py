@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from harness import curves, drawing
 from harness.errors import UserError, unknown
@@ -73,24 +74,26 @@ def heatmap(summary: pd.DataFrame, hue: str = "curve", columns: Sequence[str] | 
 
 
 def before_after(cells: pd.DataFrame, tolerance: float) -> Figure:
-    """Ratio of perplexities after over before, one row a cell; the band is the tolerance, filled marks are faults.
+    """Change of perplexity from before to after in per cent, one row a cell; the shaded band is the tolerance.
 
     cells: the table of `comparison.compare`.
     """
     figure, (ax,), width = drawing.canvas([0])
     figure.set_figheight(1.5 + 0.3 * len(cells))
     places = np.arange(len(cells))[::-1]
+    change = 100 * (cells[["ratio", "low", "high"]] - 1)
     known = cells["low"].notna().to_numpy()
-    ax.hlines(places[known], cells["low"][known], cells["high"][known], color="#555555", linewidth=1.4)
+    ax.hlines(places[known], change["low"][known], change["high"][known], color="#555555", linewidth=1.4)
     for verdict, (marker, colour) in _VERDICTS.items():
         mine = (cells["verdict"] == verdict).to_numpy()
-        ax.plot(cells["ratio"][mine], places[mine], marker=marker, color=colour, linestyle="none", label=verdict)
-    ax.axvline(1.0, color="black", linewidth=1.0, zorder=1)
-    ax.axvspan(1 - tolerance, 1 + tolerance, color="#dddddd", zorder=0)
+        ax.plot(change["ratio"][mine], places[mine], marker=marker, color=colour, linestyle="none", label=verdict)
+    ax.axvline(0.0, color="black", linewidth=1.0, zorder=1)
+    ax.axvspan(-100 * tolerance, 100 * tolerance, color="#dddddd", zorder=0)
     ax.set_yticks(places, [f"{cell['curve']}, {curves.tokens(cell['ctx'])}" for cell in cells.to_dict("records")])
-    ax.set_xlabel("perplexity after / perplexity before")
-    ax.ticklabel_format(axis="x", useOffset=False)
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.9 / figure.get_figheight()), ncols=4)
+    ax.set_xlabel("change of perplexity (%)")
+    ax.xaxis.set_major_locator(MaxNLocator(6))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+.6g}" if value else "0"))
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.9 / figure.get_figheight()), ncols=4, frameon=False)
     shared = curves.describe(cells, ["model", "dataset", "protocol"])
     drawing.titles(figure, width, shared, f"tolerance {100 * tolerance:g} %")
     return figure

@@ -1,3 +1,4 @@
+import itertools
 from pathlib import Path
 
 import matplotlib.colors
@@ -6,7 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from harness import contrasts, curves, figures, published, statistics
+from harness import comparison, contrasts, curves, figures, published, statistics
 from harness.errors import UserError
 from tests import synthetic
 
@@ -123,6 +124,18 @@ def test_heatmap_prints_every_number_once(summary: pd.DataFrame) -> None:
     printed = [text.get_text() for text in figure.axes[0].texts]
     assert sorted(printed) == sorted(curves.number(value) for value in summary["perplexity"])
     assert figure.axes[0].get_yticklabels()[0].get_text() == "none"
+
+
+def test_before_and_after_is_legible_however_small_the_change(rows: pd.DataFrame) -> None:
+    cells = comparison.compare(rows, rows.assign(nll_sum=rows["nll_sum"] * (1 + 1e-9)), 1e-4).cells
+    figure = drawn(figures.before_after(cells, 1e-4))
+    (ax,) = figure.axes
+    np.testing.assert_allclose(marked(figure)[0].get_xdata(), 100 * (cells["ratio"] - 1), rtol=1e-9)
+    shown = [label for label in ax.get_xticklabels() if label.get_text()]
+    boxes = [label.get_window_extent() for label in shown]
+    assert not any(left.overlaps(right) for left, right in itertools.pairwise(boxes))
+    assert "0" in [label.get_text() for label in shown]
+    assert figure.axes[0].get_yticklabels()[0].get_text() == "linear, 256"
 
 
 def test_saved_files_are_reproducible(summary: pd.DataFrame, tmp_path: Path) -> None:
