@@ -40,11 +40,13 @@ def engine():
 # Which losses end up where -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("stride", [7, 20])
 @pytest.mark.parametrize(("name", "bos"), EVERY)
-def test_losses_belong_to_the_tokens_that_the_window_names(name, bos):
-    """No label is shifted, no BOS is scored, no count is off by one."""
+def test_losses_belong_to_the_tokens_that_the_window_names(name, bos, stride):
+    """No label is shifted, no BOS is scored, no count is off by one; 20 of 24 tokens batch with a first window's 23."""
     documents = numbered(60, 41, 97)
-    for found in scores(own_number, documents, 24, protocol(name, bos), tokens_per_batch=100):
+    one = protocol(name, bos, stride=stride)
+    for found in scores(own_number, documents, 24, one, tokens_per_batch=100):
         for w, nll in zip(found.windows, found.nll, strict=True):
             assert nll.tolist() == documents[found.document].ids[w.score_from : w.end].tolist()
         rows = evaluate.window_rows(found, documents[found.document])
