@@ -100,6 +100,7 @@ def one_line(error: Exception, config_name: str = "config") -> str:
         beside = {key for key in known if key.rpartition(".")[0] == found[1].rpartition(".")[0]}
         return str(unknown("key", found[1], beside or known))
     if isinstance(error, OverrideParseException):
+        text = re.sub(r"Error when parsing index: .*\]\. ", "", text)  # Hydra 1.4 repeats the whole command
         return f"override {error.override!r} is not of the form key=value: {text.split('See https')[0].strip()}"
     if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
         return f"{text} ({' '.join(str(error.__cause__).split())})"

@@ -71,14 +71,14 @@ def write_failure(record: Record, message: str, traceback: str) -> None:
     write_atomically(record.log, lambda stream: stream.write((head + traceback).encode()))
 
 
-def failure(record: Record) -> str | None:
-    """The message of the failure of this cell in this run; None if it has not failed."""
+def failure(record: Record, *, any_run: bool = False) -> str | None:
+    """The message of the failure of this cell in this run, or in whichever was last; None if it has not failed."""
     try:
         lines = record.log.read_text(errors="replace").splitlines()
     except FileNotFoundError:
         return None
     head = dict(line.split(": ", 1) for line in lines[: lines.index("") if "" in lines else 0] if ": " in line)
-    return head.get("error", "") if head.get("run") == record.run_id else None
+    return head.get("error", "") if any_run or head.get("run") == record.run_id else None
 
 
 def outcome(record: Record, done: str) -> Outcome:

@@ -11,7 +11,7 @@ from harness.cluster.spec import ClusterSpec
 from harness.config import Config
 from harness.errors import UserError
 from harness.prepare import Prepared, check_device, load_documents, prepare
-from harness.records import Outcome, outcome
+from harness.records import Outcome, failure, outcome
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +40,10 @@ def elsewhere(configs: Sequence[Config], launch: Callable[[list[int]], None]) ->
     load_documents([prepared[i] for i in missing])
     if missing:
         launch(missing)
-    logs = {i: prepared[i].record.log for i in missing}
-    told = {i: f"see {logs[i]}" if logs[i].exists() else "its process ended before" for i in missing}
-    after = [outcome(p.record, "computed" if i in logs else "finished") for i, p in enumerate(prepared)]
-    _end([o if o.is_done else o._replace(status="failed", message=told[i]) for i, o in enumerate(after)], configs[0])
+    after = [outcome(p.record, "computed" if i in missing else "finished") for i, p in enumerate(prepared)]
+    told = [failure(p.record, any_run=True) or "its process ended before" for p in prepared]
+    ends = [o if o.is_done else o._replace(status="failed", message=t) for o, t in zip(after, told, strict=True)]
+    _end(ends, configs[0])
 
 
 def one_cell(config: Config) -> None:

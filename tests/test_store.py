@@ -77,6 +77,22 @@ def test_a_cell_is_finished_when_every_table_is_there_and_by_the_run_that_is_ask
     assert not is_finished(tmp_path, run_id="second")
 
 
+def test_a_cell_that_is_killed_between_its_tables_is_not_finished(tmp_path, monkeypatch):
+    tables = {"windows": windows(), "tokens": pd.DataFrame({"document": ["d"], "document_index": 0, "window": 0,
+              "token": 1, "nll": np.float32(1)})}  # fmt: skip
+    whole = store.write_atomically
+
+    def dying(file, fill):
+        whole(file, fill)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store, "write_atomically", dying)
+    with pytest.raises(KeyboardInterrupt):
+        store.write(tmp_path, COLUMNS, tables, PROVENANCE)
+    assert len(list(tmp_path.rglob("*.parquet"))) == 1
+    assert not is_finished(tmp_path)
+
+
 def truncated(file):
     file.write_bytes(file.read_bytes()[:-100])
 
