@@ -11,7 +11,7 @@ from harness.errors import UserError
 
 PAIR = ["model", "method", "method_params", "ctx", "protocol", "dataset"]  # what makes two cells the same cell
 EXACT = [*PAIR, "protocol_params", "dataset_fingerprint", "dtype"]
-WINDOW = ["document_index", "document", "window", "begin", "end", "score_from", "bos", "weight"]
+WINDOW = ["document_index", "document", "window", "begin", "end", "score_from", "bos", "weight", "num_bytes"]
 _JUDGED = ["before", "after", "ratio", "low", "high", "num_documents", "num_improved", "verdict", "note"]
 _ORDER = ["model", "dataset", "protocol", "curve", "ctx"]
 FAULTS = ("worse", "different")  # verdicts that fail a comparison

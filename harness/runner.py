@@ -9,6 +9,7 @@ import gc
 import logging
 import os
 import platform
+import shlex
 import sys
 import time
 import traceback
@@ -296,12 +297,17 @@ def tables(one: Cell, scored: list[evaluate.Scores], documents: DocumentSet) -> 
 def provenance(prepared: Prepared, loaded: Ready) -> dict[str, Any]:
     """Everything that is worth knowing about how a cell was made."""
     return {
-        "config": dataclasses.asdict(prepared.cell.config),
+        "config": _without_places(dataclasses.asdict(prepared.cell.config)),
         "run_id": prepared.record.run_id,
         "commit": commit(),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
-        "command": " ".join(sys.argv),
+        "command": shlex.join(["python", "-m", "harness", *sys.argv[1:]]),
         "device": str(loaded.device),
         "versions": {p: version(p) for p in ("longctx-harness", "torch", "transformers", "datasets", "numpy")},
         "python": platform.python_version(),
     }
+
+
+def _without_places(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration without where its files lie: that says nothing about the numbers, and much about a machine."""
+    return {key: value for key, value in config.items() if key not in ("results_dir", "plots_dir")}
