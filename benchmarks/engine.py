@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import engine_cpu
 import numpy as np
 import torch
 import transformers
@@ -376,6 +377,7 @@ def main() -> None:
     parts: dict[str, list[Callable[[], None]]] = {
         "speed": [check_attention, lambda: shares("1B"), lambda: shares("8B"), curve],
         "reach": [reach],
+        "cpu": [lambda: engine_cpu.run(rows)],
     }
     for part in parts[given.part]:
         section(part, given.out)

