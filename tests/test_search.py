@@ -380,16 +380,30 @@ def test_malformed_stages_are_mistakes(content: dict[str, object], words: str, t
         methods.build("longrope", {"factors": str(tmp_path / "f.json")}, LLAMA2, 32768)
 
 
-def test_named_sets_that_were_found_read_as_their_files() -> None:
-    found = [name for name in rescale_factors.named_sets() if name not in rescale_factors.published_sets()]
-    for name in found:
-        content = json.loads((rescale_factors.FOUND / f"{name}.json").read_text())
-        for stage in content["stages"]:
-            read = rescale_factors.read(name, stage["target_ctx"])
-            assert read.long_factor == stage["long_factor"]
-            assert read.unscaled_prefix == stage["unscaled_prefix"]
-            assert read.short_factor == [1.0] * len(stage["long_factor"])
-            assert not set(content["search_documents"]["documents"]) & set(content["evaluation_documents"]["documents"])
+FOUND = [name for name in rescale_factors.named_sets() if name not in rescale_factors.published_sets()]
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_a_named_set_reads_as_its_file_and_lies_in_its_search_space(name: str) -> None:
+    content = json.loads((rescale_factors.FOUND / f"{name}.json").read_text())
+    geometry = RopeGeometry(**{key: content[key] for key in RopeGeometry.__dataclass_fields__})
+    assert not set(content["search_documents"]["documents"]) & set(content["evaluation_documents"]["documents"])
+    for stage in content["stages"]:
+        ctx = stage["target_ctx"]
+        read = rescale_factors.read(name, ctx)
+        assert (read.long_factor, read.unscaled_prefix) == (stage["long_factor"], stage["unscaled_prefix"])
+        assert read.short_factor == [1.0] * (geometry.rotary_dim // 2)
+        space = Space(geometry=geometry, factor=ctx / geometry.original_max_position_embeddings)
+        genome = Genome(tuple(stage["long_factor"]), stage["unscaled_prefix"])
+        check(genome, space, {value for seed in seeds(space, ctx).values() for value in seed.factors})
+        made = methods.build("longrope", {"factors": name}, geometry, ctx)(geometry, ctx)
+        assert_allclose(made.inv_freq * stage["long_factor"], geometry.inv_freq, rtol=1e-12)
+        scaling = math.sqrt(1 + math.log(space.factor) / math.log(geometry.original_max_position_embeddings))
+        assert made.attention_scaling == pytest.approx(scaling, rel=1e-12)
+
+
+def test_the_named_sets_are_those_that_the_page_tells_of() -> None:
+    assert FOUND == ["reference-2048-8192", "smollm2-16384"]
 
 
 # The command.
