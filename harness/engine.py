@@ -144,7 +144,14 @@ class Engine:
                 stack.enter_context(compiled(self.model, self.forwards))
             if self.mode.layered and not is_routed(self.model):
                 stack.enter_context(chunked(self.model, self.chunk(*ids.shape)))
-            return token_nll(self.model, ids, score_from, sliced=self.mode.sliced)
+            return token_nll(self.model, self._filled(ids), score_from, sliced=self.mode.sliced)[: len(ids)]
+
+    def _filled(self, ids: Tensor) -> Tensor:
+        """With compiled layers a smaller last batch is filled up with copies: each shape costs a compilation."""
+        rows = max(1, self.tokens_per_batch // ids.shape[1])
+        if self.forwards is None or len(ids) == rows:
+            return ids
+        return torch.cat([ids, ids[-1:].expand(rows - len(ids), -1)])
 
     def chunk(self, rows: int, length: int) -> int:
         """Tokens of each row that a decoder layer takes at a time."""

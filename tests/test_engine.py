@@ -1,6 +1,7 @@
 """The engine equals the model's own forward, and a loop over single tokens, in every mode and every chunking."""
 
 import copy
+import functools
 
 import numpy as np
 import pytest
@@ -92,11 +93,38 @@ def test_batches_do_not_mix_rows(llama):
     torch.testing.assert_close(token_nll(llama, ids, 3), alone, atol=1e-5, rtol=0)
 
 
-def test_compiled_layers_equal_eager_ones(llama):
+@pytest.mark.slow
+def test_compiled_layers_equal_eager_ones(model):
+    ids = tokens(2, 40)
+    whole = token_nll(model, ids, 1)
+    with compiled(model, compiled_forwards(model)):
+        torch.testing.assert_close(token_nll(model, ids, 1), whole, atol=1e-5, rtol=0)
+
+
+def test_compiled_llama_layers_equal_eager_ones(llama):
     ids = tokens(2, 40)
     whole = token_nll(llama, ids, 1)
     with compiled(llama, compiled_forwards(llama)):
         torch.testing.assert_close(token_nll(llama, ids, 1), whole, atol=1e-5, rtol=0)
+
+
+def test_compiled_layers_meet_one_shape_whatever_the_batch(llama):
+    seen = set()
+    engine = Engine(llama, EngineSpec(tokens_per_batch=80))
+    forwards = [layer.forward for layer in llama.model.layers]
+
+    def noting(forward):
+        @functools.wraps(forward)
+        def noted(hidden, *args, **kwargs):
+            seen.add(tuple(hidden.shape))
+            return forward(hidden, *args, **kwargs)
+
+        return noted
+
+    expected = engine.token_nll(tokens(7, 20), 1)
+    engine.forwards = [noting(forward) for forward in forwards]
+    torch.testing.assert_close(engine.token_nll(tokens(7, 20), 1), expected, atol=1e-5, rtol=0)
+    assert seen == {(4, 20, 32)}
 
 
 def test_attention_after_a_past_equals_masked_attention():
