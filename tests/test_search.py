@@ -422,14 +422,15 @@ class SearchPlace(Place):
         small = ["search.population=8", "search.mutations=3", "search.crossovers=3", "search.parents=4"]
         return [*super().command(module=module)[:3], *mine, *data, *small, "search.iterations=3", *overrides]
 
-    def start(self, *overrides: str) -> multiprocessing.Process:
+    def start(self, *overrides: str, draws: bool = False) -> multiprocessing.Process:
         """A search in a process of its own, forked from one that has the heavy imports behind it."""
-        process = Forked.server.Process(target=_search, args=(self.command(*overrides)[2:], self.environment))
+        arguments = (self.command(*overrides)[2:], self.environment, draws)
+        process = Forked.server.Process(target=_search, args=arguments)
         process.start()
         return process
 
-    def search(self, *overrides: str) -> None:
-        process = self.start(*overrides)
+    def search(self, *overrides: str, draws: bool = False) -> None:
+        process = self.start(*overrides, draws=draws)
         process.join()
         assert process.exitcode == 0
 
@@ -437,19 +438,22 @@ class SearchPlace(Place):
         return json.loads((self.folder / "search" / "factors.json").read_text())
 
 
-def _search(arguments: list[str], environment: dict[str, str]) -> None:
+def _search(arguments: list[str], environment: dict[str, str], draws: bool) -> None:
     os.environ |= environment
     torch.set_num_threads(1)
     sys.argv = arguments
-    from harness.search import main
+    from harness import search
+    from harness.searching import run
 
-    main()
+    if not draws:  # drawing takes longer than searching here
+        run.save = lambda figure, path: []
+    search.main()
 
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> SearchPlace:
     place = SearchPlace(tmp_path_factory.mktemp("search"))
-    place.search("ctx=[64,128]")
+    place.search("ctx=[64,128]", draws=True)
     return place
 
 
@@ -498,14 +502,15 @@ def test_a_finished_search_is_not_paid_again_and_gives_the_same_file(searched: S
     assert (searched.folder / "search" / "factors.json").read_bytes() == content
 
 
-def test_killed_and_shared_searches_find_the_same(searched: SearchPlace, tmp_path: Path) -> None:
-    place = SearchPlace(tmp_path)
+def _killed_and_shared(searched: SearchPlace, folder: Path, generations: tuple[int, ...]) -> None:
+    """Kill a search after each of these generations, let two finish it, and compare with one that ran through."""
+    place = SearchPlace(folder)
     place.model, place.texts = searched.model, searched.texts
-    state = tmp_path / "search" / "ctx64" / "state.json"
+    state = folder / "search" / "ctx64" / "state.json"
     killed = 0
-    for generations in (0, 1, 2):
+    for generation in generations:
         process = place.start("ctx=64")
-        while process.is_alive() and _individuals(state) < 8 + 6 * generations:
+        while process.is_alive() and _individuals(state) < 8 + 6 * generation:
             time.sleep(0.001)
         if process.is_alive():
             os.kill(process.pid, signal.SIGKILL)
@@ -519,6 +524,15 @@ def test_killed_and_shared_searches_find_the_same(searched: SearchPlace, tmp_pat
     assert [process.exitcode for process in rest] == [0, 0]
     assert state.read_bytes() == (searched.folder / "search" / "ctx64" / "state.json").read_bytes()
     assert place.factors()["stages"] == searched.factors()["stages"][:1]
+
+
+def test_a_killed_and_shared_search_finds_the_same(searched: SearchPlace, tmp_path: Path) -> None:
+    _killed_and_shared(searched, tmp_path, (1,))
+
+
+@pytest.mark.slow
+def test_a_search_killed_in_every_generation_finds_the_same(searched: SearchPlace, tmp_path: Path) -> None:
+    _killed_and_shared(searched, tmp_path, (0, 1, 2))
 
 
 def _individuals(state: Path) -> int:
