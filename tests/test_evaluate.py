@@ -167,7 +167,7 @@ def test_a_bos_changes_what_the_first_tokens_cost(engine):
     assert with_bos.nll[0][1] != pytest.approx(without.nll[0][0], abs=1e-3)  # token 1, behind BOS and token 0
 
 
-@pytest.mark.parametrize("method", ["native", "dynamic_ntk", "dynamic_yarn", "yarn"])
+@pytest.mark.parametrize("method", ["native", "dynamic_ntk", "yarn"])
 def test_the_order_of_lengths_changes_no_loss(place, method):
     """State that grows with the longest window seen so far would."""
     cells = [f"method={method} ctx={ctx}" for ctx in (16, 32, 96)]
@@ -282,7 +282,7 @@ def test_a_sampled_evaluation_scores_its_windows_as_the_whole_one_does():
 @pytest.mark.parametrize("name", ["sliding", "disjoint", "last", "overlapping_full"])
 def test_sampled_windows_are_unbiased_for_every_mean(name):
     """Sums of documents equal those of all windows on average, and so do the logarithms of perplexities."""
-    documents, draws = numbered(200, 151), 150
+    documents, draws = numbered(200, 151), 80
     everything = all_rows(name, documents)
     drawn = [sample(everything, name, seed, documents) for seed in range(draws)]
     for aggregate in ("token", "window", "document"):
@@ -337,7 +337,7 @@ SHARED = [
     "ntk method.factor=2",
     "yarn method.factor=4 method.logn=true",
 ]
-SEPARATE = ["yarn", "linear", "dynamic_ntk", "dynamic_yarn"]
+SEPARATE = ["yarn", "dynamic_ntk"]
 
 
 @pytest.mark.parametrize("method", [*SHARED, *SEPARATE])
