@@ -6,6 +6,8 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
 
 from harness import cache, documents
 from harness.errors import UserError
@@ -85,6 +87,17 @@ def test_a_cut_document_keeps_its_first_tokens_and_their_bytes(read):
     for whole, cut in zip(read().documents, read(max_tokens=9).documents, strict=True):
         assert cut.ids.tolist() == whole.ids[:9].tolist()
         assert cut.byte_ends.tolist() == whole.byte_ends[:10].tolist()
+
+
+def test_a_tokenizer_that_adds_tokens_and_skips_spaces_changes_neither_text_nor_bytes(read):
+    """No BOS of its own gets into a document; spaces count with the token behind them, the last ones with the last."""
+    words = Tokenizer(models.WordLevel({"<s>": 0, "one": 1, "süß": 2}, unk_token="<s>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>")
+    (document,) = read(["one  süß one \n"], tokenizer=tokenizer).documents
+    assert document.ids.tolist() == [1, 2, 1]
+    assert document.byte_ends.tolist() == [0, 3, 10, 16]
 
 
 # Selection -----------------------------------------------------------------------------------------------------------
