@@ -17,7 +17,7 @@ run: $(VENV)/.installed
 	$(BIN)/python -m harness -m experiment=main
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
