@@ -17,7 +17,7 @@ from tests.sweeps import Place, run
 
 pytestmark = pytest.mark.cluster
 SCRIPT = Path(__file__).with_name("slurm.sh")
-DOCUMENTS = 500
+DOCUMENTS = 400
 SWEEP = ("method=none,linear,yarn", "ctx=16,24,32,48,64", "engine.tokens_per_batch=1")
 CLUSTER = ("cluster=slurm", "cluster.cpus=1", "cluster.memory_gb=1", "cluster.minutes=5")
 
@@ -99,7 +99,7 @@ def write_data(folder, texts, num_documents):
 def undisturbed(tmp_path_factory):
     """The same sweep without any disturbance, in one process."""
     place = Place(tmp_path_factory.mktemp("undisturbed"), poison_at=60, documents=DOCUMENTS)
-    assert place.sweep(*SWEEP).returncode == 1
+    assert place.sweep(*SWEEP, f"data.num_documents={DOCUMENTS}").returncode == 1
     return rows(place.results)
 
 
@@ -132,7 +132,7 @@ def test_a_sweep_with_failures_a_kill_and_preemption(slurm, undisturbed, tmp_pat
         assert max(loads) <= 1, log  # one load a task, however many cells
         assert loads[-1] == 1, log
         assert len(starts) - 1 == log.count("queued again") == (job in preempted), log
-    there = [int(n) for log in logs.values() for n in re.findall(r"\((\d+) of 500 documents were there\)", log)]
+    there = [int(n) for log in logs.values() for n in re.findall(r"\((\d+) of 400 documents were there\)", log)]
     assert any(0 < n < DOCUMENTS for n in there)  # went on inside a cell
 
     write_data(tmp_path, place.texts, DOCUMENTS)
