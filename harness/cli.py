@@ -60,6 +60,10 @@ def run_app(task: Callable[[DictConfig], Any], config_name: str) -> None:
         hydra.main(**options)(_told_in_one_line(task))()
     except (UserError, HydraException, OmegaConfBaseException) as error:
         exit_with(error, config_name)
+    except ValueError as error:
+        if not str(error).startswith("Config group override"):  # Hydra's own, for method=null
+            raise
+        exit_with(error, config_name)
     except KeyboardInterrupt:
         sys.exit("interrupted; finished cells are kept, the same command goes on from here")
 
@@ -98,6 +102,8 @@ def one_line(error: Exception, config_name: str = "config") -> str:
         if found[1] in known:
             return f"key {found[1]!r} belongs to another choice of {found[1].partition('.')[0]} than this one"
         beside = {key for key in known if key.rpartition(".")[0] == found[1].rpartition(".")[0]}
+        if "." not in found[1]:
+            beside |= {key.partition(".")[0] for key in known}  # groups
         return str(unknown("key", found[1], beside or known))
     if isinstance(error, OverrideParseException):
         text = re.sub(r"Error when parsing index: .*\]\. ", "", text)  # Hydra 1.4 repeats the whole command

@@ -51,6 +51,8 @@ class Config:
     overrides: tuple[str, ...] = ()  # as the user gave them for this cell
 
     def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise UserError(f"seed must be at least 0, got {self.seed}.")
         self.protocol.check(self.ctx)
 
 
