@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from harness import curves, drawing
 from harness.errors import UserError, unknown
+from harness.files import storage
 
 FORMATS = ("svg", "png", "pdf")
 SHARED = ["model", "dataset", "protocol", "protocol_params"]  # what a title names
@@ -156,12 +157,15 @@ def check_formats(formats: Sequence[str]) -> None:
 
 
 def save(figure: Figure, stem: Path, formats: Sequence[str] = ("svg", "png")) -> list[Path]:
-    """Write `stem`.svg, `stem`.png, ...; the same figure always gives the same bytes. Returns the paths."""
+    """Write `stem`.svg, `stem`.png, ...; the same figure always gives the same bytes. Returns the paths.
+
+    Raises StorageError where the folder cannot be written.
+    """
     check_formats(formats)
-    stem.parent.mkdir(parents=True, exist_ok=True)
     paths = [stem.with_name(f"{stem.name}.{name}") for name in formats]
     stamp = {"svg": {"Date": None}, "png": {}, "pdf": {"CreationDate": None}}
-    with matplotlib.rc_context(drawing.STYLE):
+    with storage(stem.parent, "figures"), matplotlib.rc_context(drawing.STYLE):
+        stem.parent.mkdir(parents=True, exist_ok=True)
         for path, name in zip(paths, formats, strict=True):
             figure.savefig(path, dpi=160, metadata=stamp[name])
     return paths

@@ -16,14 +16,14 @@ class StorageError(UserError):
 
 
 @contextmanager
-def storage(folder: Path) -> Iterator[None]:
+def storage(folder: Path, what: str = "results") -> Iterator[None]:
     """Tell an OSError of the body as a StorageError that names the folder."""
     try:
         yield
     except OSError as error:
         full = " (free some space; the same command goes on from here)" if error.errno == errno.ENOSPC else ""
         reason = error.strerror or str(error)
-        raise StorageError(f"results cannot be written to {str(folder)!r}: {reason}{full}") from error
+        raise StorageError(f"{what} cannot be written to {str(folder)!r}: {reason}{full}") from error
 
 
 def write_atomically(file: Path, fill: Callable[[IO[bytes]], Any], *, sync: bool = True) -> None:

@@ -167,11 +167,11 @@ def _arrow(rows: pd.DataFrame, columns: Mapping[str, Any], schema: pa.Schema) ->
     return pa.Table.from_pandas(rows.assign(**constant)[schema.names], schema=schema, preserve_index=False)
 
 
-def check_writable(results: Path) -> None:
-    """Raise StorageError unless files can be made in `results`; creates the directory."""
-    with storage(results):
-        results.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=results):
+def check_writable(folder: Path, what: str = "results") -> None:
+    """Raise StorageError unless files can be made in `folder`; creates the directory."""
+    with storage(folder, what):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder):
             pass
 
 

@@ -70,6 +70,8 @@ class CellFailed(RuntimeError):
 def _start(configs: Sequence[Config], *, sweep: bool) -> list[Prepared]:
     for results in {c.results_dir for c in configs if not c.dry_run}:
         store.check_writable(results)
+    for plots in {c.plots_dir for c in configs if sweep and not c.dry_run}:
+        store.check_writable(plots, "figures")
     return prepare(configs, uuid.uuid4().hex, sweep=sweep)
 
 

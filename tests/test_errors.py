@@ -97,6 +97,7 @@ MODELS = [
 PLACES = [
     Bad("results in a file", "results_dir={dir}/empty.txt"),
     Bad("results where nothing can be written", "results_dir=/proc/results"),
+    Bad("figures where nothing can be written", "-m plots_dir=/proc/plots"),
     Bad("cluster=slurm without -m", "cluster=slurm"),
     Bad("cluster=gpus without -m", "cluster=gpus"),
     Bad("another launcher without -m", "hydra/launcher=basic"),

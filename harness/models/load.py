@@ -126,7 +126,8 @@ def _reading(spec: ModelSpec, what: str, read: Callable[[], T]) -> T:
     except UserError:
         raise
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = " ".join(lines) if lines[0].rstrip().endswith(":") else lines[0]
         if "trust_remote_code" in str(error):
             reason = "it brings Python code of its own; model.trust_remote_code=true runs it."
         raise UserError(f"model {spec.name}: cannot read its {what} from {directory(spec)}: {reason}") from error
