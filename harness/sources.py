@@ -1,6 +1,7 @@
 """Where raw documents come from: a package, files, or a hub."""
 
 import importlib.util
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,6 +134,7 @@ def _load_dataset(what: str, *arguments: Any, **options: Any) -> Any:
 
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it would log is raised, and told here
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # its retries, a line each
     try:
         return datasets.load_dataset(*arguments, **options)
     except (ConnectionError, DatasetNotFoundError) as error:
