@@ -138,13 +138,13 @@ class Forked:
         return self.process.is_alive()
 
     def signal(self, number: int) -> None:
-        """Send it a signal."""
+        """Send it a signal, unless it has just ended."""
         assert self.process.pid is not None
-        os.kill(self.process.pid, number)
+        self.signal_other(self.process.pid, number)
 
     @staticmethod
     def signal_other(process: int, number: int) -> None:
-        """Send a signal to a process that it has started."""
+        """Send a signal to a process, its own or one that it has started."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, number)
 

@@ -62,9 +62,9 @@ def kill_at_a_random_moment(place, process, draw):
     if draw.random() < 0.8:
         while progress(place) == before and process.is_alive():
             time.sleep(0.002)
-        delay = draw.uniform(0, 0.4)
+        delay = draw.uniform(0, 0.2)
     else:
-        delay = draw.uniform(0, 3)
+        delay = draw.uniform(0, 2)
     time.sleep(delay)
     in_time = process.is_alive()
     process.signal(signal.SIGKILL)
