@@ -9,6 +9,7 @@ from harness.config import Config
 from harness.errors import UserError
 from harness.methods.base import RopeGeometry
 from harness.methods.resonance import Resonant
+from harness.methods.trained import TrainedWith, not_trained_with
 from harness.store import SCHEMA_VERSION
 from harness.windows import Protocol
 
@@ -20,6 +21,7 @@ class Identity:
     model_fingerprint: str
     model_revision: str
     geometry: RopeGeometry | None  # None: no rotary embedding
+    trained_with: TrainedWith | None  # an encoding of ours
     bos: str  # the resolved policy
     dataset_fingerprint: str
     dtype: str  # resolved: float32, bfloat16, ...
@@ -49,7 +51,7 @@ class Cell:
 
 def cell(config: Config, identity: Identity) -> Cell:
     """The cell of a configuration; `cell_id` hashes what determines the numbers and nothing else."""
-    method = _resolved_method(config, identity.geometry)
+    method = _resolved_method(config, identity)
     protocol = replace(config.protocol, bos=identity.bos)
     params = parameters(method) | {m: True for m in ("logn", "resonance") if getattr(config.method, m)}
     protocol_params = protocol.parameters()
@@ -78,7 +80,7 @@ def cell(config: Config, identity: Identity) -> Cell:
         "method": config.method.name,
         "method_params": cache.canonical(params),
         "factor": getattr(method, "factor", None),
-        "original_max_position_embeddings": geometry and geometry["original_max_position_embeddings"],
+        "original_max_position_embeddings": _trained_length(identity),
         "ctx": config.ctx,
         "protocol": protocol.name,
         "protocol_params": cache.canonical(protocol_params),
@@ -91,11 +93,23 @@ def cell(config: Config, identity: Identity) -> Cell:
     return Cell(config, method, protocol, cell_id, pass_id, columns)
 
 
-def _resolved_method(config: Config, geometry: RopeGeometry | None) -> Any:
+def _trained_length(identity: Identity) -> int | None:
+    if identity.trained_with is not None:
+        return identity.trained_with.length
+    return identity.geometry and identity.geometry.original_max_position_embeddings
+
+
+def _resolved_method(config: Config, identity: Identity) -> Any:
     method = methods.construct(config.method.name, config.method.params)
-    if geometry is not None:
-        return methods.resolve(method, geometry, config.ctx)
-    if config.method.name not in ("none", "native"):
+    if identity.trained_with is not None:
+        if config.method.logn or config.method.resonance:
+            raise UserError(identity.trained_with.no_modifiers)
+        return identity.trained_with.resolve(config.method.name, method, config.ctx)
+    if method.kind == "encoding":
+        raise not_trained_with(config.method.name)
+    if identity.geometry is not None:
+        return methods.resolve(method, identity.geometry, config.ctx)
+    if config.method.name not in methods.AS_IT_IS:
         raise UserError(
             f"model {config.model.name} has no rotary embedding: method must be none or native, "
             f"got {config.method.name}."

@@ -9,6 +9,7 @@ from harness.cells import Cell, Identity
 from harness.config import MODIFIERS, Config
 from harness.documents import DocumentSet
 from harness.errors import UserError
+from harness.methods.trained import TrainedWith
 from harness.records import Record
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def identify(config: Config, header: "Header") -> Identity:
         model_fingerprint=header.fingerprint,
         model_revision=header.revision,
         geometry=header.geometry,
+        trained_with=TrainedWith.of(header.config),
         bos=policy,
         dataset_fingerprint=documents.fingerprint(config.data, header.tokenizer_fingerprint, config.seed),
         dtype=dtype(config),

@@ -8,51 +8,77 @@ from typing import Any, get_args, get_type_hints
 
 from harness.errors import UserError, unknown
 from harness.methods.abf import Abf
+from harness.methods.alibi import Alibi
 from harness.methods.base import Method, RopeFrequencies, RopeGeometry, growth
 from harness.methods.dca import Dca
 from harness.methods.dynamic_linear import DynamicLinear
 from harness.methods.dynamic_ntk import DynamicNtk
 from harness.methods.dynamic_yarn import DynamicYarn
+from harness.methods.fire import Fire
+from harness.methods.kerple import Kerple
 from harness.methods.leaky_rerope import LeakyReRope
+from harness.methods.learned import Learned
 from harness.methods.linear import Linear
 from harness.methods.llama3 import Llama3
 from harness.methods.longrope import LongRope
 from harness.methods.native import Native
 from harness.methods.none import Unscaled
+from harness.methods.nope import Nope
 from harness.methods.ntk import Ntk
 from harness.methods.ntk_by_parts import NtkByParts
 from harness.methods.ntk_fixed import NtkFixed
 from harness.methods.ntk_mixed import NtkMixed
+from harness.methods.permuteformer import Permuteformer
 from harness.methods.power import Power
+from harness.methods.random_padding import RandomPadding
+from harness.methods.randomized import Randomized
 from harness.methods.rerope import ReRope
 from harness.methods.self_extend import SelfExtend
+from harness.methods.shape import ShapeEncoding
+from harness.methods.sinusoidal import Sinusoidal
+from harness.methods.t5_bias import T5Bias
 from harness.methods.truncated import Truncated
 from harness.methods.windowed import Windowed
+from harness.methods.xpos import Xpos
 from harness.methods.yarn import Yarn
 
-__all__ = ["METHODS", "Method", "RopeFrequencies", "RopeGeometry", "build", "construct", "resolve"]
+__all__ = ["AS_IT_IS", "METHODS", "Method", "RopeFrequencies", "RopeGeometry", "build", "construct", "resolve"]
+
+AS_IT_IS = ("none", "native")  # change nothing, so that they run on models without rotary embedding as well
 
 METHODS: dict[str, type[Any]] = {
     "abf": Abf,
+    "alibi": Alibi,
     "dca": Dca,
     "dynamic_linear": DynamicLinear,
     "dynamic_ntk": DynamicNtk,
     "dynamic_yarn": DynamicYarn,
+    "fire": Fire,
+    "kerple": Kerple,
     "leaky_rerope": LeakyReRope,
+    "learned": Learned,
     "linear": Linear,
     "llama3": Llama3,
     "longrope": LongRope,
     "native": Native,
     "none": Unscaled,
+    "nope": Nope,
     "ntk": Ntk,
     "ntk_by_parts": NtkByParts,
     "ntk_fixed": NtkFixed,
     "ntk_mixed": NtkMixed,
+    "permuteformer": Permuteformer,
     "power": Power,
+    "random_padding": RandomPadding,
+    "randomized": Randomized,
     "rerope": ReRope,
     "self_extend": SelfExtend,
+    "shape": ShapeEncoding,
+    "sinusoidal": Sinusoidal,
+    "t5_bias": T5Bias,
     "truncated": Truncated,
     "windowed": Windowed,
+    "xpos": Xpos,
     "yarn": Yarn,
 }
 

@@ -25,6 +25,9 @@ class SmallBases(NamedTuple):
     whole: float
 
 
+OF_ROTARY_MODELS = tuple(name for name, method in METHODS.items() if method.kind != "encoding")
+
+
 def wavelengths(inv_freq: NDArray[np.float64]) -> NDArray[np.float64]:
     """Tokens a full turn takes, 2 pi / inv_freq, shape (rotary_dim // 2,); infinite where nothing turns."""
     turning = inv_freq > 0
@@ -118,7 +121,7 @@ def table(
     were all trained); `note`: why there are no numbers. params: parameters by method name.
     """
     params = params or {}
-    lines = (_line(name, geometry, ctx, params.get(name)) for name in names or METHODS)
+    lines = (_line(name, geometry, ctx, params.get(name)) for name in names or OF_ROTARY_MODELS)
     columns = ("method", "factor", "critical_dimension", "tuned_dimension")
     return pd.DataFrame(lines, columns=[*columns, "extrapolation_bound", "trained_range_bound", "note"])
 
@@ -129,7 +132,7 @@ def _line(name: str, geometry: RopeGeometry, ctx: int, params: Mapping[str, Any]
     if isinstance(method, str):
         return line | {"note": method}
     line["factor"] = getattr(method, "factor", None)
-    if method.kind == "native":
+    if method.kind in ("native", "encoding"):
         return line | {"note": "known to the checkpoint alone"}
     if method.kind == "attention":
         limit = method.limit(geometry)
@@ -168,7 +171,7 @@ def spectrum(
     """
     params = params or {}
     curves: dict[bytes, tuple[list[str], NDArray[np.float64]]] = {}
-    for name in names or METHODS:
+    for name in names or OF_ROTARY_MODELS:
         method = buildable(name, geometry, ctx, params.get(name))
         if not isinstance(method, str) and method.kind == "frequency":
             inv_freq = method(geometry, ctx).inv_freq

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
+import harness.encoded.model  # noqa: F401  # makes its checkpoints known to transformers
 from harness.errors import UserError
 from harness.methods.base import RopeGeometry
 from harness.models.files import directory, model_fingerprint

@@ -13,6 +13,7 @@ from torch import nn
 from harness.errors import UserError
 from harness.methods.base import RopeFrequencies, RopeGeometry
 from harness.methods.none import Unscaled
+from harness.methods.trained import TrainedWith, method_name, not_trained_with
 from harness.models import geometry as shape
 from harness.models.geometry import declares_scaling, main_layer_type, no_rotary, text_config
 from harness.models.rotary import RotaryModule, Wanted, rotary_modules
@@ -55,6 +56,16 @@ def applied(
     """
     trained = None if geometry is None else geometry.original_max_position_embeddings
     rotary = rotaries(model)
+    trained_with = TrainedWith.of(model.config)
+    if trained_with is not None:
+        encoded = import_module("harness.encoded.apply")  # late: only these models need it
+        if logn:
+            raise UserError(trained_with.no_modifiers)
+        with encoded.applied(model, trained_with, method, length):
+            yield Patch((), ())
+        return
+    if method.kind == "encoding":
+        raise not_trained_with(method_name(method))
     with ExitStack() as stack:
         if not rotary:
             _check_runs_without_rotary(model, method, length)

@@ -13,33 +13,44 @@ from transformers import (
     set_seed,
 )
 
+from harness.encoded.model import EncodedConfig, EncodedForCausalLM
 from harness.errors import UserError
+from harness.methods.encoding import Encoding, parameters
 from harness.training.config import ModelShape
 
 
-def fresh(shape: ModelShape, tokenizer: PreTrainedTokenizerBase, ctx: int, seed: int) -> PreTrainedModel:
-    """A randomly initialised float32 Llama with tied embeddings, trained length `ctx` tokens."""
+def fresh(
+    shape: ModelShape, tokenizer: PreTrainedTokenizerBase, ctx: int, seed: int, encoding: tuple[str, Encoding] | None
+) -> PreTrainedModel:
+    """A randomly initialised float32 Llama with tied embeddings, trained length `ctx` tokens.
+
+    encoding: name and parameters of what takes the place of its rotary embedding.
+    """
     if shape.hidden_size % (2 * shape.num_attention_heads):
         raise UserError(
             "train.model.hidden_size must be an even multiple of num_attention_heads, "
             f"got {shape.hidden_size} and {shape.num_attention_heads}."
         )
     set_seed(seed)
+    sizes = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": shape.hidden_size,
+        "num_hidden_layers": shape.num_hidden_layers,
+        "num_attention_heads": shape.num_attention_heads,
+        "intermediate_size": shape.intermediate_size,
+        "max_position_embeddings": ctx,
+        "tie_word_embeddings": True,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "use_cache": False,
+    }
+    if encoding is not None:
+        name, given = encoding
+        declared = {"name": name, **parameters(given.filled(ctx))}
+        return EncodedForCausalLM(EncodedConfig(position_encoding=declared, **sizes))
+    rotary = {"rope_type": "default", "rope_theta": shape.rope_theta}
     return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=shape.hidden_size,
-            num_hidden_layers=shape.num_hidden_layers,
-            num_attention_heads=shape.num_attention_heads,
-            num_key_value_heads=shape.num_attention_heads,
-            intermediate_size=shape.intermediate_size,
-            max_position_embeddings=ctx,
-            rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
-            tie_word_embeddings=True,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            use_cache=False,
-        )
+        LlamaConfig(num_key_value_heads=shape.num_attention_heads, rope_parameters=rotary, **sizes)
     )
 
 

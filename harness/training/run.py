@@ -22,6 +22,8 @@ from transformers import (
 
 from harness import methods
 from harness.errors import UserError
+from harness.methods.encoding import Encoding
+from harness.methods.trained import TrainedWith
 from harness.models.geometry import geometry
 from harness.models.patch import applied
 from harness.training import corpus, heldout, model, record, stream
@@ -37,7 +39,8 @@ def train(config: TrainConfig, method: str, method_params: Mapping[str, Any], se
     left as it is. Raises UserError for values that cannot work, and where `output_dir` holds another run.
     """
     validate(config)
-    methods.construct(method, method_params)
+    wanted = methods.construct(method, method_params)
+    encoding = (method, wanted) if wanted.kind == "encoding" else None
     if find_spec("accelerate") is None:
         raise UserError('Training needs the package accelerate: pip install "longctx-harness[train]".')
     output = Path(config.output_dir)
@@ -48,7 +51,7 @@ def train(config: TrainConfig, method: str, method_params: Mapping[str, Any], se
     arguments = _arguments(config, seed)
     every_book = corpus.read_books(Path(str(config.corpus)), Path(str(config.titles)))
     books = corpus.split(every_book, config.held_out, config.left_out)
-    network, tokenizer = _start(config, books, seed)
+    network, tokenizer = _start(config, books, seed, encoding)
     trainer = _trainer(config, arguments, network, tokenizer, books)
     record.claim(output, recipe, tokenizer)
     started = time.monotonic()
@@ -59,7 +62,9 @@ def train(config: TrainConfig, method: str, method_params: Mapping[str, Any], se
     return record.save(output / "model", network, tokenizer, {**recipe, **facts, "log": trainer.state.log_history})
 
 
-def _start(config: TrainConfig, books: corpus.Books, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _start(
+    config: TrainConfig, books: corpus.Books, seed: int, encoding: tuple[str, Encoding] | None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if config.init_from is not None:
         return model.from_checkpoint(config.init_from, seed)
     output = Path(config.output_dir)
@@ -68,7 +73,7 @@ def _start(config: TrainConfig, books: corpus.Books, seed: int) -> tuple[PreTrai
     else:
         print("Training the tokenizer", flush=True)
         tokenizer = train_tokenizer(books.training.values(), config.model.vocab_size)
-    return model.fresh(config.model, tokenizer, config.ctx, seed), tokenizer
+    return model.fresh(config.model, tokenizer, config.ctx, seed, encoding), tokenizer
 
 
 def _trainer(
@@ -141,6 +146,9 @@ def _method_applied(
     network: PreTrainedModel, name: str, params: Mapping[str, Any], ctx: int
 ) -> AbstractContextManager[Any]:
     """The scaling method in force while training, for windows of `ctx` tokens; `none` leaves a plain model as it is."""
+    trained_with = TrainedWith.of(network.config)
+    if trained_with is not None:
+        return applied(network, trained_with.resolve(name, methods.construct(name, params), ctx), ctx)
     rope = geometry(network.config)
     return applied(network, methods.build(name, params, rope, ctx), ctx, rope)
 
