@@ -96,7 +96,7 @@ def cell(config: Config, identity: Identity) -> Cell:
 def _trained_length(identity: Identity) -> int | None:
     if identity.trained_with is not None:
         return identity.trained_with.length
-    return identity.geometry and identity.geometry.original_max_position_embeddings
+    return None if identity.geometry is None else identity.geometry.original_max_position_embeddings
 
 
 def _resolved_method(config: Config, identity: Identity) -> Any:

@@ -120,7 +120,7 @@ RELATIVE = [case for case in CASES if case[0] in {"alibi", "t5_bias", "kerple", 
 def test_scores_depend_on_the_distance_alone(name: str, given: dict[str, Any]) -> None:
     module = part(name, **given)
     shift = 11
-    q, k, v = inputs(length=LENGTH)
+    q, k, _v = inputs(length=LENGTH)
 
     def weights(query_at: int, key_at: int) -> float:
         queries, keys = torch.zeros_like(q), torch.zeros_like(k)
@@ -164,7 +164,8 @@ def test_shifts_are_drawn_for_each_sequence_in_training_and_fixed_in_evaluation(
     drawn = places(64, 4, True, torch.device("cpu"))
     assert drawn.shape == (64, 4)
     assert len(drawn[:, 0].unique()) > 20
-    assert (drawn[:, 0].min(), drawn[:, 0].max()) >= (0, 0) and drawn[:, 0].max() < 50
+    assert (drawn[:, 0].min(), drawn[:, 0].max()) >= (0, 0)
+    assert drawn[:, 0].max() < 50
     assert_array_equal(drawn.diff(dim=1), np.ones((64, 3)))
     assert_array_equal(places(64, 4, False, torch.device("cpu")), [[50, 51, 52, 53]])
 
@@ -173,7 +174,9 @@ def test_drawn_positions_are_distinct_ascending_and_seeded_in_evaluation() -> No
     torch.manual_seed(0)
     cpu = torch.device("cpu")
     drawn = Drawn(40, 0)(16, 12, True, cpu)
-    assert (drawn.diff(dim=1) >= 1).all() and drawn.min() >= 0 and drawn.max() < 40
+    assert (drawn.diff(dim=1) >= 1).all()
+    assert drawn.min() >= 0
+    assert drawn.max() < 40
     assert len(drawn.unique(dim=0)) > 10
     assert Drawn(12, 0)(2, 12, True, cpu).tolist() == [list(range(12))] * 2
     assert_array_equal(Drawn(40, 3)(5, 12, False, cpu), Drawn(40, 3)(1, 12, False, cpu))
@@ -257,7 +260,9 @@ def test_absolute_positions_are_added_to_the_input() -> None:
         wanted = math.sqrt(24) * embedded + [reference.sinusoid(n + shift, 24) for n in range(20)]
         assert_allclose(inputs_of(network, 20), wanted, atol=1e-5)
     network = model("learned")
-    table, embedded = (e.weight.detach().double().numpy() for e in (network.model.encoding.table, network.model.embed_tokens))
+    table, embedded = (
+        e.weight.detach().double().numpy() for e in (network.model.encoding.table, network.model.embed_tokens)
+    )
     assert_allclose(inputs_of(network, 16), embedded[:16] + table, atol=1e-6)
 
 
@@ -275,7 +280,9 @@ def test_interpolated_positions() -> None:
     network = model("learned")
     with applied(network, methods.construct("linear", {"factor": factor}), 64):
         got = inputs_of(network, 64)
-    table, embedded = (e.weight.detach().double().numpy() for e in (network.model.encoding.table, network.model.embed_tokens))
+    table, embedded = (
+        e.weight.detach().double().numpy() for e in (network.model.encoding.table, network.model.embed_tokens)
+    )
     rows = [np.interp(n / factor, np.arange(16), table[:, c]) for n in range(64) for c in range(24)]
     assert_allclose(got, embedded[:64] + np.reshape(rows, (64, 24)), atol=1e-6)
     q, k, v = inputs()

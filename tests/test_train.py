@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from harness.errors import UserError
-from harness.methods import build
+from harness.methods import METHODS, build
 from harness.methods.base import RopeGeometry
 from harness.training import corpus, heldout, record, run, stream
 from harness.training.config import ModelShape, TrainConfig, parse, validate
@@ -228,8 +228,11 @@ def test_perplexity_is_the_mean_of_document_means_over_the_first_tokens() -> Non
 # Runs
 
 
-def test_a_killed_run_goes_on_as_if_undisturbed(tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = run.train(replace(tiny, output_dir=tiny.output_dir + "_whole"), "none", {}, seed=1)
+@pytest.mark.parametrize("method", ["none", "shape", "randomized", "fire"])  # the middle two draw while training
+def test_a_killed_run_goes_on_as_if_undisturbed(
+    tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    whole = run.train(replace(tiny, output_dir=tiny.output_dir + "_whole"), method, {}, seed=1)
     on_step_end = heldout.HeldOutPerplexity.on_step_end
 
     def killed(self, args, state, control, **kwargs):
@@ -240,7 +243,7 @@ def test_a_killed_run_goes_on_as_if_undisturbed(tiny: TrainConfig, monkeypatch: 
     with monkeypatch.context() as patch:
         patch.setattr(heldout.HeldOutPerplexity, "on_step_end", killed)
         with pytest.raises(KeyboardInterrupt):
-            run.train(tiny, "none", {}, seed=1)
+            run.train(tiny, method, {}, seed=1)
     output = Path(tiny.output_dir)
     assert [path.name for path in output.glob("checkpoint-*")] == ["checkpoint-3"]
     (output / "checkpoint-5").mkdir()  # as if killed while writing it
@@ -252,17 +255,20 @@ def test_a_killed_run_goes_on_as_if_undisturbed(tiny: TrainConfig, monkeypatch: 
         on_step_end(self, args, state, control, **kwargs)
 
     monkeypatch.setattr(heldout.HeldOutPerplexity, "on_step_end", counted)
-    resumed = run.train(tiny, "none", {}, seed=1)
+    resumed = run.train(tiny, method, {}, seed=1)
 
     assert steps == [4, 5, 6, 7, 8]
     assert curve(resumed) == curve(whole)
     assert len([row for row in curve(whole) if row[1] == "loss"]) == tiny.steps
     assert (resumed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
-    other = run.train(replace(tiny, output_dir=tiny.output_dir + "_other"), "none", {}, seed=2)
+    other = run.train(replace(tiny, output_dir=tiny.output_dir + "_other"), method, {}, seed=2)
     assert curve(other) != curve(whole)
 
 
-def test_a_run_learns_keeps_its_record_and_is_not_repeated(tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_learns_keeps_its_record_and_is_not_repeated(
+    tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))  # of no earlier run on the same books
     trained_on: list[str] = []
     encode = stream.encode
     monkeypatch.setattr(stream, "encode", lambda texts, t: encode(trained_on.extend(texts) or list(texts), t))
@@ -324,6 +330,41 @@ def test_fine_tuning_runs_under_the_methods_frequencies(tiny: TrainConfig, monke
     config = json.loads((tuned / "config.json").read_text())
     assert config["max_position_embeddings"] == 16
     assert config["rope_parameters"] == {"rope_theta": 10000.0, "rope_type": "default"}
+
+
+def test_held_out_perplexity_at_the_steps_asked_for(tiny: TrainConfig) -> None:
+    made = training_record(run.train(replace(tiny, eval_at=[0, 3]), "none", {}, seed=0))
+    measured = [row for row in made["log"] if "perplexity_16" in row]
+    assert [row["step"] for row in measured] == [0, 3]
+    assert measured[0]["perplexity_16"] == pytest.approx(280, rel=0.05)
+    with pytest.raises(UserError, match=r"train\.eval_at must lie in 0 \.\. train\.steps = 8, got \[9\]"):
+        validate(replace(tiny, eval_at=[9]))
+
+
+def test_a_fresh_model_can_take_the_tokenizer_of_another(tiny: TrainConfig) -> None:
+    made = run.train(replace(tiny, tokenizer="reference", steps=1, ctx=8, eval_lengths=[8]), "none", {}, seed=0)
+    assert len(AutoTokenizer.from_pretrained(made)) == 4096
+    with pytest.raises(UserError, match=r"train\.tokenizer is of a fresh model"):
+        validate(replace(tiny, tokenizer="reference", init_from="reference"))
+    with pytest.raises(UserError, match=r"train\.tokenizer must be null, reference or a checkpoint directory"):
+        run.train(replace(tiny, output_dir=tiny.output_dir + "_no", tokenizer="nowhere"), "none", {}, seed=0)
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.kind == "encoding"])
+def test_every_encoding_learns_and_its_checkpoint_evaluates(tiny: TrainConfig, name: str) -> None:
+    tiny = replace(tiny, steps=30, save_steps=30, eval_at=[30], eval_lengths=[16])
+    checkpoint = run.train(tiny, name, {}, seed=0)
+    made = training_record(checkpoint)
+    losses = [row["loss"] for row in made["log"] if "loss" in row]
+    assert losses[0] == pytest.approx(math.log(280), rel=0.1)
+    assert losses[-1] < losses[0] - 1
+    declared = json.loads((checkpoint / "config.json").read_text())["position_encoding"]
+    assert declared.pop("name") == name
+    assert None not in declared.values()
+    reloaded = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    document = np.array(AutoTokenizer.from_pretrained(checkpoint)(BOOKS["kept.txt"])["input_ids"], np.int32)
+    final = next(row for row in made["log"] if "perplexity_16" in row)
+    assert heldout.perplexity(reloaded, [document], 16) == pytest.approx(final["perplexity_16"], rel=0.02)  # bf16
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tiny: TrainConfig) -> None:

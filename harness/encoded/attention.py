@@ -12,10 +12,8 @@ SCORES_AT_ONCE = 2**22  # of one head of one sequence
 LEAST_QUERIES = 64
 
 
-def attend(
-    query: Tensor, key: Tensor, value: Tensor, encoding: EncodingModule, prepared: Any, layer: int
-) -> Tensor:
-    """(rows, heads, length, head_dim) in and out; softmax in float32. 4 x head_dim FLOPs a score, half of them masked."""
+def attend(query: Tensor, key: Tensor, value: Tensor, encoding: EncodingModule, prepared: Any, layer: int) -> Tensor:
+    """(rows, heads, length, head_dim) in and out; softmax in float32. Half of the scores are masked."""
     length = query.shape[2]
     if not encoding.blockwise:
         turned = encoding.turn(query, key, prepared, Block(0, length, 0))

@@ -121,14 +121,6 @@ class EncodedModel(EncodedPreTrainedModel):
         self.encoding = config.encoding_module()  # last: all others begin with the same weights under any encoding
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
-        """The token embedding."""
-        return self.embed_tokens
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the token embedding."""
-        self.embed_tokens = value
-
     def forward(self, input_ids: Tensor, **_: Any) -> BaseModelOutputWithPast:
         """Whole windows, (rows, length) token ids; there is no cache and no padding."""
         prepared = self.encoding.prepare(*input_ids.shape, input_ids.device)
@@ -148,14 +140,6 @@ class EncodedForCausalLM(EncodedPreTrainedModel, GenerationMixin):
         self.model = EncodedModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        """The token embedding."""
-        return self.model.embed_tokens
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Replace the token embedding."""
-        self.model.embed_tokens = value
 
     def forward(self, input_ids: Tensor, labels: Tensor | None = None, **others: Any) -> CausalLMOutputWithPast:
         """Logits (rows, length, vocabulary), and with `labels` the mean loss in nats a token."""

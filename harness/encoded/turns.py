@@ -24,9 +24,7 @@ class Rotation(EncodingModule):
         angles = (positions[..., None] * inv_freq).repeat(1, 1, 2)[:, None]
         return angles.cos().float(), angles.sin().float()
 
-    def turn(
-        self, query: Tensor, key: Tensor, prepared: tuple[Tensor, Tensor], block: Block
-    ) -> tuple[Tensor, Tensor]:
+    def turn(self, query: Tensor, key: Tensor, prepared: tuple[Tensor, Tensor], block: Block) -> tuple[Tensor, Tensor]:
         """Both by their positions."""
         cos, sin = prepared
         own, seen = slice(block.begin, block.end), slice(block.low, block.end)

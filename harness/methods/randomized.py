@@ -50,9 +50,12 @@ class Randomized(Encoding):
         from harness.encoded.places import Drawn
         from harness.encoded.turns import Rotation
 
-        assert self.positions is not None and self.seed is not None
+        assert self.positions is not None
+        assert self.seed is not None
         if self.positions < shape.trained:
-            raise UserError(f"randomized: positions must be >= {shape.trained}, the window trained, got {self.positions}.")
+            raise UserError(
+                f"randomized: positions must be >= {shape.trained}, the window trained, got {self.positions}."
+            )
         places = Drawn(self.positions, self.seed)
         if self.base == "rope":
             return Rotation(places, shape.head_dim)

@@ -41,5 +41,6 @@ class ShapeEncoding(Encoding):
         from harness.encoded.inputs import SinusoidalTable
         from harness.encoded.places import Shifted
 
-        assert self.shift is not None and self.evaluation_shift is not None
+        assert self.shift is not None
+        assert self.evaluation_shift is not None
         return SinusoidalTable(Shifted(self.shift, self.evaluation_shift), shape.hidden_size)

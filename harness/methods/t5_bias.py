@@ -40,7 +40,8 @@ class T5Bias(Encoding):
         """The biases of the buckets."""
         from harness.encoded.biases import T5
 
-        assert self.buckets is not None and self.max_distance is not None
+        assert self.buckets is not None
+        assert self.max_distance is not None
         return T5(edges(self.buckets, self.max_distance), self.buckets, shape.num_heads)
 
 

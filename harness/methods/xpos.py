@@ -27,7 +27,9 @@ class Xpos(Encoding):
     changes: ClassVar[str] = "queries and keys: rotation and exponential decay"
     source: ClassVar[str] = "arXiv:2212.10554"
     scalings: ClassVar[tuple[str, ...]] = ("linear",)
-    why_not: ClassVar[str] = "its decay was trained together with its frequencies and only positions can be scaled for both"
+    why_not: ClassVar[str] = (
+        "its decay was trained together with its frequencies and only positions can be scaled for both"
+    )
     free: ClassVar[tuple[str, ...]] = ("lex",)
 
     def __post_init__(self) -> None:

@@ -32,6 +32,7 @@ class TrainConfig:
     titles: str | None = None  # JSON list of the books' names, in order
     held_out: list[str] = field(default_factory=list)  # names kept for evaluation
     left_out: dict[str, str] = field(default_factory=dict)  # names used nowhere, with the reason
+    tokenizer: str | None = None  # of a fresh model. null: a BPE trained on the books; `reference`; or a directory
     init_from: str | None = None  # null: a fresh model; `reference`; or a checkpoint directory
     model: ModelShape = field(default_factory=ModelShape)
     ctx: int = 512
@@ -48,6 +49,7 @@ class TrainConfig:
     logging_steps: int = 10
     save_steps: int = 500
     eval_steps: int = 500
+    eval_at: list[int] | None = None  # these steps instead of every `eval_steps`; 0 is before the first
     eval_lengths: list[int] = field(default_factory=lambda: [512])
     workers: int = 0  # processes that cut windows
     device: str = "auto"  # auto | cpu | cuda
@@ -92,6 +94,10 @@ def validate(config: TrainConfig) -> None:
         )
     if config.device not in ("auto", "cpu", "cuda"):
         raise UserError(f"train.device must be auto, cpu or cuda, got {config.device!r}.")
+    if any(not 0 <= step <= config.steps for step in config.eval_at or ()):
+        raise UserError(f"train.eval_at must lie in 0 .. train.steps = {config.steps}, got {config.eval_at}.")
+    if config.tokenizer is not None and config.init_from is not None:
+        raise UserError("train.tokenizer is of a fresh model, train.init_from brings its own: give one of the two.")
     if min(config.eval_lengths, default=2) < 2:
         raise UserError(f"train.eval_lengths must be >= 2, got {config.eval_lengths}.")
     _validate_paths(config)

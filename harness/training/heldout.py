@@ -1,7 +1,7 @@
 """Perplexity on held-out books while training runs."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,23 +31,31 @@ def perplexity(model: PreTrainedModel, documents: Sequence[NDArray[np.int32]], l
 
 
 class HeldOutPerplexity(TrainerCallback):
-    """Logs the perplexity of held-out documents, under the frequencies in training, every `every` steps and last.
+    """Logs the perplexity of held-out documents, under the frequencies in training, after the steps `due`.
 
     The figures join the trainer's own log history, so that a resumed run still has the earlier ones.
     """
 
-    def __init__(self, documents: Sequence[NDArray[np.int32]], lengths: Sequence[int], every: int) -> None:
+    def __init__(self, documents: Sequence[NDArray[np.int32]], lengths: Sequence[int], due: Collection[int]) -> None:
         shortest = min(map(len, documents), default=0)
         if documents and max(lengths, default=0) > shortest:
             raise UserError(
                 f"train.eval_lengths must be <= {shortest} tokens, the shortest held-out book, got {lengths}."
             )
-        self.documents, self.lengths, self.every = documents, lengths, every
+        self.documents, self.lengths, self.due = documents, lengths, due
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Evaluate before the first step where that is due."""
+        if state.global_step == 0:
+            self._measure(state, kwargs["model"])
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Evaluate where it is due."""
-        if self.documents and (state.global_step % self.every == 0 or state.global_step == state.max_steps):
-            figures = {
-                f"perplexity_{length}": perplexity(kwargs["model"], self.documents, length) for length in self.lengths
-            }
+        self._measure(state, kwargs["model"])
+
+    def _measure(self, state: TrainerState, model: PreTrainedModel) -> None:
+        if self.documents and state.global_step in self.due:
+            figures = {f"perplexity_{length}": perplexity(model, self.documents, length) for length in self.lengths}
             state.log_history.append({"step": state.global_step, **figures})

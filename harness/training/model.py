@@ -49,18 +49,14 @@ def fresh(
         declared = {"name": name, **parameters(given.filled(ctx))}
         return EncodedForCausalLM(EncodedConfig(position_encoding=declared, **sizes))
     rotary = {"rope_type": "default", "rope_theta": shape.rope_theta}
-    return LlamaForCausalLM(
-        LlamaConfig(num_key_value_heads=shape.num_attention_heads, rope_parameters=rotary, **sizes)
-    )
+    return LlamaForCausalLM(LlamaConfig(num_key_value_heads=shape.num_attention_heads, rope_parameters=rotary, **sizes))
 
 
-def checkpoint_directory(init_from: str) -> Path:
-    """Where the starting checkpoint lies: `reference` is the embedded model, anything else a directory."""
-    path = Path(str(files("harness.models") / "reference")) if init_from == "reference" else Path(init_from)
+def checkpoint_directory(given: str, key: str = "init_from") -> Path:
+    """Where a checkpoint lies: `reference` is the embedded model, anything else a directory; key: of the error."""
+    path = Path(str(files("harness.models") / "reference")) if given == "reference" else Path(given)
     if not (path / "config.json").is_file():
-        raise UserError(
-            f"train.init_from must be null, reference or a checkpoint directory; {path} holds no config.json."
-        )
+        raise UserError(f"train.{key} must be null, reference or a checkpoint directory; {path} holds no config.json.")
     return path
 
 

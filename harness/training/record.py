@@ -24,6 +24,9 @@ def recipe(config: TrainConfig, method: str, params: Mapping[str, Any], seed: in
     train = asdict(config)
     for name in ("output_dir", "corpus", "titles", "microbatch", "workers", "device", "compile"):
         del train[name]
+    for name in ("tokenizer", "eval_at"):  # younger than the first records, which are without them
+        if train[name] is None:
+            del train[name]
     made_of = {
         "train": train,
         "method": {"name": method, **params},

@@ -8,7 +8,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import (
     AutoTokenizer,
@@ -70,6 +69,8 @@ def _start(
     output = Path(config.output_dir)
     if (output / "recipe.json").is_file():  # of this very run, killed earlier
         tokenizer = AutoTokenizer.from_pretrained(output / "tokenizer")
+    elif config.tokenizer is not None:
+        tokenizer = AutoTokenizer.from_pretrained(model.checkpoint_directory(config.tokenizer, "tokenizer"))
     else:
         print("Training the tokenizer", flush=True)
         tokenizer = train_tokenizer(books.training.values(), config.model.vocab_size)
@@ -83,7 +84,7 @@ def _trainer(
     tokenizer: PreTrainedTokenizerBase,
     books: corpus.Books,
 ) -> Trainer:
-    tokens = np.concatenate(stream.encode(books.training.values(), tokenizer))
+    tokens = stream.joined(books.training, tokenizer)
     held_out = [document[1:] for document in stream.encode(books.held_out.values(), tokenizer)]
     print(
         f"{len(books.training)} books, {len(tokens)} tokens; {len(held_out)} books held out; "
@@ -95,11 +96,16 @@ def _trainer(
         model=network,
         args=arguments,
         train_dataset=stream.windows(tokens, config.ctx, config.steps * config.batch_size, arguments.seed),
-        callbacks=[heldout.HeldOutPerplexity(held_out, config.eval_lengths, config.eval_steps), FiniteLoss()],
+        callbacks=[heldout.HeldOutPerplexity(held_out, config.eval_lengths, _due(config)), FiniteLoss()],
     )
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(Progress)
     return trainer
+
+
+def _due(config: TrainConfig) -> set[int]:
+    """The steps after which held-out perplexity is measured: those given, or regular ones and the last."""
+    return set(config.eval_at or (*range(config.eval_steps, config.steps, config.eval_steps), config.steps))
 
 
 def _arguments(config: TrainConfig, seed: int) -> TrainingArguments:

@@ -1,6 +1,7 @@
 """Books as tokens, and the windows of their stream that training sees, in an order fixed by the seed."""
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -9,6 +10,7 @@ from datasets import Dataset, Features, List, Value
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
+from harness import cache
 from harness.errors import UserError
 
 BOOKS_PER_BATCH = 64  # one call of the tokenizer, which spreads them over the cores
@@ -32,6 +34,19 @@ def encode(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> list[NDA
     )
     column = books.with_format("arrow")[:]["input_ids"]
     return [document.values.to_numpy() for document in column]
+
+
+def joined(books: Mapping[str, str], tokenizer: PreTrainedTokenizerBase) -> NDArray[np.int32]:
+    """All books as one stream of token ids, (num_tokens,), kept in the cache for the next run on the same ones."""
+    made_of = [hashlib.sha256(text.encode()).hexdigest() for text in books.values()]
+    key = cache.digest([made_of, tokenizer.backend_tokenizer.to_str(), tokenizer.bos_token_id])
+    kept = cache.path("streams", key, ".npy")
+    if not kept.is_file():
+        tokens = np.concatenate(encode(books.values(), tokenizer))
+        cache.write(kept, lambda file: np.save(file, tokens))
+        return tokens
+    stream: NDArray[np.int32] = np.load(kept, mmap_mode="r")
+    return stream
 
 
 def window_begins(num_tokens: int, ctx: int, count: int, seed: int) -> NDArray[np.int64]:
