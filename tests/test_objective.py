@@ -128,3 +128,14 @@ def test_a_model_that_turns_all_rows_alike_is_found_out(monkeypatch, caplog):
     monkeypatch.setattr("harness.models.turn.Turn.explains", lambda *given: True)
     assert not takes_rows(objective.engine, objective.geometry)
     assert "losses differ" in caplog.text
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 5e-3)])
+def test_individuals_together_score_as_each_alone_on_a_gpu(dtype, tolerance):
+    torch.backends.cuda.matmul.allow_tf32 = False
+    objective = judge(tiny_llama().to("cuda", dtype), tokens_per_batch=400)._replace(device="cuda")
+    assert takes_rows(objective.engine, objective.geometry)
+    methods = individuals(8, 6)
+    expected = [nll for method in methods for nll in objective.nll([method])]
+    np.testing.assert_allclose(objective.nll(methods), expected, rtol=tolerance)

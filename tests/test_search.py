@@ -294,6 +294,20 @@ def test_a_damaged_evaluation_is_computed_again(tmp_path: Path) -> None:
     assert file.read_text() == whole
 
 
+def test_a_batch_is_known_by_all_its_members(tmp_path: Path) -> None:
+    computed: list[list[float]] = []
+
+    def compute(items: list[float]) -> list[dict[str, float]]:
+        computed.append(items)
+        return [{"nll": item} for item in items]
+
+    with Leases() as leases:
+        evaluations = Evaluations(tmp_path, leases)
+        for batch in ({"a": 1.0, "b": 2.0}, {"a": 1.0}, {"a": 1.0, "b": 2.0}):
+            assert evaluations.get([batch], compute) == {key: {"nll": value} for key, value in batch.items()}
+    assert computed == [[1.0, 2.0], [1.0]]
+
+
 # Documents.
 
 

@@ -63,8 +63,9 @@ class Objective(NamedTuple):
 
     def _started(self, batch: Sequence[evaluate.Job], documents: Sequence[Document], methods: int) -> torch.Tensor:
         """Losses (batch, scored), on the model's device: nothing waits for them before all batches are under way."""
-        ids = torch.from_numpy(evaluate.token_ids(batch, documents, self.bos_token_id)).to(self.device)
-        sets = torch.tensor([job.document // len(self.documents) for job in batch], device=self.device)
+        ids = torch.from_numpy(evaluate.token_ids(batch, documents, self.bos_token_id))
+        sets = torch.tensor([job.document // len(self.documents) for job in batch])
+        ids, sets = (given.to(self.device, non_blocking=True) for given in (ids, sets))
         return self.engine.token_nll(ids, min(job.score_from for job in batch), sets if methods > 1 else None)
 
 
