@@ -36,9 +36,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=4, help="of the random model; 0: attention alone")
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--rows", type=int, help="query rows a block, instead of the built-in number")
+    parser.add_argument(
+        "--rows", type=_numbers, help="query rows a block, instead of the built-in number; 512,1024: both"
+    )
     parser.add_argument("--out", type=Path, help="write the table here, too")
     return parser.parse_args()
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
 
 
 def synchronize(device: str) -> None:
@@ -135,19 +141,21 @@ def model_runs(length: int, layers: int, device: str, dtype: torch.dtype) -> dic
 def main() -> None:
     args = arguments()
     dtype = torch.bfloat16 if args.device == "cuda" else torch.float32
-    if args.rows:
-        blocks.BLOCK_ROWS[args.device] = args.rows
     name = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"
     trained = GEOMETRY.original_max_position_embeddings
     lines = [
         f"{name}, torch {torch.__version__}, {dtype}, {args.length} tokens, {HEADS} heads of {HEAD_DIM}, {KEY_HEADS} "
-        f"key heads, trained length {trained}, {blocks.BLOCK_ROWS[args.device]} rows a block.",
+        f"key heads, trained length {trained}.",
         "",
-        *table("attention of one layer", attention_runs(args.length, args.device, dtype), args.repeats, args.device),
     ]
-    if args.layers:
-        runs = model_runs(args.length, args.layers, args.device, dtype)
-        lines += table(f"forward of {args.layers} layers", runs, args.repeats, args.device)
+    for rows in args.rows or [blocks.BLOCK_ROWS[args.device]]:
+        blocks.BLOCK_ROWS[args.device] = rows
+        runs = attention_runs(args.length, args.device, dtype)
+        lines += table(f"attention of one layer, {rows} rows a block", runs, args.repeats, args.device)
+        if args.layers:
+            runs = model_runs(args.length, args.layers, args.device, dtype)
+            title = f"forward of {args.layers} layers, {rows} rows a block"
+            lines += table(title, runs, args.repeats, args.device)
     print("\n".join(lines))
     if args.out:
         args.out.write_text("\n".join(lines))

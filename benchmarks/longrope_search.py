@@ -2,10 +2,12 @@
 
     python benchmarks/longrope_search.py reference OUT [--seconds 170]      7.5 M parameters, targets 2048 and 8192
     python benchmarks/longrope_search.py smollm2   OUT [--seconds 150]      135 M parameters, target 16384
+    python benchmarks/longrope_search.py reference OUT --variant longrope2 --ctx 8192
 
 What is tested, on which documents and how is fixed here, before any search. A search that has not run all iterations
-after `--seconds` ends with the last whole generation; the iterations that count are printed. Writes OUT/<model>.tar.gz
-(search directory, results, figures) and OUT/<model>.md (the table).
+after `--seconds` ends with the last whole generation; the iterations that count are printed, and the same command
+again goes on from there. Writes OUT/<name>.tar.gz (search directory, results, figures) and OUT/<name>.md (the table);
+the name is the model, and the variant and lengths where they are not the defaults.
 """
 
 import argparse
@@ -17,20 +19,26 @@ import time
 from pathlib import Path
 
 from harness import contrasts, load_results
+from harness.searching.config import VARIANTS
 
 SOTU = ["data=sotu", "data.selection=random"]
 PLANS = {  # documents are drawn in one random order: the first for the test, the next for the search
     "reference": {
         "ctx": [2048, 8192], "cut": (8192, 10240), "test": 35, "search": 8, "protocol": ["sliding", 1024],
+        "tokens_per_batch": 262144,  # the model is small: fewer leave a GPU waiting for launches
     },
-    "smollm2": {"ctx": [16384], "cut": (16384, 16384), "test": 35, "search": 4, "protocol": ["single_pass", 256]},
+    "smollm2": {
+        "ctx": [16384], "cut": (16384, 16384), "test": 35, "search": 4, "protocol": ["single_pass", 256],
+        "tokens_per_batch": 65536,
+    },
 }  # fmt: skip
 SEEDS = ["none", "linear", "ntk", "yarn"]
 
 
 def main() -> None:
     options = _options()
-    work = options.work / options.model
+    name = "-".join([options.model, *map(str, options.ctx or []), options.variant]).removesuffix("-longrope")
+    work = options.work / name
     started = time.monotonic()
     iterations = _search(options, work)
     print(f"search: {iterations} iterations, {time.monotonic() - started:.0f} s", flush=True)
@@ -38,9 +46,9 @@ def main() -> None:
     table = _table(work / "results")
     print(table)
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / f"{options.model}.md").write_text(table + "\n")
-    with tarfile.open(options.out / f"{options.model}.tar.gz", "w:gz") as archive:
-        archive.add(work, arcname=options.model)
+    (options.out / f"{name}.md").write_text(table + "\n")
+    with tarfile.open(options.out / f"{name}.tar.gz", "w:gz") as archive:
+        archive.add(work, arcname=name)
     print(f"all: {time.monotonic() - started:.0f} s")
 
 
@@ -50,7 +58,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("out", type=Path)
     parser.add_argument("--work", type=Path, default=Path("runs/longrope"))
     parser.add_argument("--seconds", type=float, default=170.0)
-    parser.add_argument("--workers", type=int, default=2, help="processes a length, sharing its evaluations")
+    parser.add_argument("--workers", type=int, default=1, help="processes a length, sharing its evaluations")
+    parser.add_argument("--variant", choices=VARIANTS, default="longrope")
+    parser.add_argument(
+        "--ctx", type=int, action="append", help="one of the model's targets, instead of all; repeatable"
+    )
     parser.add_argument("--override", action="append", default=[], help="of the search, in Hydra's form; repeatable")
     parser.add_argument("--test-override", action="append", default=[], help="of the test")
     return parser.parse_args()
@@ -68,14 +80,15 @@ def _command(options: argparse.Namespace, work: Path, ctx: list[int]) -> list[st
     return [
         sys.executable, "-m", "harness.search", f"model={options.model}", f"ctx={json.dumps(ctx)}", *_documents(plan),
         *mine, f"search_data.skip={plan['test']}", f"search_data.num_documents={plan['search']}", f"protocol={name}",
-        f"protocol.stride={stride}", "protocol.max_windows=null", "engine.tokens_per_batch=32768",
-        f"output_dir={work}/search", f"plots_dir={work}/plots", *options.override,
+        f"protocol.stride={stride}", "protocol.max_windows=null", f"search.variant={options.variant}",
+        f"engine.tokens_per_batch={plan['tokens_per_batch']}", f"output_dir={work}/search", f"plots_dir={work}/plots",
+        *options.override,
     ]  # fmt: skip
 
 
 def _search(options: argparse.Namespace, work: Path) -> int:
     """All lengths at once until they are done or time is up; then one file from what all of them reached."""
-    lengths = PLANS[options.model]["ctx"]
+    lengths = options.ctx or PLANS[options.model]["ctx"]
     running = [subprocess.Popen(_command(options, work, [n])) for n in lengths for _ in range(options.workers)]
     files = [work / f"search/ctx{n}/state.json" for n in lengths]
     until = time.monotonic() + options.seconds
@@ -98,7 +111,7 @@ def _test(options: argparse.Namespace, work: Path) -> None:
     plan = PLANS[options.model]
     common = [
         sys.executable, "-m", "harness", "-m", f"model={options.model}", *_documents(plan), "protocol=sliding",
-        "protocol.stride=256", "protocol.max_windows=null", f"ctx={','.join(map(str, plan['ctx']))}",
+        "protocol.stride=256", "protocol.max_windows=null", f"ctx={','.join(map(str, options.ctx or plan['ctx']))}",
         f"results_dir={work}/results", f"plots_dir={work}/plots", *options.test_override,
     ]  # fmt: skip
     subprocess.run([*common, f"method={','.join(SEEDS)}"], check=True)

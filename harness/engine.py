@@ -21,6 +21,7 @@ from harness.engine_spec import EngineSpec
 from harness.errors import UserError
 from harness.models.chunked import chunked, compiled, compiled_forwards
 from harness.models.route import is_routed
+from harness.models.turn import turned_by
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -126,32 +127,38 @@ class Engine:
         self.largest_chunk: int | None = None  # set when memory runs out
         self.forwards = compiled_forwards(model) if spec.compile else None
 
-    def token_nll(self, ids: Tensor, score_from: int) -> Tensor:
-        """As `token_nll`, in as many calls as memory asks for."""
+    def token_nll(self, ids: Tensor, score_from: int, sets: Tensor | None = None) -> Tensor:
+        """As `token_nll`, in as many calls as memory asks for.
+
+        sets: (batch,), the frequencies that each row turns by where several are installed (harness.models.turn).
+        """
         rows = max(1, self.tokens_per_batch // ids.shape[1])
         if len(ids) > rows:
-            return torch.cat([self.token_nll(part, score_from) for part in ids.split(rows)])
+            parts = [slice(begin, begin + rows) for begin in range(0, len(ids), rows)]
+            return torch.cat([self.token_nll(ids[p], score_from, None if sets is None else sets[p]) for p in parts])
         try:
-            return self._call(ids, score_from)
+            return self._call(ids, score_from, sets)
         except torch.OutOfMemoryError as error:
             self._shrink(ids, error)
         torch.cuda.empty_cache()
-        return self.token_nll(ids, score_from)
+        return self.token_nll(ids, score_from, sets)
 
-    def _call(self, ids: Tensor, score_from: int) -> Tensor:
+    def _call(self, ids: Tensor, score_from: int, sets: Tensor | None) -> Tensor:
         with ExitStack() as stack:
+            stack.enter_context(turned_by(None if sets is None else self._filled(sets, ids.shape[1])))
             if self.forwards is not None:
                 stack.enter_context(compiled(self.model, self.forwards))
             if self.mode.layered and not is_routed(self.model):
                 stack.enter_context(chunked(self.model, self.chunk(*ids.shape)))
-            return token_nll(self.model, self._filled(ids), score_from, sliced=self.mode.sliced)[: len(ids)]
+            filled = self._filled(ids, ids.shape[1])
+            return token_nll(self.model, filled, score_from, sliced=self.mode.sliced)[: len(ids)]
 
-    def _filled(self, ids: Tensor) -> Tensor:
+    def _filled(self, given: Tensor, length: int) -> Tensor:
         """With compiled layers a smaller last batch is filled up with copies: each shape costs a compilation."""
-        rows = max(1, self.tokens_per_batch // ids.shape[1])
-        if self.forwards is None or len(ids) == rows:
-            return ids
-        return torch.cat([ids, ids[-1:].expand(rows - len(ids), -1)])
+        rows = max(1, self.tokens_per_batch // length)
+        if self.forwards is None or len(given) == rows:
+            return given
+        return torch.cat([given, given[-1:].expand(rows - len(given), *given.shape[1:])])
 
     def chunk(self, rows: int, length: int) -> int:
         """Tokens of each row that a decoder layer takes at a time."""
@@ -218,14 +225,19 @@ def choose_mode(model: "PreTrainedModel", wanted: str) -> Mode:
     raise AssertionError("a model equals itself")
 
 
+def probed(model: "PreTrainedModel", ids: Tensor, mode: Mode) -> Tensor:
+    """Losses of all tokens but the first of a short probe (batch, L) in a mode, in chunks shorter than the probe."""
+    with chunked(model, PROBE_CHUNK) if mode.layered else nullcontext():
+        return token_nll(model, ids, 1, sliced=mode.sliced)
+
+
 def _difference(model: "PreTrainedModel", mode: Mode) -> str | None:
     """Why a mode does not equal the model's own forward on random tokens; None where it does."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, _vocabulary(model), (2, PROBE_LENGTH), generator=generator).to(model.device)
     expected = token_nll(model, ids, 1, sliced=False)
     try:
-        with chunked(model, PROBE_CHUNK) if mode.layered else nullcontext():
-            got = token_nll(model, ids, 1, sliced=mode.sliced)
+        got = probed(model, ids, mode)
     except (AttributeError, LookupError, TypeError, RuntimeError, ValueError) as error:
         return f"{type(error).__name__}: {str(error).splitlines()[0]}"
     difference = (got - expected).abs().mean().item()

@@ -96,13 +96,12 @@ def scores(
         started = None
         if batch is not None:
             first = min(job.score_from for job in batch)
-            ids = torch.from_numpy(_ids(batch, documents, bos_token_id)).to(device, non_blocking=True)
+            ids = torch.from_numpy(token_ids(batch, documents, bos_token_id)).to(device, non_blocking=True)
             started = (batch, nll(ids, first))
         if running is not None:
-            for job, values in _fetch(*running):
+            for job, values in fetched(*running, documents):
                 if job.document not in missing:
                     continue
-                _check_finite(values, job, documents[job.document])
                 losses[job.document][job.window] = values
                 progress(job.length)
                 if len(losses[job.document]) == missing[job.document]:
@@ -111,7 +110,8 @@ def scores(
         running = started
 
 
-def _ids(batch: Sequence[Job], documents: Sequence[Document], bos_token_id: int | None) -> NDArray[np.int64]:
+def token_ids(batch: Sequence[Job], documents: Sequence[Document], bos_token_id: int | None) -> NDArray[np.int64]:
+    """What the model sees of the windows of a batch, (batch, length)."""
     ids = np.empty((len(batch), batch[0].length), dtype=np.int64)
     for row, job in zip(ids, batch, strict=True):
         row[job.span.bos :] = documents[job.document].ids[job.span.begin : job.span.end]
@@ -121,10 +121,15 @@ def _ids(batch: Sequence[Job], documents: Sequence[Document], bos_token_id: int 
     return ids
 
 
-def _fetch(batch: list[Job], losses: torch.Tensor) -> Iterator[tuple[Job, NDArray[np.float32]]]:
+def fetched(
+    batch: Sequence[Job], losses: torch.Tensor, documents: Sequence[Document]
+) -> Iterator[tuple[Job, NDArray[np.float32]]]:
+    """The losses (batch, scored) of a batch, one array a window; raises NonFiniteLoss."""
     values = losses.float().cpu().numpy()
     for job, row in zip(batch, values, strict=True):
-        yield job, row[len(row) - job.span.num_scored :]
+        own = row[len(row) - job.span.num_scored :]
+        _check_finite(own, job, documents[job.document])
+        yield job, own
 
 
 def _check_finite(values: NDArray[np.float32], job: Job, document: Document) -> None:

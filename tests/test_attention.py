@@ -280,6 +280,15 @@ def test_tiles_cover_what_a_block_sees(name):
     assert expected <= shapes, "edges that move by a key a row should need no mask"
 
 
+@pytest.mark.parametrize("method", [ReRope(window=32), LeakyReRope(window=16)], ids=str)
+def test_windows_of_whole_blocks_need_no_mask(method):
+    """Masked tiles are slow on a GPU; leaky_rerope's window at a trained length of 8192 is one block of 1024 rows."""
+    near, _ = method.regions(160)
+    for first in range(0, 160, 16):
+        cut = blocks.tiles(near.begin[first : first + 16], near.end[first : first + 16])
+        assert "masked" not in {tile.shape for tile in cut}
+
+
 class LargestTensor(TorchDispatchMode):
     """Remembers how many numbers the largest tensor made inside it holds."""
 

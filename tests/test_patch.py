@@ -105,8 +105,8 @@ def test_the_read_back_sees_a_wrong_frequency(llama):
     """Off by a hundred-thousandth in the slowest channel, or in the scaling: neither is what was put in."""
     held = llama.model.rotary_emb.inv_freq
     asked = RopeFrequencies(plain() / 3, 1.1)
-    turn = Turn(probe(llama.model.rotary_emb, None, held), Angles.of(geometry(llama.config), asked, held.device), 1.1)
-    right = 1.1 * np.exp(1j * np.tile(plain() / 3, 2))
+    turn = Turn(probe(llama.model.rotary_emb, None, held), Angles.of(geometry(llama.config), [asked], held.device))
+    right = 1.1 * np.exp(1j * np.tile(plain() / 3, 2))[None]
     assert turn.explains(right)
     assert not turn.explains(right * np.exp(1e-5j * np.tile(np.arange(8) == 7, 2) * plain()[-1] / 3))
     assert not turn.explains(right * 1.00001)

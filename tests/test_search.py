@@ -252,15 +252,16 @@ def test_a_damaged_state_is_told_and_bred_again(tmp_path: Path, caplog: pytest.L
 
 
 def _count(folder: Path, keys: list[str], log: Path) -> None:
-    def compute(key: str) -> dict[str, float]:
+    def compute(batch: list[str]) -> list[dict[str, float]]:
         with log.open("a") as stream:
-            stream.write(f"{key} {os.getpid()}\n")
+            stream.write("".join(f"{key} {len(batch)} {os.getpid()}\n" for key in batch))
         time.sleep(0.01)
-        return {"nll": len(key) + 0.1}
+        return [{"nll": len(key) + 0.1} for key in batch]
 
     with Leases() as leases:
-        found = Evaluations(folder, leases).get({key: key for key in keys}, compute)
-        assert list(found) == keys
+        batches = [{key: key for key in keys[begin : begin + 7]} for begin in range(0, len(keys), 7)]
+        found = Evaluations(folder, leases).get(batches, compute)
+        assert set(found) == set(keys)
         assert all(found[key] == {"nll": len(key) + 0.1} for key in keys)
 
 
@@ -274,16 +275,37 @@ def test_processes_share_evaluations_and_none_is_paid_twice(tmp_path: Path) -> N
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
     done = [line.split() for line in log.read_text().splitlines()]
-    assert sorted(key for key, _ in done) == sorted(keys)
-    assert len({pid for _, pid in done}) > 1
+    assert sorted(key for key, _, _ in done) == sorted(keys)
+    assert [int(size) for _, size, _ in done].count(7) == 56  # of 60, the last batch holds four
+    assert len({pid for _, _, pid in done}) > 1
     assert not list((tmp_path / "evaluations").glob("*.lease"))
 
 
 def test_a_damaged_evaluation_is_computed_again(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text('{"nll": 1.')
+    def get() -> dict[str, dict[str, float]]:
+        with Leases() as leases:
+            return Evaluations(tmp_path, leases).get([{"a": 2.5}], lambda items: [{"nll": item} for item in items])
+
+    assert get() == {"a": {"nll": 2.5}}
+    (file,) = tmp_path.glob("*.json")
+    whole = file.read_text()
+    file.write_text(whole[:9])
+    assert get() == {"a": {"nll": 2.5}}
+    assert file.read_text() == whole
+
+
+def test_a_batch_is_known_by_all_its_members(tmp_path: Path) -> None:
+    computed: list[list[float]] = []
+
+    def compute(items: list[float]) -> list[dict[str, float]]:
+        computed.append(items)
+        return [{"nll": item} for item in items]
+
     with Leases() as leases:
-        assert Evaluations(tmp_path, leases).get({"a": 2.5}, lambda item: {"nll": item}) == {"a": {"nll": 2.5}}
-    assert json.loads((tmp_path / "a.json").read_text()) == {"nll": 2.5}
+        evaluations = Evaluations(tmp_path, leases)
+        for batch in ({"a": 1.0, "b": 2.0}, {"a": 1.0}, {"a": 1.0, "b": 2.0}):
+            assert evaluations.get([batch], compute) == {key: {"nll": value} for key, value in batch.items()}
+    assert computed == [[1.0, 2.0], [1.0]]
 
 
 # Documents.
@@ -420,7 +442,8 @@ class SearchPlace(Place):
         data = [f"data@search_data={self.data}", f"search_data.path={self.texts}", "data.num_documents=2"]
         data += ["search_data.skip=2", "search_data.num_documents=3", f"output_dir={self.folder / 'search'}"]
         small = ["search.population=8", "search.mutations=3", "search.crossovers=3", "search.parents=4"]
-        return [*super().command(module=module)[:3], *mine, *data, *small, "search.iterations=3", *overrides]
+        run = ["search.iterations=3", "search.batch=4"]
+        return [*super().command(module=module)[:3], *mine, *data, *small, *run, *overrides]
 
     def start(self, *overrides: str, draws: bool = False) -> multiprocessing.Process:
         """A search in a process of its own, forked from one that has the heavy imports behind it."""
@@ -545,6 +568,7 @@ MISTAKES = {
     "mistyped": (["search.populaton=3"], ["search.populaton", "Did you mean 'search.population'"]),
     "probability": (["search.mutation_probability=0"], ["mutation_probability", "(0, 1]"]),
     "temperature": (["search.temperature=warm"], ["temperature", "'warm'"]),
+    "batch": (["search.batch=0"], ["search.batch", "at least 1"]),
     "pair": (["search.critical_pair=3"], ["longrope2", "critical_pair"]),
     "no such pair": (["search.variant=longrope2", "search.critical_pair=8"], ["below 8", "got 8"]),
     "short documents": (["ctx=256"], ["256", "160 tokens"]),

@@ -42,11 +42,14 @@ class LeakyReRope:
         return RopeFrequencies(geometry.inv_freq)
 
     def regions(self, length: int) -> tuple[Region, ...]:
-        """Two regions: within the window, and beyond it with positions divided and queries moved back by the rest."""
+        """Two regions: up to the window, and beyond it with positions divided and queries moved back by the rest.
+
+        At `window` both say the same; counted as near, it leaves blocks of so many rows edges that need no mask.
+        """
         assert self.window is not None, "leaky_rerope: resolve the window first"
         divided = positions(length) / self.factor
         queries = divided + self.window * (1 - 1 / self.factor)
-        return near(length, self.window), far(length, self.window, queries, divided)
+        return near(length, self.window + 1), far(length, self.window + 1, queries, divided)
 
     def limit(self, geometry: RopeGeometry) -> int | None:
         """Longest window (tokens) whose relative positions were all trained.

@@ -51,16 +51,24 @@ class Table:
         return Table(self.cos[rows], self.sin[rows], self.first, self.interleaved)
 
     def turn(self, states: Tensor) -> Tensor:
-        """Queries or keys (batch, heads, length, head_dim) turned; the result is in the tables' dtype."""
-        last = self.first + 2 * self.cos.shape[-1]
-        states = states.to(self.cos.dtype)
-        rotary = states[..., self.first : last]
-        a, b = (rotary[..., 0::2], rotary[..., 1::2]) if self.interleaved else rotary.chunk(2, dim=-1)
-        turned = (a * self.cos - b * self.sin, b * self.cos + a * self.sin)
-        joined = torch.stack(turned, dim=-1).flatten(-2) if self.interleaved else torch.cat(turned, dim=-1)
-        if joined.shape == states.shape:
-            return joined
-        return torch.cat((states[..., : self.first], joined, states[..., last:]), dim=-1)
+        """Queries or keys (batch, heads, length, head_dim) turned, computed in the tables' dtype and rounded once.
+
+        Each half is written where it belongs as it is computed: long sequences are bound by the memory's speed.
+        """
+        turned, last = torch.empty_like(states), self.first + 2 * self.cos.shape[-1]
+        turned[..., : self.first], turned[..., last:] = states[..., : self.first], states[..., last:]
+        (a, b), (turned_a, turned_b) = self._halves(states), self._halves(turned)
+        torch.addcmul(a * self.cos, b, self.sin, value=-1, out=turned_a)
+        torch.addcmul(b * self.cos, a, self.sin, out=turned_b)
+        return turned
+
+    def _halves(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """First and second channels of all pairs, as views."""
+        pairs = self.cos.shape[-1]
+        rotary = states[..., self.first : self.first + 2 * pairs]
+        if self.interleaved:
+            return rotary[..., 0::2], rotary[..., 1::2]
+        return rotary[..., :pairs], rotary[..., pairs:]
 
 
 @dataclass(frozen=True)
@@ -120,7 +128,7 @@ def attend(
             for part, turned in zip(parts, keys, strict=True)
             for piece in _pieces(query, turned, value, part, block, scale)
         ]
-        out[:, :, block] = merged(pieces, sinks).to(out.dtype)
+        out[:, :, block] = merged(pieces, sinks)
     return out
 
 
@@ -131,7 +139,7 @@ def _turned_keys(key: Tensor, parts: Sequence[Part]) -> list[Tensor]:
 
 
 def _turned(states: Tensor, table: Table | None) -> Tensor:
-    return states if table is None else table.turn(states).to(states.dtype)
+    return states if table is None else table.turn(states)
 
 
 def _pieces(query: Tensor, key: Tensor, value: Tensor, part: Part, block: slice, scale: float) -> Iterator[Piece]:

@@ -56,7 +56,7 @@ def merged(pieces: Sequence[Piece], sinks: Tensor | None = None) -> Tensor:
     if sinks is not None:
         total = torch.logaddexp(total, sinks.to(total.dtype)[None, :, None])
     weights = torch.exp(lse - total)[..., None]
-    out = torch.zeros_like(pieces[0][0], dtype=lse.dtype)
-    for (output, _), weight in zip(pieces, weights, strict=True):
-        out.addcmul_(output.to(lse.dtype), weight)
+    out = pieces[0][0] * weights[0]
+    for (output, _), weight in zip(pieces[1:], weights[1:], strict=True):
+        out.addcmul_(output, weight)
     return out

@@ -22,13 +22,14 @@ class Layout:
     is_complex: bool
     dtype: torch.dtype | None  # None: that of the hidden states
 
-    def rotation(self, angles: Tensor, scaling: float, hidden: Tensor) -> Rotation:
+    def rotation(self, angles: Tensor, scaling: Tensor | float, hidden: Tensor) -> Rotation:
         """The module's output for angles (batch, length, frequencies) in float64, rounded once.
 
-        `scaling` multiplies cosines and sines; the dtype of the hidden states is followed where the module does.
+        `scaling`, a number or (batch, 1, 1), multiplies cosines and sines; the dtype of the hidden states is followed
+        where the module does.
         """
         if self.is_complex:
-            turned = torch.polar(torch.full_like(angles, scaling), angles)
+            turned = torch.polar(torch.ones_like(angles) * scaling, angles)
             return turned.to(torch.complex64)[..., self.channels]
         dtype = self.dtype or hidden.dtype
         cos, sin = angles.cos() * scaling, angles.sin() * scaling

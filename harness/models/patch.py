@@ -1,6 +1,6 @@
 """Putting a method's frequencies into a model for the length of a `with` block, and taking them out again."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -86,8 +86,25 @@ def identity_rotation(model: nn.Module, length: int) -> Iterator[None]:
     with ExitStack() as stack:
         for module in rotary:
             geometries = {kind: module.geometry(kind, None) for kind in module.layer_types}
-            still = {kind: (g, RopeFrequencies(np.zeros_like(g.inv_freq))) for kind, g in geometries.items()}
+            still = {kind: (g, [RopeFrequencies(np.zeros_like(g.inv_freq))]) for kind, g in geometries.items()}
             stack.enter_context(module.turned(still, length))
+        yield
+
+
+@contextmanager
+def applied_to_rows(
+    model: nn.Module, methods: Sequence[Any], length: int, geometry: RopeGeometry | None = None
+) -> Iterator[None]:
+    """As `applied`, for several methods that change frequencies alone: each for rows of a batch of its own.
+
+    `harness.models.turn.turned_by` says which rows. Raises UserError where the model keeps one table for all rows;
+    other models may not take rotations that differ by row, which only comparing losses shows.
+    """
+    trained = None if geometry is None else geometry.original_max_position_embeddings
+    with ExitStack() as stack:
+        stack.enter_context(unscaled_softmax(model))
+        for module in rotaries(model):
+            stack.enter_context(module.turned(_wanted(module, methods, length, trained), length))
         yield
 
 
@@ -99,7 +116,7 @@ def rotaries(model: nn.Module) -> list[Rotary]:
 def _enter_frequencies(
     stack: ExitStack, model: nn.Module, rotary: list[Rotary], method: Any, length: int, trained: int | None
 ) -> tuple[Installed, ...]:
-    wanted = [_wanted(module, method, length, trained) for module in rotary]
+    wanted = [_wanted(module, [method], length, trained) for module in rotary]
     if not declares_scaling(text_config(model.config)) and all(
         module.reaches(length) and all(_is_unscaled(*one) for one in kinds.values())
         for module, kinds in zip(rotary, wanted, strict=True)
@@ -111,7 +128,7 @@ def _enter_frequencies(
     return tuple(
         Installed(module.path, kind, *frequencies)
         for module, kinds in zip(rotary, wanted, strict=True)
-        for kind, (_, frequencies) in kinds.items()
+        for kind, (_, [frequencies]) in kinds.items()
     )
 
 
@@ -149,20 +166,21 @@ def _beyond_limit(model: nn.Module, method: Any, length: int, trained: int | Non
     ]
 
 
-def _wanted(module: Rotary, method: Any, length: int, trained: int | None) -> Wanted:
-    """What a method asks of each layer type; local layers, whose context did not grow, stay unscaled."""
+def _wanted(module: Rotary, methods: Sequence[Any], length: int, trained: int | None) -> Wanted:
+    """What methods ask of each layer type; local layers, whose context did not grow, stay unscaled."""
     main = main_layer_type(module.config)
     scaled_everywhere = sees_everything(module.config)
     wanted = {}
     for kind in module.layer_types:
         geometry = module.geometry(kind, trained)
         scaled = kind in (None, main) or scaled_everywhere
-        wanted[kind] = geometry, method(geometry, length) if scaled else RopeFrequencies(geometry.inv_freq)
+        unscaled = RopeFrequencies(geometry.inv_freq)
+        wanted[kind] = geometry, [method(geometry, length) if scaled else unscaled for method in methods]
     return wanted
 
 
-def _is_unscaled(geometry: RopeGeometry, frequencies: RopeFrequencies) -> bool:
-    return frequencies.attention_scaling == 1 and np.array_equal(frequencies.inv_freq, geometry.inv_freq)
+def _is_unscaled(geometry: RopeGeometry, sets: Sequence[RopeFrequencies]) -> bool:
+    return all(one.attention_scaling == 1 and np.array_equal(one.inv_freq, geometry.inv_freq) for one in sets)
 
 
 def _check_runs_without_rotary(model: nn.Module, method: Any, length: int) -> None:

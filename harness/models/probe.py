@@ -67,7 +67,7 @@ def layer_rotations(model: nn.Module, sources: Sequence[Source]) -> dict[nn.Modu
         still = _states(model)
     with ExitStack() as stack:
         for rotary in {id(source.rotary): source.rotary for source in sources}.values():
-            wanted = {s.layer_type: (s.geometry, turned[s]) for s in sources if s.rotary is rotary}
+            wanted = {s.layer_type: (s.geometry, [turned[s]]) for s in sources if s.rotary is rotary}
             stack.enter_context(rotary.turned(wanted, LENGTH))
         moved = _states(model)
     return {layer: _explained(model, still[layer], moved[layer], turned) for layer in still}

@@ -1,6 +1,6 @@
 """Rotary modules of a model: finding them, knowing their frequencies, standing in for their forward."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +15,10 @@ from harness.methods.base import RopeFrequencies, RopeGeometry
 from harness.models.geometry import layer_geometry, text_config
 from harness.models.layout import Rotation, ask, polar, probe
 from harness.models.swap import swapped
-from harness.models.turn import Angles, Turn
+from harness.models.turn import Angles, Turn, turned_by
 
 BUFFER = "inv_freq"
-Wanted = Mapping[str | None, tuple[RopeGeometry, RopeFrequencies]]  # by layer type
+Wanted = Mapping[str | None, tuple[RopeGeometry, Sequence[RopeFrequencies]]]  # by layer type: one or more sets
 OTHER_SENSES = ("vision", "visual", "audio")  # towers that text never passes through
 
 
@@ -62,7 +62,10 @@ class RotaryModule:
 
     @contextmanager
     def turned(self, wanted: Wanted, length: int) -> Iterator[None]:
-        """Until the block ends, the module turns by the frequencies wanted of each layer type, at any length."""
+        """Until the block ends, the module turns by the frequencies wanted of each layer type, at any length.
+
+        With several sets of them `harness.models.turn.turned_by` says which rows of a batch turn by which.
+        """
         turns = {kind: self._turn(kind, *wanted[kind]) for kind in self.layer_types}
 
         def forward(x: Tensor, position_ids: Tensor, layer_type: str | None = None) -> Rotation:
@@ -70,7 +73,7 @@ class RotaryModule:
 
         with swapped(self.module, "forward", forward):
             for kind, turn in turns.items():
-                assert turn.explains(self._handed_out(kind, turn.probed_position)), self.path
+                assert turn.explains(self._handed_out(kind, turn.probed_positions)), self.path
             yield
 
     @contextmanager
@@ -102,16 +105,16 @@ class RotaryModule:
         own, _ = default(self.config) if layer_type is None else default(self.config, layer_type=layer_type)
         return own.double().cpu().numpy()
 
-    def _turn(self, kind: str | None, geometry: RopeGeometry, frequencies: RopeFrequencies) -> Turn:
+    def _turn(self, kind: str | None, geometry: RopeGeometry, sets: Sequence[RopeFrequencies]) -> Turn:
         held = self.frequencies(kind)
-        angles = Angles.of(geometry, frequencies, held.device)
-        return Turn(probe(self.module, kind, held), angles, frequencies.attention_scaling)
+        return Turn(probe(self.module, kind, held), Angles.of(geometry, sets, held.device))
 
-    def _handed_out(self, kind: str | None, position: int) -> NDArray[np.complex128]:
-        device = self.frequencies(kind).device
-        hidden = torch.zeros(1, 1, 1, dtype=torch.float64, device=device)
-        answer = ask(self.module.forward, hidden, torch.tensor([[position]], device=device), kind)
-        return polar(answer).cpu().numpy().ravel()
+    def _handed_out(self, kind: str | None, positions: Tensor) -> NDArray[np.complex128]:
+        """Rotations (sets, channels) that the module hands out at a position of each set, (sets, 1)."""
+        hidden = torch.zeros(len(positions), 1, 1, dtype=torch.float64, device=positions.device)
+        with turned_by(torch.arange(len(positions))):
+            answer = ask(self.module.forward, hidden, positions, kind)
+        return polar(answer)[:, 0].cpu().numpy()
 
 
 def rotary_modules(model: nn.Module) -> list[RotaryModule]:

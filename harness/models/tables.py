@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from harness.errors import UserError
 from harness.methods.base import RopeGeometry
 from harness.models.geometry import layer_geometry, text_config
 from harness.models.rotary import Wanted
@@ -41,10 +42,12 @@ class SinusoidTables:
     @contextmanager
     def turned(self, wanted: Wanted, length: int) -> Iterator[None]:
         """Until the block ends, all layers look up `length` positions in one table of the frequencies wanted."""
-        geometry, frequencies = wanted[None]
+        geometry, sets = wanted[None]
+        if len(sets) > 1:
+            raise UserError(f"{self.config.model_type} looks rotations up in tables that all rows of a batch share.")
         own = getattr(self.modules[0], BUFFER)
-        angles = Angles.of(geometry, frequencies, own.device)(torch.arange(length, device=own.device))
-        table = torch.cat((angles.sin(), angles.cos()), dim=-1) * frequencies.attention_scaling
+        (angles,) = Angles.of(geometry, sets, own.device)(torch.arange(length, device=own.device)[None])
+        table = torch.cat((angles.sin(), angles.cos()), dim=-1) * sets[0].attention_scaling
         with ExitStack() as stack:
             for module in self.modules:
                 stack.enter_context(swapped(module, BUFFER, table.to(own.dtype)))

@@ -1,6 +1,8 @@
 """Rotations by chosen frequencies, handed out as a rotary module would hand out its own."""
 
-import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,31 +14,52 @@ from harness.errors import UserError
 from harness.methods.base import RopeFrequencies, RopeGeometry
 from harness.models.layout import Layout, Rotation
 
+_sets: ContextVar[Tensor | None] = ContextVar("sets", default=None)
+
+
+@contextmanager
+def turned_by(sets: Tensor | None) -> Iterator[None]:
+    """Until the block ends, row r of a batch turns by the set of frequencies `sets[r]` of those that are installed.
+
+    sets: (batch,) int64; None, as outside of any block: all rows turn by the first.
+    """
+    token = _sets.set(sets)
+    try:
+        yield
+    finally:
+        _sets.reset(token)
+
 
 @dataclass(frozen=True)
 class Angles:
-    """Angles of positions under chosen frequencies, all in float64."""
+    """Angles of positions under one or more sets of frequencies, all in float64."""
 
-    inv_freq: Tensor  # (rotary_dim // 2,), radians a token
-    unscaled: Tensor  # (rotary_dim // 2,): of positions below `prefix`
-    prefix: int  # tokens
+    inv_freq: Tensor  # (sets, rotary_dim // 2), radians a token
+    unscaled: Tensor  # (rotary_dim // 2,): of positions below a set's prefix
+    prefix: Tensor  # (sets,) tokens
+    scaling: Tensor  # (sets,): multiplies cosines and sines of every position
 
     @classmethod
-    def of(cls, geometry: RopeGeometry, frequencies: RopeFrequencies, device: torch.device) -> "Angles":
-        """Angles under `frequencies`; the geometry gives the unscaled ones of the prefix."""
-        return cls(
-            inv_freq=torch.tensor(frequencies.inv_freq, dtype=torch.float64, device=device),
-            unscaled=torch.tensor(geometry.inv_freq, dtype=torch.float64, device=device),
-            prefix=frequencies.unscaled_prefix,
-        )
+    def of(cls, geometry: RopeGeometry, sets: Sequence[RopeFrequencies], device: torch.device) -> "Angles":
+        """Angles under each of `sets`; the geometry gives the unscaled ones of the prefix."""
+
+        def tensor(values: object) -> Tensor:
+            return torch.from_numpy(np.array(values, dtype=np.float64)).to(device)
+
+        inv_freq, scaling, prefix = (tensor(values) for values in zip(*sets, strict=True))
+        return cls(inv_freq, tensor(geometry.inv_freq), prefix, scaling)
 
     def __call__(self, positions: Tensor) -> Tensor:
-        """Radians, one more dimension than the positions: (..., rotary_dim // 2)."""
-        angles = positions[..., None].double() * self.inv_freq
-        if self.prefix == 0:
-            return angles
-        unscaled = positions[..., None].double() * self.unscaled
-        return torch.where(positions[..., None] < self.prefix, unscaled, angles)
+        """Radians (rows, length, rotary_dim // 2) of positions (rows or 1, length), each row under its set."""
+        rows, at = self.rows, positions[..., None].double()
+        angles = at * self.inv_freq[rows][:, None]
+        return torch.where(at < self.prefix[rows][:, None, None], at * self.unscaled, angles)
+
+    @property
+    def rows(self) -> Tensor | slice:
+        """The set of each row, as an index."""
+        held = _sets.get()
+        return slice(0, 1) if held is None else held.to(self.inv_freq.device)
 
 
 @dataclass(frozen=True)
@@ -45,25 +68,24 @@ class Turn:
 
     layout: Layout
     angles: Angles
-    scaling: float  # multiplies cosines and sines of every position
 
     def __call__(self, hidden: Tensor, position_ids: Tensor) -> Rotation:
         """Rotations for positions (batch, length), of the device and dtype of the hidden states."""
         angles = self.angles(text_positions(position_ids).to(self.angles.inv_freq.device))
-        return self.layout.rotation(angles, self.scaling, hidden)
+        return self.layout.rotation(angles, self.angles.scaling[self.angles.rows][:, None, None], hidden)
 
     @property
-    def probed_position(self) -> int:
-        """The first position that turns by the scaled frequencies."""
-        return max(1, self.angles.prefix)
+    def probed_positions(self) -> Tensor:
+        """The first position that each set turns by its scaled frequencies, int64 (sets, 1)."""
+        return self.angles.prefix.clamp(min=1).long()[:, None]
 
     def explains(self, found: NDArray[np.complex128]) -> bool:
-        """Whether rotations (channels,) found at the probed position are these, to 1e-6 of each angle."""
-        channels = self.layout.channels.cpu().numpy()
-        angles = self.probed_position * self.angles.inv_freq.cpu().numpy()[channels]
+        """Whether rotations (sets, channels) found at the probed positions are these, to 1e-6 of each angle."""
+        angles = (self.probed_positions * self.angles.inv_freq)[:, self.layout.channels].cpu().numpy()
         off = np.abs(np.angle(found * np.exp(-1j * angles)))
         turned_right = np.all(off <= 1e-6 * np.minimum(angles, 1.0))
-        return bool(turned_right) and math.isclose(np.abs(found).mean(), self.scaling, rel_tol=1e-6)
+        scaled_right = np.allclose(np.abs(found).mean(axis=1), self.angles.scaling.cpu(), rtol=1e-6, atol=0)
+        return bool(turned_right) and scaled_right
 
 
 def text_positions(position_ids: Tensor) -> Tensor:

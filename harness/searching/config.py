@@ -29,11 +29,14 @@ class SearchSpec(Evolution):
     n_hat: bool = True  # false: every position is rescaled
     temperature: Any = "su"  # su | yarn | none | a number: of the search and of the factors it finds
     critical_pair: Any = None  # longrope2: null (from the geometry) | an index | search
+    batch: int | None = None  # individuals judged together; None: 1 on a CPU, 16 on a GPU
     finetuned: bool = False  # the model was extended by training: windows within that length are searched, too
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("search", "variant", self.variant, VARIANTS)
+        if self.batch is not None and self.batch < 1:
+            raise UserError(f"search.batch must be null or at least 1, got {self.batch}.")
         LongRope(long_factor=[1.0], temperature=self.temperature)  # checks it
         critical = self.critical_pair
         if critical is not None and critical != "search" and not (type(critical) is int and critical >= 1):

@@ -3,10 +3,11 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from harness import cache
 from harness.files import write_atomically
 from harness.leases import Leases
 
@@ -15,53 +16,57 @@ log = logging.getLogger(__name__)
 WAIT_S = 0.02  # between looks at what other processes compute
 T = TypeVar("T")
 Record = dict[str, Any]
+Records = dict[str, Record]  # by key
 
 
 class Evaluations:
-    """A directory with one file an evaluation, named by its key."""
+    """A directory with one file a batch of evaluations, named by their keys: a batch is there in full or not at all."""
 
     def __init__(self, folder: Path, leases: Leases) -> None:
         self.folder, self.leases = folder, leases
 
     def get(
         self,
-        wanted: Mapping[str, T],
-        compute: Callable[[T], Record],
-        progress: Callable[[Record], object] = lambda record: None,
-    ) -> dict[str, Record]:
-        """The record of every key, computed where no process has done so yet and none does so now.
+        batches: Sequence[Mapping[str, T]],
+        compute: Callable[[Sequence[T]], Sequence[Record]],
+        progress: Callable[[int], object] = lambda evaluations: None,
+    ) -> Records:
+        """The record of every key, batches computed where no process has done so yet and none does so now.
 
         Waits for what other processes compute, and takes over from those that died. Raises StorageError.
         """
-        found: dict[str, Record] = {}
-        while True:
-            for key in [key for key in wanted if key not in found]:
-                record = self._attempt(key, wanted[key], compute)
-                if record is not None:
-                    found[key] = record
-                    progress(record)
-            if len(found) == len(wanted):
-                return {key: found[key] for key in wanted}
-            time.sleep(WAIT_S)
+        found: Records = {}
+        missing = list(batches)
+        while missing:
+            for batch in list(missing):
+                records = self._attempt(batch, compute)
+                if records is not None:
+                    found |= records
+                    missing.remove(batch)
+                    progress(len(batch))
+            if missing:
+                time.sleep(WAIT_S)
+        return found
 
-    def _attempt(self, key: str, item: T, compute: Callable[[T], Record]) -> Record | None:
-        """The record, or None where another process computes it now."""
-        file, lease = self.folder / f"{key}.json", self.folder / f"{key}.lease"
+    def _attempt(self, batch: Mapping[str, T], compute: Callable[[Sequence[T]], Sequence[Record]]) -> Records | None:
+        """The records, or None where another process computes them now."""
+        name = cache.digest(list(batch))
+        file, lease = self.folder / f"{name}.json", self.folder / f"{name}.lease"
         known = _read(file)
         if known is not None or not self.leases.acquire([lease]):
             return known
         try:
-            record = _read(file)  # finished meanwhile
-            if record is None:
-                record = compute(item)
-                text = json.dumps(record, allow_nan=False).encode()
+            records = _read(file)  # finished meanwhile
+            if records is None:
+                records = dict(zip(batch, compute(list(batch.values())), strict=True))
+                text = json.dumps(records, allow_nan=False).encode()
                 write_atomically(file, lambda stream: stream.write(text), sync=False)
         finally:
             self.leases.release([lease])
-        return record
+        return records
 
 
-def _read(file: Path) -> Record | None:
+def _read(file: Path) -> Records | None:
     try:
         return json.loads(file.read_bytes())
     except FileNotFoundError:

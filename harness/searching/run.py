@@ -25,12 +25,13 @@ from harness.searching import figures, progress, result
 from harness.searching.config import SearchConfig, parameters
 from harness.searching.evaluations import Evaluations
 from harness.searching.evolution import Individual, evolve
-from harness.searching.objective import Objective
+from harness.searching.objective import Objective, takes_rows
 from harness.searching.overlap import check_disjoint
 from harness.searching.space import SEED_METHODS, Genome, Space, seeds
 
 log = logging.getLogger(__name__)
-VERSION = 1  # of what a search does: raised when the same recipe would take another course
+VERSION = 2  # of what a search does: raised when the same recipe would take another course
+GPU_BATCH = 16  # individuals
 
 
 class Known(NamedTuple):
@@ -53,13 +54,14 @@ def search(config: SearchConfig) -> list[Path]:
     for ctx in config.ctx:
         progress.claim(_folder(config, ctx), _recipe(config, known, ctx))
     engine, device = _engine(config)
+    together = takes_rows(engine, known.geometry)
     stages, files = [], []
     with Leases() as leases:
         for ctx in config.ctx:
             judge = Objective(
                 engine, known.geometry, known.search_set.documents, ctx,
                 dataclasses.replace(config.protocol, bos=known.identity.bos),
-                config.seed, device, known.header.bos_token_id,
+                config.seed, device, known.header.bos_token_id, together,
             )  # fmt: skip
             stage, individuals = _stage(config, known, judge, leases)
             stages.append(stage)
@@ -108,12 +110,17 @@ def _recipe(config: SearchConfig, known: Known, ctx: int) -> dict[str, Any]:
         "sliding_window": config.model.sliding_window,
         "geometry": dataclasses.asdict(known.geometry),
         "ctx": ctx,
-        "search": parameters(config.search),
+        "search": parameters(config.search) | {"batch": _batch(config)},
         "seed": config.seed,
         "protocol": [protocol.name, protocol.parameters()],
         "search_set": known.identity.dataset_fingerprint,
         "dtype": known.identity.dtype,
     }
+
+
+def _batch(config: SearchConfig) -> int:
+    """Individuals judged together. They save a GPU launches; a CPU is busy with one, and a kill costs a batch."""
+    return config.search.batch or (1 if prepare.device(_cell_config(config)) == "cpu" else GPU_BATCH)
 
 
 def _engine(config: SearchConfig) -> tuple[Engine, str]:
@@ -136,18 +143,21 @@ def _stage(
     folder, space = _folder(config, judge.ctx), known.spaces[judge.ctx]
     evaluations = Evaluations(folder / "evaluations", leases)
     baselines = {name: methods.build(name, {}, known.geometry, judge.ctx) for name in SEED_METHODS}
-    yardsticks = evaluations.get(baselines, lambda method: {"nll": judge.nll(method)})
+    yardsticks = evaluations.get([baselines], lambda batch: [{"nll": nll} for nll in judge.nll(batch)])
     individuals = progress.load(folder, config.search.iterations)
-    spec = config.search
+    spec, size = config.search, _batch(config)
     total = spec.population + spec.iterations * (spec.mutations + spec.crossovers)
     with tqdm(total=total, desc=f"search ctx={judge.ctx}", unit="eval", dynamic_ncols=True, mininterval=1.0) as bar:
         bar.update(len(individuals))
 
         def evaluate(genomes: Sequence[Genome]) -> list[float]:
-            wanted = {genome.key: genome for genome in genomes}
-            found = evaluations.get(wanted, lambda genome: _measure(judge, space, genome, spec.temperature))
-            bar.update(len(genomes))
-            return [found[genome.key]["nll"] for genome in genomes]
+            paid = {one.genome.key: one.nll for one in individuals}
+            new = [(key, genome) for key, genome in {g.key: g for g in genomes}.items() if key not in paid]
+            batches = [dict(new[begin : begin + size]) for begin in range(0, len(new), size)]
+            found = evaluations.get(batches, lambda batch: _measure(judge, space, batch, spec.temperature), bar.update)
+            bar.update(len(genomes) - len(new))
+            losses = paid | {key: record["nll"] for key, record in found.items()}
+            return [losses[genome.key] for genome in genomes]
 
         for born in evolve(space, seeds(space, judge.ctx), spec, evaluate, config.seed, individuals):
             individuals += born
@@ -158,11 +168,12 @@ def _stage(
     return stage | found | {"evaluations": len(individuals), "recipe": _recipe(config, known, judge.ctx)}, individuals
 
 
-def _measure(judge: Objective, space: Space, genome: Genome, temperature: Any) -> dict[str, Any]:
-    assert space.admits(genome), genome
+def _measure(judge: Objective, space: Space, genomes: Sequence[Genome], temperature: Any) -> list[dict[str, Any]]:
+    assert all(space.admits(genome) for genome in genomes), genomes
     started = time.monotonic()
-    nll = judge.nll(genome.method(space.factor, temperature))
-    return {**genome._asdict(), "nll": nll, "seconds": time.monotonic() - started}
+    losses = judge.nll([genome.method(space.factor, temperature) for genome in genomes])
+    seconds = (time.monotonic() - started) / len(genomes)
+    return [{**g._asdict(), "nll": nll, "seconds": seconds} for g, nll in zip(genomes, losses, strict=True)]
 
 
 def _best_perplexity(individuals: Sequence[Individual]) -> float:
