@@ -24,12 +24,12 @@ from harness.searching.config import VARIANTS
 SOTU = ["data=sotu", "data.selection=random"]
 PLANS = {  # documents are drawn in one random order: the first for the test, the next for the search
     "reference": {
-        "ctx": [2048, 8192], "cut": (8192, 10240), "test": 35, "search": 8, "search_cut": 8192, "protocol": "disjoint",
-        "tokens_per_batch": 262144,  # the model is small: fewer leave a GPU waiting for launches
+        "ctx": [2048, 8192], "cut": (8192, 10240), "test": 35, "search": 8, "search_cut": 8192,
+        "protocol": "second_half", "tokens_per_batch": 262144,  # fewer leave a GPU waiting for launches
     },
     "smollm2": {
-        "ctx": [16384], "cut": (16384, 16384), "test": 35, "search": 4, "search_cut": 16384, "protocol": "single_pass",
-        "tokens_per_batch": 65536,
+        "ctx": [16384], "cut": (16384, 16384), "test": 35, "search": 4, "search_cut": 16384,
+        "protocol": "single_pass", "tokens_per_batch": 65536,
     },
 }  # fmt: skip
 SEEDS = ["none", "linear", "ntk", "yarn"]
