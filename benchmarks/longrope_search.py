@@ -24,12 +24,12 @@ from harness.searching.config import VARIANTS
 SOTU = ["data=sotu", "data.selection=random"]
 PLANS = {  # documents are drawn in one random order: the first for the test, the next for the search
     "reference": {
-        "ctx": [2048, 8192], "cut": (8192, 10240), "test": 35, "search": 8, "protocol": ["sliding", 1024],
-        "tokens_per_batch": 262144,  # the model is small: fewer leave a GPU waiting for launches
+        "ctx": [2048, 8192], "cut": (8192, 10240), "test": 35, "search": 8, "search_cut": 8192,
+        "protocol": "second_half", "tokens_per_batch": 262144,  # fewer leave a GPU waiting for launches
     },
     "smollm2": {
-        "ctx": [16384], "cut": (16384, 16384), "test": 35, "search": 4, "protocol": ["single_pass", 256],
-        "tokens_per_batch": 65536,
+        "ctx": [16384], "cut": (16384, 16384), "test": 35, "search": 4, "search_cut": 16384,
+        "protocol": "single_pass", "tokens_per_batch": 65536,
     },
 }  # fmt: skip
 SEEDS = ["none", "linear", "ntk", "yarn"]
@@ -76,13 +76,12 @@ def _documents(plan: dict) -> list[str]:
 def _command(options: argparse.Namespace, work: Path, ctx: list[int]) -> list[str]:
     plan = PLANS[options.model]
     mine = [o.replace("data.", "search_data.").replace("data=", "data@search_data=") for o in _documents(plan)]
-    name, stride = plan["protocol"]
     return [
         sys.executable, "-m", "harness.search", f"model={options.model}", f"ctx={json.dumps(ctx)}", *_documents(plan),
-        *mine, f"search_data.skip={plan['test']}", f"search_data.num_documents={plan['search']}", f"protocol={name}",
-        f"protocol.stride={stride}", "protocol.max_windows=null", f"search.variant={options.variant}",
-        f"engine.tokens_per_batch={plan['tokens_per_batch']}", f"output_dir={work}/search", f"plots_dir={work}/plots",
-        *options.override,
+        *mine, f"search_data.skip={plan['test']}", f"search_data.num_documents={plan['search']}",
+        f"search_data.max_tokens={plan['search_cut']}", f"protocol={plan['protocol']}", "protocol.max_windows=null",
+        f"search.variant={options.variant}", f"engine.tokens_per_batch={plan['tokens_per_batch']}",
+        f"output_dir={work}/search", f"plots_dir={work}/plots", *options.override,
     ]  # fmt: skip
 
 
