@@ -18,12 +18,18 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from harness import ranks
 from harness.errors import UserError, unknown
 
 
 def main() -> None:
-    """``python -m harness``: one cell, or with -m a sweep."""
-    run_app(_task, "config")
+    """``python -m harness``: one cell, or with -m a sweep; under torchrun by all its processes together."""
+    if ranks.size() == 1:
+        return run_app(_task, "config")
+    from harness import team
+
+    configure_logging()
+    team.run(lambda: run_app(_task, "config"))
 
 
 def _task(composed: DictConfig) -> None:

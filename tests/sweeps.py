@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import random
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +94,11 @@ class Place:
         """Start a sweep in a process of its own, which has the heavy imports behind it."""
         return Forked(self.command(*overrides)[2:], self.folder, self.environment, self.results.parent)
 
+    def start_ranks(self, number: int, *overrides: str) -> "list[Forked]":
+        """Start a sweep as torchrun would, in so many processes; the first is rank 0."""
+        arguments, output = self.command(*overrides)[2:], self.results.parent
+        return [Forked(arguments, self.folder, self.environment | e, output) for e in ranks_environment(number)]
+
     def shell(self, *overrides: str, **environment: str) -> "subprocess.Popen[str]":
         """Start a sweep as a user does."""
         pipe = subprocess.PIPE
@@ -119,11 +125,27 @@ class Place:
         return sorted(str(f.relative_to(self.results)) for f in self.results.rglob("*") if f.is_file())
 
 
+def ranks_environment(number: int) -> list[dict[str, str]]:
+    """What torchrun tells each of so many processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"WORLD_SIZE": str(number), "LOCAL_WORLD_SIZE": str(number)}
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return [common | place | {"RANK": str(i), "LOCAL_RANK": str(i)} for i in range(number)]
+
+
+PRELOADED = [
+    "harness.sweep", "harness.runner", "harness.team", "harness.models.header", "harness.figures", "harness.engine",
+    "harness.models.patch", "transformers.models.llama.modeling_llama", "torch.distributed",
+]  # fmt: skip
+
+
 class Forked:
     """``python -m harness`` in a real process, forked from one that has imported what takes seconds to import."""
 
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["harness.sweep", "harness.runner", "harness.models.header", "harness.figures"])
+    server.set_forkserver_preload(PRELOADED)
     count = 0
 
     def __init__(self, arguments: list[str], folder: Path, environment: dict[str, str], output: Path) -> None:
