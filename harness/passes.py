@@ -58,8 +58,9 @@ class Passes:
         started = time.monotonic()
         scored = []
         for document in _scores(ready, documents, plan(group[0], documents), group, finished):
-            checkpoints.save(group[0].record.checkpoint, document)
-            scored.append(document)
+            if ready.engine.over is None or ranks.rank() == 0:  # ranks that share windows all have their losses
+                checkpoints.save(group[0].record.checkpoint, document)
+                scored.append(document)
         return Share(scored, time.monotonic() - started)
 
     def _ready(self, prepared: Prepared) -> Ready:
@@ -83,6 +84,7 @@ def _load(header: "Header", one: Cell) -> Ready:
     import transformers
 
     from harness.engine import Engine
+    from harness.models.context import Ranks
     from harness.models.load import load
 
     transformers.utils.logging.disable_progress_bar()
@@ -93,7 +95,11 @@ def _load(header: "Header", one: Cell) -> Ready:
         torch.cuda.set_device(ranks.local_rank())
     loaded = load(one.config.model, getattr(torch, dtype(one.config)), where, attention)
     model: Any = loaded.model
-    return Ready(Engine(model, engine), loaded.geometry, where, header.bos_token_id)
+    over = None
+    if engine.parallel == "context" and ranks.size() > 1:
+        group = ranks.tensor_group("gloo" if where == "cpu" else "nccl")
+        over = Ranks(ranks.rank(), ranks.size(), group)
+    return Ready(Engine(model, engine, over), loaded.geometry, where, header.bos_token_id)
 
 
 def _scores(
@@ -111,7 +117,7 @@ def _scores(
     longest, engine = group[0].cell, ready.engine
     config = longest.config
     lengths = [evaluate.num_tokens(windows) for windows in planned]
-    own = evaluate.shares(lengths, ranks.size())[ranks.rank()]
+    own = set(range(len(lengths))) if engine.over else evaluate.shares(lengths, ranks.size())[ranks.rank()]
     mine = [windows if i in own else [] for i, windows in enumerate(planned)]
     with (
         applied(engine.model, longest.method, longest.ctx, ready.geometry, logn=config.method.logn) as patch,

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, NoReturn
 
 from harness.leases import is_gone, process
@@ -96,6 +97,24 @@ def gather(value: Any) -> list[Any]:
     with _talking():
         distributed.gather_object(value, found)
     return found or []
+
+
+def meet(within_s: float, otherwise: str) -> None:
+    """Wait until every rank is here; where one is not in time, this process ends all, for the reason `otherwise`."""
+    from torch import distributed
+
+    try:
+        distributed.monitored_barrier(timeout=datetime.timedelta(seconds=within_s))
+    except RuntimeError:
+        _watch.end_all(otherwise)
+
+
+@cache
+def tensor_group(backend: str) -> Any:
+    """The ranks as torch.distributed knows them for tensors, through gloo or nccl; every rank calls it."""
+    from torch import distributed
+
+    return distributed.new_group(backend=backend)
 
 
 @contextmanager

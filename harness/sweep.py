@@ -89,6 +89,8 @@ def _cluster(configs: Sequence[Config]) -> ClusterSpec:
         raise UserError("cluster and dry_run belong to the whole sweep: give one value, not several to choose from.")
     if ranks.size() > 1 and configs[0].cluster.name != "local":
         raise UserError(f"cluster={configs[0].cluster.name} starts its own processes: run it without torchrun.")
+    if ranks.size() > 1 and any(c.model.device_map is not None for c in configs):
+        raise UserError("model.device_map spreads a model over the GPUs of one process: run it without torchrun.")
     return configs[0].cluster
 
 

@@ -13,12 +13,14 @@ from typing import NamedTuple
 
 from harness import ranks, records
 from harness.cluster.pack import Pack
+from harness.config import Config
 from harness.errors import UserError
 from harness.passes import Passes, Share
 from harness.prepare import Prepared
 from harness.records import Record
 
 log = logging.getLogger(__name__)
+CONTEXT_GRACE_S = 120.0  # for other ranks to end after one has, where they share windows; loading may take as long
 
 
 class Order(NamedTuple):
@@ -68,7 +70,7 @@ def _follow() -> None:
                 done: Share | Failure = passes.share(order.pack.prepared(), order.finished)
             except Exception as error:
                 done = _failure(error)
-            ranks.gather(done)
+            _gathered(done, order.pack.configs[0])
 
 
 def compute(passes: Passes, group: list[Prepared], finished: Collection[int]) -> Share:
@@ -86,11 +88,22 @@ def compute(passes: Passes, group: list[Prepared], finished: Collection[int]) ->
             done = passes.share(group, finished)
         except Exception as error:
             raised, done = error, _failure(error)
-        everyones: list[Share | Failure] = ranks.gather(done)
+        everyones = _gathered(done, group[0].cell.config)
     if raised is not None:
         raise raised
     shares = [_successful(each) for each in everyones]
     return Share([s for share in shares for s in share.scores], max(share.seconds for share in shares))
+
+
+def _gathered(done: Share | Failure, config: Config) -> list[Share | Failure]:
+    """On rank 0 what became of every share.
+
+    Ranks that share each window end together. Where they do not, one has failed while the others wait for its part.
+    """
+    if config.engine.parallel == "context":
+        reason = f"{done.rank}: {done.message}" if isinstance(done, Failure) else "another rank does not answer"
+        ranks.meet(CONTEXT_GRACE_S, reason)
+    return ranks.gather(done)
 
 
 def _failure(error: Exception) -> Failure:
@@ -109,7 +122,8 @@ def _successful(done: Share | Failure) -> Share:
 
 
 def _tell_death(record: Record, which: str) -> None:
-    """A dead rank fails the cell that it was computing."""
-    message = f"{which}; finished documents are kept"
-    records.write_failure(record, message, "")
-    log.error("FAILED %s: %s", record.label, message)
+    """A dead rank fails the cell that it was computing, unless it said why."""
+    if records.failure(record) is None:
+        message = f"{which}; finished documents are kept"
+        records.write_failure(record, message, "")
+        log.error("FAILED %s: %s", record.label, message)

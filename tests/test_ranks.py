@@ -62,6 +62,15 @@ def test_documents_on_several_ranks_give_the_rows_of_one_process(place, alone, d
     assert store.provenance(file)["ranks"] == 3
 
 
+def test_windows_on_several_ranks_give_the_rows_of_one_process(place, alone):
+    ends = [process.end(120) for process in place.start_ranks(2, *CELLS, "engine.parallel=context")]
+    assert [end.returncode for end in ends] == [0, 0], ends
+    found = rows(place)
+    pd.testing.assert_frame_equal(found.drop(columns="nll_sum"), alone.drop(columns="nll_sum"))
+    pd.testing.assert_series_equal(found["nll_sum"], alone["nll_sum"], atol=1e-5, rtol=0)
+    assert all(f.endswith(".parquet") for f in place.files())
+
+
 def test_a_mistake_is_told_once_and_nothing_hangs(place):
     ends = [process.end(60) for process in place.start_ranks(2, "ctx=16", "method.factr=2", "method=yarn")]
     assert [end.returncode for end in ends] == [2, 0]

@@ -19,7 +19,7 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import causal_mask_function
 
 from harness.models.fused import fused, merged
-from harness.models.route import routed
+from harness.models.route import Mask, routed
 from harness.models.seen import first_seen
 from harness.models.swap import swapped
 
@@ -29,17 +29,26 @@ MASKED_ROWS = 1024  # queries of one masked block, where a layer sees only a win
 
 
 @contextmanager
-def chunked(model: nn.Module, chunk: int) -> Iterator[None]:
+def chunked(
+    model: nn.Module,
+    chunk: int,
+    *,
+    cache: "Callable[..., LayerCache] | None" = None,
+    mask: Mask | None = None,
+) -> Iterator[None]:
     """Until the block ends, decoder layers and final norm run `chunk` tokens at a time (of all rows of a batch).
 
-    Raises LookupError where the model has no list of decoder layers, or they take no cache.
+    `cache` makes what gives a layer the keys and values that a chunk sees, from the sequence's length and buffers that
+    all layers share; `mask` as `_mask`. Raises LookupError where the model has no list of decoder layers, or they take
+    no cache.
     """
     body = _body(model)
     buffers: dict[int, Tensor] = {}
     with ExitStack() as stack:
-        stack.enter_context(routed(model, _attention, _mask))
+        stack.enter_context(routed(model, _attention, mask or _mask))
         for layer in decoder_layers(body):
-            forward = partial(_layer, layer.forward, _cache_name(layer), chunk, buffers)
+            make = partial(cache or LayerCache, buffers=buffers)
+            forward = partial(_layer, layer.forward, _cache_name(layer), chunk, make)
             stack.enter_context(swapped(layer, "forward", forward))
         for norm in final_norms(body):
             stack.enter_context(swapped(norm, "forward", partial(_tokenwise, norm.forward, chunk)))
@@ -131,7 +140,7 @@ def _layer(
     forward: Callable[..., Any],
     cache_name: str,
     chunk: int,
-    buffers: dict[int, Tensor],
+    make_cache: "Callable[[int], LayerCache]",
     hidden: Tensor,
     *args: Any,
     **kwargs: Any,
@@ -140,7 +149,7 @@ def _layer(
     if length <= chunk:
         return forward(hidden, *args, **kwargs)
     kwargs[cache_name] = None
-    cache = LayerCache(length, buffers)
+    cache = make_cache(length)
     for begin in range(0, length, chunk):
         piece = slice(begin, min(begin + chunk, length))
         own = {name: _cut(value, piece, length) for name, value in kwargs.items()} | {cache_name: cache}
