@@ -54,6 +54,8 @@ class Config:
         if self.seed < 0:
             raise UserError(f"seed must be at least 0, got {self.seed}.")
         self.protocol.check(self.ctx)
+        if self.engine.compile and self.model.device_map is not None:
+            raise UserError("engine.compile=true needs a model on one device: model.device_map must be null.")
         if self.engine.parallel == "context":
             self._check_context()
 

@@ -216,10 +216,11 @@ class Budget:
 
     @classmethod
     def of(cls, model: "PreTrainedModel") -> "Budget":
-        """Measured on the model's device, after its weights are there."""
+        """Measured on the model's devices, after its weights are there; the fullest counts."""
         config, size = model.config.get_text_config(), model.dtype.itemsize
         inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-        free = torch.cuda.mem_get_info(model.device)[0] if model.device.type == "cuda" else None
+        gpus = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
+        free = min((torch.cuda.mem_get_info(gpu)[0] for gpu in gpus), default=None)
         return cls(free, size * (6 * config.hidden_size + 3 * inner), size * 4 * config.hidden_size)
 
     def tokens_per_batch(self) -> int:

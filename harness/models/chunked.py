@@ -48,10 +48,10 @@ def chunked(
         stack.enter_context(routed(model, _attention, mask or _mask))
         for layer in decoder_layers(body):
             make = partial(cache or LayerCache, buffers=buffers)
-            forward = partial(_layer, layer.forward, _cache_name(layer), chunk, make)
+            forward = partial(_layer, layer.forward, _home(layer), _cache_name(layer), chunk, make)
             stack.enter_context(swapped(layer, "forward", forward))
         for norm in final_norms(body):
-            stack.enter_context(swapped(norm, "forward", partial(_tokenwise, norm.forward, chunk)))
+            stack.enter_context(swapped(norm, "forward", partial(_tokenwise, norm.forward, _home(norm), chunk)))
         yield
 
 
@@ -136,8 +136,15 @@ class LayerCache:
         return held
 
 
+def _home(module: nn.Module) -> torch.device | None:
+    """The device of a module's weights; None where they come to the states, because they are kept elsewhere."""
+    devices = {parameter.device for parameter in module.parameters()}
+    return devices.pop() if len(devices) == 1 and torch.device("meta") not in devices else None
+
+
 def _layer(
     forward: Callable[..., Any],
+    home: torch.device | None,
     cache_name: str,
     chunk: int,
     make_cache: "Callable[[int], LayerCache]",
@@ -149,6 +156,7 @@ def _layer(
     if length <= chunk:
         return forward(hidden, *args, **kwargs)
     kwargs[cache_name] = None
+    hidden = hidden.to(home)  # once, not chunk by chunk, where layers are spread over devices
     cache = make_cache(length)
     for begin in range(0, length, chunk):
         piece = slice(begin, min(begin + chunk, length))
@@ -170,7 +178,8 @@ def _cut(value: Any, piece: slice, length: int) -> Any:
     return value[:, :, piece] if axis == 2 else value[:, piece]
 
 
-def _tokenwise(forward: Callable[..., Tensor], chunk: int, hidden: Tensor) -> Tensor:
+def _tokenwise(forward: Callable[..., Tensor], home: torch.device | None, chunk: int, hidden: Tensor) -> Tensor:
+    hidden = hidden.to(home)
     for begin in range(0, hidden.shape[1], chunk):
         hidden[:, begin : begin + chunk] = forward(hidden[:, begin : begin + chunk])
     return hidden
