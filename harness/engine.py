@@ -65,7 +65,7 @@ def _losses(model: "PreTrainedModel", hidden: Tensor, targets: Tensor) -> Tensor
 
 @torch.inference_mode()
 def shared_nll(model: "PreTrainedModel", ids: Tensor, score_from: int, largest: int, ranks: context.Ranks) -> Tensor:
-    """As `token_nll`, every window over all ranks in stripes of up to `largest` tokens; the same on each of them.
+    """As `token_nll`, every window over all ranks, up to `largest` tokens a rank at a time; the same on each.
 
     Losses are computed where their tokens live, and exchanged as they are.
     """
@@ -74,10 +74,10 @@ def shared_nll(model: "PreTrainedModel", ids: Tensor, score_from: int, largest: 
     with context.spread(model, stripes, ranks):
         hidden = context.hidden_states(model, ids, stripes, ranks.rank)
     own = torch.zeros(hidden.shape[:2], dtype=torch.float32, device=ids.device)  # of the token behind each
-    for round_, begin in enumerate(stripes.begins(ranks.rank)):
+    for number, begin in enumerate(stripes.all_begins(ranks.rank)):
         first, last = max(begin, score_from - 1), min(begin + stripes.size, length - 1)
         if first < last:
-            place = slice(round_ * stripes.size + first - begin, round_ * stripes.size + last - begin)
+            place = slice(number * stripes.size + first - begin, number * stripes.size + last - begin)
             own[:, place] = _losses(model, hidden[:, place], ids[:, first + 1 : last + 1])
     return context.in_order(ranks.gathered(own), stripes)[:, score_from - 1 : -1]
 
@@ -131,7 +131,7 @@ class Mode(NamedTuple):
 
 
 MODES = {"layered": Mode(True, True), "sliced": Mode(True, False), "plain": Mode(False, False)}
-PROBE_LENGTH, PROBE_CHUNK, PROBE_STRIPE = 24, 7, 4
+PROBE_LENGTH, PROBE_CHUNK, PROBE_SHARE = 24, 7, 4
 CPU_TOKENS_PER_BATCH, GPU_TOKENS_PER_BATCH = 4096, 32768
 CPU_CHUNK, SMALLEST_CHUNK = 8192, 512
 MEMORY_SHARE = 0.8  # of what the weights left free; the rest is for the allocator's gaps
@@ -169,7 +169,7 @@ class Engine:
             if self.forwards is not None:
                 stack.enter_context(compiled(self.model, self.forwards))
             if self.over is not None:
-                largest = self.budget.stripe(len(ids), ids.shape[1], self.over.size)
+                largest = self.budget.shared_chunk(len(ids), ids.shape[1], self.over.size)
                 return shared_nll(self.model, self._filled(ids), score_from, largest, self.over)[: len(ids)]
             if self.mode.layered and not is_routed(self.model):
                 stack.enter_context(chunked(self.model, self.chunk(*ids.shape)))
@@ -244,7 +244,7 @@ class Budget:
         everyones = over.gathered(torch.tensor([self.free], device="cuda"))
         return replace(self, free=min(int(free) for free in everyones))
 
-    def stripe(self, rows: int, length: int, ranks: int) -> int:
+    def shared_chunk(self, rows: int, length: int, ranks: int) -> int:
         """Tokens of each of `rows` windows that pass through a layer together, on each of the ranks that share them.
 
         Half of what stays is the window's keys and values, which every rank holds; the other half is shared. What
@@ -279,7 +279,7 @@ def choose_shared(model: "PreTrainedModel", over: context.Ranks) -> Mode:
     ids = _probe(model)
     reason = _difference(model, MODES["layered"])
     if reason is None:
-        shared = partial(shared_nll, model, ids, 1, PROBE_STRIPE, over)
+        shared = partial(shared_nll, model, ids, 1, PROBE_SHARE, over)
         reason = _unlike(model, ids, shared)
     if reason is not None:
         raise UserError(f"engine.parallel=context cannot run {type(model).__name__}: {reason}.")

@@ -24,21 +24,22 @@ FAMILIES = ["llama", "qwen3", "gpt_neox", "gemma3_text", "mixtral", "phi"]  # gr
 LENGTHS = [5, 31, 67]  # tokens, divisible by no number of ranks that is tried
 REFUSED = ["gemma2", "deepseek_v2", "falcon", "gpt2"]
 PARAMETERS = {"longrope": {"long_factor": np.geomspace(1, 20, 8).tolist(), "unscaled_prefix": 10}}
-STRIPE = 6  # tokens: windows of 31 take several rounds
+CHUNK = 6  # tokens of a rank at a time: windows of 31 take several rounds
 
 
-def test_stripes_are_dealt_in_turn_and_back():
-    stripes = Stripes.of(22, ranks=2, largest=3)
-    assert (stripes.rounds, stripes.size, stripes.padded) == (4, 3, 24)
-    assert [stripes.begins(rank) for rank in (0, 1)] == [[0, 9, 12, 21], [3, 6, 15, 18]]
+def test_stripes_of_a_round_are_dealt_from_both_ends():
+    stripes = Stripes.of(22, ranks=2, largest=7)
+    assert (stripes.rounds, stripes.size, stripes.padded) == (2, 3, 24)
+    assert [stripes.all_begins(rank) for rank in (0, 1)] == [[0, 9, 12, 21], [3, 6, 15, 18]]
     assert stripes.own(0).tolist() == [0, 1, 2, 9, 10, 11, 12, 13, 14, 21, 21, 21]
     assert Stripes.of(5, ranks=8, largest=100).size == 1
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 8, 64])
-def test_stripes_cost_every_rank_the_same_and_come_back_in_order(ranks):
+def test_rounds_cost_every_rank_the_same_and_come_back_in_order(ranks):
     stripes = Stripes.of(1000, ranks, largest=40)
-    assert len({sum(stripes.begins(rank)) for rank in range(ranks)}) == 1  # keys before each: the work of attention
+    for round_ in range(stripes.rounds):  # keys before a stripe are the work of its attention
+        assert len({sum(stripes.begins(rank, round_)) for rank in range(ranks)}) == 1
     whole = torch.arange(1000)[None]
     assert torch.equal(in_order([whole[:, stripes.own(rank)] for rank in range(ranks)], stripes), whole)
 
@@ -92,8 +93,8 @@ def compute(rank, environment, answers):
 class Striped(Budget):
     """Little memory."""
 
-    def stripe(self, rows, length, ranks):
-        return STRIPE
+    def shared_chunk(self, rows, length, ranks):
+        return CHUNK
 
 
 @pytest.mark.parametrize("number", [2, 3])

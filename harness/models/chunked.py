@@ -19,7 +19,7 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import causal_mask_function
 
 from harness.models.fused import fused, merged
-from harness.models.route import Mask, routed
+from harness.models.route import Attention, Mask, routed
 from harness.models.seen import first_seen
 from harness.models.swap import swapped
 
@@ -34,18 +34,19 @@ def chunked(
     chunk: int,
     *,
     cache: "Callable[..., LayerCache] | None" = None,
+    attention: Attention | None = None,
     mask: Mask | None = None,
 ) -> Iterator[None]:
     """Until the block ends, decoder layers and final norm run `chunk` tokens at a time (of all rows of a batch).
 
     `cache` makes what gives a layer the keys and values that a chunk sees, from the sequence's length and buffers that
-    all layers share; `mask` as `_mask`. Raises LookupError where the model has no list of decoder layers, or they take
-    no cache.
+    all layers share; `attention` and `mask` stand for `attend` and `_mask`.
+    Raises LookupError where the model has no list of decoder layers, or they take no cache.
     """
     body = _body(model)
     buffers: dict[int, Tensor] = {}
     with ExitStack() as stack:
-        stack.enter_context(routed(model, _attention, mask or _mask))
+        stack.enter_context(routed(model, attention or attend, mask or _mask))
         for layer in decoder_layers(body):
             make = partial(cache or LayerCache, buffers=buffers)
             forward = partial(_layer, layer.forward, _home(layer), _cache_name(layer), chunk, make)
@@ -193,7 +194,7 @@ def _mask(*, mask_function: Any, attention_mask: Tensor | None, **options: Any) 
 
 
 @torch.compiler.disable
-def _attention(
+def attend(
     module: nn.Module,
     query: Tensor,
     key: Tensor,

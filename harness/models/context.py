@@ -1,12 +1,11 @@
 """One window over several processes: each holds a part of its tokens, and the keys and values of one layer at a time.
 
-The window is cut into equal stripes, dealt in rounds: in round 0 rank r takes stripe r, in round 1 the ranks take the
-next stripes in reverse, and so on, an even number of rounds. Under causal attention two rounds together cost every
-rank the same. In each round the ranks run their stripes through a layer at the same time; their keys and values are
-gathered, so that every query finds all keys before its own, and attention needs no further exchange. Beyond the
-weights a rank holds its part of the residual stream and the keys and values of one layer for the whole window.
-The zigzag is that of Zhu, ring-flash-attention, 2024; gathering keys and values instead of passing them round is
-section 3.3.2 of The Llama 3 Herd of Models, arXiv:2407.21783.
+The window is computed in rounds, one after the other. A round is cut into two equal stripes a rank, dealt from both
+ends: under causal attention the first and the last together cost what every other pair costs, so that no rank waits in
+any round. In a round all ranks run their stripes through a layer at the same time; their keys and values are gathered,
+so that every query finds all keys before its own, and attention needs no further exchange. Beyond the weights a rank
+holds its part of the residual stream and the keys and values of one layer for the whole window.
+Pairs of stripes and gathered keys and values: The Llama 3 Herd of Models, arXiv:2407.21783, section 3.3.2.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor, distributed, nn
 from transformers.masking_utils import causal_mask_function
 
-from harness.models.chunked import LayerCache, chunked
+from harness.models.chunked import LayerCache, attend, chunked
 from harness.models.rotary import rotary_modules
 from harness.models.seen import first_seen
 from harness.models.swap import swapped
@@ -27,7 +26,7 @@ from harness.models.swap import swapped
 
 @dataclass(frozen=True)
 class Stripes:
-    """How a window of `length` tokens is dealt to `ranks` processes, in `rounds` stripes of `size` tokens each.
+    """How a window of `length` tokens is dealt to `ranks` processes, in `rounds` of two stripes each of `size` tokens.
 
     The last stripes may reach beyond the window: what stands there is computed and thrown away, and as nothing before
     it attends to it, it changes nothing.
@@ -39,30 +38,31 @@ class Stripes:
 
     @classmethod
     def of(cls, length: int, ranks: int, largest: int) -> "Stripes":
-        """As few rounds as keep stripes within `largest` tokens."""
-        return cls(length, ranks, 2 * -(-length // (2 * ranks * largest)))
+        """As few rounds, two at least, as let a rank run `largest` tokens at a time."""
+        return cls(length, ranks, max(2, -(-length // (ranks * largest))))
 
     @property
     def size(self) -> int:
         """Tokens of a stripe."""
-        return -(-self.length // (self.ranks * self.rounds))
+        return -(-self.length // (2 * self.ranks * self.rounds))
 
     @property
     def padded(self) -> int:
         """Tokens of all stripes."""
-        return self.ranks * self.rounds * self.size
+        return 2 * self.ranks * self.rounds * self.size
 
-    def stripe(self, rank: int, round_: int) -> int:
-        """The stripe that a rank holds in a round."""
-        return round_ * self.ranks + (rank if round_ % 2 == 0 else self.ranks - 1 - rank)
+    def begins(self, rank: int, round_: int) -> tuple[int, int]:
+        """The first tokens of the two stripes of a rank in a round."""
+        first = 2 * self.ranks * round_
+        return (first + rank) * self.size, (first + 2 * self.ranks - 1 - rank) * self.size
 
-    def begins(self, rank: int) -> list[int]:
-        """The first token of each stripe of a rank."""
-        return [self.stripe(rank, round_) * self.size for round_ in range(self.rounds)]
+    def all_begins(self, rank: int) -> list[int]:
+        """The first token of every stripe of a rank, in the order in which it holds them."""
+        return [begin for round_ in range(self.rounds) for begin in self.begins(rank, round_)]
 
     def own(self, rank: int) -> Tensor:
-        """The tokens of a rank, int64 (rounds * size,); the window's last stands for those beyond it."""
-        tokens = torch.tensor(self.begins(rank))[:, None] + torch.arange(self.size)
+        """The tokens of a rank, int64 (2 * rounds * size,); the window's last stands for those beyond it."""
+        tokens = torch.tensor(self.all_begins(rank))[:, None] + torch.arange(self.size)
         return tokens.flatten().clamp(max=self.length - 1)
 
 
@@ -90,19 +90,16 @@ class GatheredCache(LayerCache):
 
     @torch.compiler.disable
     def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Exchange a round's stripes (batch, heads, size, channels); returns all up to the end of this rank's."""
-        size, own = self.stripes.size, self.stripes.stripe(self.ranks.rank, self.round)
+        """Exchange a round's stripes (batch, heads, 2 * size, channels); returns all up to the end of the round."""
+        stripes = self.stripes
+        self.seen += 2 * stripes.ranks * stripes.size
         both = [self._buffer(i, x) for i, x in enumerate((keys, values))]
         for held, new in zip(both, (keys, values), strict=True):
-            for rank, part in enumerate(self.ranks.gathered(new)):
-                begin = self.stripes.stripe(rank, self.round) * size
-                held[:, :, begin : begin + size] = part
+            for rank, pair in enumerate(self.ranks.gathered(new)):
+                for begin, part in zip(stripes.begins(rank, self.round), pair.split(stripes.size, dim=2), strict=True):
+                    held[:, :, begin : begin + stripes.size] = part
         self.round += 1
-        return both[0][:, :, : (own + 1) * size], both[1][:, :, : (own + 1) * size]
-
-    def get_seq_length(self, *_: Any) -> int:
-        """Tokens before the stripe whose turn it is."""
-        return self.stripes.stripe(self.ranks.rank, self.round) * self.stripes.size
+        return both[0][:, :, : self.seen], both[1][:, :, : self.seen]
 
 
 @contextmanager
@@ -117,8 +114,30 @@ def spread(model: nn.Module, stripes: Stripes, ranks: Ranks) -> Iterator[None]:
             stack.enter_context(swapped(rotary.module, "forward", forward))
         cache = partial(GatheredCache, stripes=stripes, ranks=ranks)
         mask = partial(_mask, stripes, ranks.rank)
-        stack.enter_context(chunked(model, stripes.size, cache=cache, mask=mask))
+        attention = partial(_attention, stripes, ranks.rank)
+        stack.enter_context(chunked(model, 2 * stripes.size, cache=cache, attention=attention, mask=mask))
         yield
+
+
+@torch.compiler.disable
+def _attention(
+    stripes: Stripes,
+    rank: int,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    first: Tensor | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention of a rank's two stripes of the round with which the keys end."""
+    round_ = key.shape[2] // (2 * stripes.ranks * stripes.size) - 1
+    outputs = []
+    for number, begin in enumerate(stripes.begins(rank, round_)):
+        rows, end = slice(number * stripes.size, (number + 1) * stripes.size), begin + stripes.size
+        seen = None if first is None else first[:, :, rows]
+        outputs.append(attend(module, query[:, :, rows], key[:, :, :end], value[:, :, :end], seen, **options)[0])
+    return torch.cat(outputs, dim=1), None
 
 
 def _rotation(
@@ -148,7 +167,7 @@ def _mask(stripes: Stripes, rank: int, *, mask_function: Any, device: torch.devi
 
 
 def hidden_states(model: Any, ids: Tensor, stripes: Stripes, rank: int) -> Tensor:
-    """The last hidden states (batch, rounds * size, hidden) of this rank's tokens of `ids` (batch, length)."""
+    """The last hidden states (batch, 2 * rounds * size, hidden) of this rank's tokens of `ids` (batch, length)."""
     own = stripes.own(rank).to(ids.device)
     body = getattr(model, model.base_model_prefix)
     everything = torch.ones_like(own).expand(len(ids), -1)  # without a mask, jumps of position would part documents
@@ -159,9 +178,9 @@ def hidden_states(model: Any, ids: Tensor, stripes: Stripes, rank: int) -> Tenso
 
 
 def in_order(parts: Sequence[Tensor], stripes: Stripes) -> Tensor:
-    """What every rank has of its tokens, (batch, rounds * size) each, as (batch, length) of the window."""
+    """What every rank has of its tokens, (batch, 2 * rounds * size) each, as (batch, length) of the window."""
     placed = parts[0].new_empty(len(parts[0]), stripes.padded)
     for rank, part in enumerate(parts):
-        for begin, own in zip(stripes.begins(rank), part.split(stripes.size, dim=1), strict=True):
+        for begin, own in zip(stripes.all_begins(rank), part.split(stripes.size, dim=1), strict=True):
             placed[:, begin : begin + stripes.size] = own
     return placed[:, : stripes.length]
