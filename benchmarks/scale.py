@@ -199,7 +199,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(PARTS)}; none: all")
     parser.add_argument("--out", type=Path, default=Path("."))
-    parser.add_argument("--length", type=int, default=6291456, help="of reach, tokens; as it is for GPUs of 80 GB")
+    parser.add_argument("--length", type=int, default=5242880, help="of reach, tokens; as it is for GPUs of 80 GB")
     parser.add_argument("--layers", type=int, default=1, help="of reach: these run, all weights are resident")
     parser.add_argument("--cpu", action="store_true")
     parser.add_argument("--tiny", action="store_true")

@@ -62,6 +62,8 @@ def run_app(task: Callable[[DictConfig], Any], config_name: str) -> None:
     if int(version("hydra-core").split(".")[1]) < 4:
         options["version_base"] = "1.3"  # from 1.4 on the parameter is deprecated
     configure_logging()
+    if ranks.size() > 1 and config_name != "config":
+        exit_with(UserError(f"python -m harness.{config_name} runs in one process: run it without torchrun."))
     try:
         hydra.main(**options)(_told_in_one_line(task))()
     except (UserError, HydraException, OmegaConfBaseException) as error:

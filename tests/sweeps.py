@@ -8,6 +8,7 @@ import random
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -94,10 +95,10 @@ class Place:
         """Start a sweep in a process of its own, which has the heavy imports behind it."""
         return Forked(self.command(*overrides)[2:], self.folder, self.environment, self.results.parent)
 
-    def start_ranks(self, number: int, *overrides: str) -> "list[Forked]":
+    def start_ranks(self, number: int, *overrides: str, start: Callable[..., None] | None = None) -> "list[Forked]":
         """Start a sweep as torchrun would, in so many processes; the first is rank 0."""
         arguments, output = self.command(*overrides)[2:], self.results.parent
-        return [Forked(arguments, self.folder, self.environment | e, output) for e in ranks_environment(number)]
+        return [Forked(arguments, self.folder, self.environment | e, output, start) for e in ranks_environment(number)]
 
     def shell(self, *overrides: str, **environment: str) -> "subprocess.Popen[str]":
         """Start a sweep as a user does."""
@@ -148,11 +149,19 @@ class Forked:
     server.set_forkserver_preload(PRELOADED)
     count = 0
 
-    def __init__(self, arguments: list[str], folder: Path, environment: dict[str, str], output: Path) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        folder: Path,
+        environment: dict[str, str],
+        output: Path,
+        start: Callable[..., None] | None = None,
+    ) -> None:
+        start = start or forked
         Forked.count += 1
         self.output = [output / f"{Forked.count}.{name}" for name in ("stdout", "stderr")]
         target = (arguments, folder, environment, self.output)
-        self.process = self.server.Process(target=_forked, args=target)
+        self.process = self.server.Process(target=start, args=target)
         self.process.start()
 
     def is_alive(self) -> bool:
@@ -178,7 +187,8 @@ class Forked:
         return subprocess.CompletedProcess([], self.process.exitcode, stdout, stderr)
 
 
-def _forked(arguments: list[str], folder: Path, environment: dict[str, str], output: list[Path]) -> None:
+def forked(arguments: list[str], folder: Path, environment: dict[str, str], output: list[Path]) -> None:
+    """What such a process does."""
     os.environ |= environment
     os.chdir(folder)
     for number, file in enumerate(output, start=1):

@@ -1,15 +1,17 @@
 """Under torchrun: documents on several ranks give the rows of one process; a failure has its rank's name."""
 
 import signal
+import sys
 import time
 
 import pandas as pd
 import pytest
 
-from harness import evaluate, ranks, runner, store
+from harness import cli, evaluate, ranks, runner, store, team
 from harness.errors import UserError
 from harness.prepare import check_device
 from harness.sweep import _cluster
+from tests import sweeps
 from tests.sweeps import Place, ranks_environment
 
 CELLS = ("ctx=16,32", "method=none,yarn")
@@ -107,6 +109,40 @@ def test_a_rank_that_dies_fails_the_cell_by_name_and_its_documents_are_kept(tmp_
     log = next(place.results.rglob("*.log"))
     assert f"error: rank {dead} of 3 on" in log.read_text()
     assert list(place.results.rglob("*.npz"))
+
+
+def test_a_rank_that_fails_alone_where_windows_are_shared_ends_the_run(place):
+    prepared = place.prepared("ctx=32")[0]
+    prepared.record.checkpoint.parent.mkdir(parents=True)
+    prepared.record.checkpoint.touch()  # rank 0 cannot keep its first document; rank 1 waits for it in the second
+    overrides = ["ctx=32", "engine.parallel=context", "engine.tokens_per_batch=32"]
+    started = place.start_ranks(2, *overrides, start=impatient)
+    ends = [process.end(60) for process in started]
+    assert [end.returncode for end in ends] == [1, 1]
+    assert "rank 0 of 2 on" in ends[0].stderr
+    assert "results cannot be written" in prepared.record.log.read_text()
+
+
+def impatient(*arguments):
+    """A process that does not wait for the others as long as it should."""
+    team.CONTEXT_GRACE_S = 2.0
+    sweeps.forked(*arguments)
+
+
+@pytest.mark.slow
+def test_torchrun_itself_runs_a_sweep(place, alone):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "harness"]
+    done = sweeps.run([*command, "-m", *place.overrides, *CELLS], place.folder, place.environment)
+    assert done.returncode == 0, done.stderr
+    assert "4 cells: 4 computed" in done.stdout
+    pd.testing.assert_series_equal(rows(place)["nll_sum"], alone["nll_sum"], atol=1e-5, rtol=0)
+
+
+def test_commands_that_run_alone_say_so(monkeypatch, capsys):
+    as_ranks(2, monkeypatch)
+    with pytest.raises(SystemExit):
+        cli.run_app(lambda composed: None, "plot")
+    assert "python -m harness.plot runs in one process" in capsys.readouterr().err
 
 
 def test_what_starts_processes_of_its_own_is_refused(place, monkeypatch):
