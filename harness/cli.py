@@ -18,12 +18,18 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from harness import ranks
 from harness.errors import UserError, unknown
 
 
 def main() -> None:
-    """``python -m harness``: one cell, or with -m a sweep."""
-    run_app(_task, "config")
+    """``python -m harness``: one cell, or with -m a sweep; under torchrun by all its processes together."""
+    if ranks.size() == 1:
+        return run_app(_task, "config")
+    from harness import team
+
+    configure_logging()
+    team.run(lambda: run_app(_task, "config"))
 
 
 def _task(composed: DictConfig) -> None:
@@ -56,6 +62,8 @@ def run_app(task: Callable[[DictConfig], Any], config_name: str) -> None:
     if int(version("hydra-core").split(".")[1]) < 4:
         options["version_base"] = "1.3"  # from 1.4 on the parameter is deprecated
     configure_logging()
+    if ranks.size() > 1 and config_name != "config":
+        exit_with(UserError(f"python -m harness.{config_name} runs in one process: run it without torchrun."))
     try:
         hydra.main(**options)(_told_in_one_line(task))()
     except (UserError, HydraException, OmegaConfBaseException) as error:

@@ -54,6 +54,19 @@ class Config:
         if self.seed < 0:
             raise UserError(f"seed must be at least 0, got {self.seed}.")
         self.protocol.check(self.ctx)
+        if self.engine.compile and self.model.device_map is not None:
+            raise UserError("engine.compile=true needs a model on one device: model.device_map must be null.")
+        if self.engine.parallel == "context":
+            self._check_context()
+
+    def _check_context(self) -> None:
+        name = self.method.name
+        if methods.METHODS[name].kind == "attention":
+            raise UserError(f"engine.parallel=context cannot run method={name}, which changes attention.")
+        if self.method.logn:
+            raise UserError("engine.parallel=context cannot run method.logn=true, which changes attention.")
+        if self.model.device_map is not None:
+            raise UserError("engine.parallel=context puts a whole model on every GPU: model.device_map must be null.")
 
 
 def parse(composed: DictConfig, overrides: Sequence[str] = ()) -> Config:

@@ -9,16 +9,18 @@ model's own forward on a probe is used: `layered` (layers one at a time, long wi
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.modeling_outputs import MoeModelOutputWithPast
 
 from harness.engine_spec import EngineSpec
 from harness.errors import UserError
+from harness.models import context
 from harness.models.chunked import chunked, compiled, compiled_forwards
 from harness.models.route import is_routed
 from harness.models.turn import turned_by
@@ -47,14 +49,38 @@ def token_nll(model: "PreTrainedModel", ids: Tensor, score_from: int, *, sliced:
         logits = model(input_ids=ids, use_cache=False).logits[:, score_from - 1 : -1]
         return _loss(logits, targets)
     hidden = _body(model)(input_ids=ids, use_cache=False).last_hidden_state[:, score_from - 1 : -1]
-    rows = max(1, LOGITS_PER_SLICE.get(ids.device.type, 2**24) // _vocabulary(model))
-    width = max(1, rows // len(ids))
+    return _losses(model, hidden, targets)
+
+
+def _losses(model: "PreTrainedModel", hidden: Tensor, targets: Tensor) -> Tensor:
+    """Losses of `targets` (rows, tokens) under the last hidden states before them, logits made slice by slice."""
+    rows = max(1, LOGITS_PER_SLICE.get(targets.device.type, 2**24) // _vocabulary(model))
+    width = max(1, rows // len(targets))
     with _head(model) as head:
         losses = [
             _loss(head(hidden[:, begin : begin + width]), targets[:, begin : begin + width])
             for begin in range(0, targets.shape[1], width)
         ]
     return torch.cat(losses, dim=1)
+
+
+@torch.inference_mode()
+def shared_nll(model: "PreTrainedModel", ids: Tensor, score_from: int, largest: int, ranks: context.Ranks) -> Tensor:
+    """As `token_nll`, every window over all ranks, up to `largest` tokens a rank at a time; the same on each.
+
+    Losses are computed where their tokens live, and exchanged as they are.
+    """
+    length = ids.shape[1]
+    stripes = context.Stripes.of(length, ranks.size, largest)
+    with context.spread(model, stripes, ranks):
+        hidden = context.hidden_states(model, ids, stripes, ranks.rank)
+    own = torch.zeros(hidden.shape[:2], dtype=torch.float32, device=ids.device)  # of the token behind each
+    for number, begin in enumerate(stripes.all_begins(ranks.rank)):
+        first, last = max(begin, score_from - 1), min(begin + stripes.size, length - 1)
+        if first < last:
+            place = slice(number * stripes.size + first - begin, number * stripes.size + last - begin)
+            own[:, place] = _losses(model, hidden[:, place], ids[:, first + 1 : last + 1])
+    return context.in_order(ranks.gathered(own), stripes)[:, score_from - 1 : -1]
 
 
 def _loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -76,8 +102,8 @@ class _Given(nn.Module):
 
     hidden: Tensor
 
-    def forward(self, *args: Any, **kwargs: Any) -> BaseModelOutputWithPast:
-        return BaseModelOutputWithPast(last_hidden_state=self.hidden)
+    def forward(self, *args: Any, **kwargs: Any) -> MoeModelOutputWithPast:
+        return MoeModelOutputWithPast(last_hidden_state=self.hidden)  # it has the fields that any family reads
 
 
 @contextmanager
@@ -106,7 +132,7 @@ class Mode(NamedTuple):
 
 
 MODES = {"layered": Mode(True, True), "sliced": Mode(True, False), "plain": Mode(False, False)}
-PROBE_LENGTH, PROBE_CHUNK = 24, 7
+PROBE_LENGTH, PROBE_CHUNK, PROBE_SHARE = 24, 7, 4
 CPU_TOKENS_PER_BATCH, GPU_TOKENS_PER_BATCH = 4096, 32768
 CPU_CHUNK, SMALLEST_CHUNK = 8192, 512
 MEMORY_SHARE = 0.8  # of what the weights left free; the rest is for the allocator's gaps
@@ -116,13 +142,13 @@ class Engine:
     """A model with the fastest way of computing that proved itself on it.
 
     `tokens_per_batch` is what one call may hold; a call that runs out of memory is split and tried again, and the
-    smaller size is kept.
+    smaller size is kept. With `over` every window is computed by all of these ranks, which make the same calls.
     """
 
-    def __init__(self, model: "PreTrainedModel", spec: EngineSpec) -> None:
-        self.model, self.spec = model, spec
-        self.mode = choose_mode(model, spec.mode)
-        self.budget = Budget.of(model)
+    def __init__(self, model: "PreTrainedModel", spec: EngineSpec, over: context.Ranks | None = None) -> None:
+        self.model, self.spec, self.over = model, spec, over
+        self.mode = choose_mode(model, spec.mode) if over is None else choose_shared(model, over)
+        self.budget = Budget.of(model) if over is None else Budget.of(model).agreed(over)
         self.tokens_per_batch = spec.tokens_per_batch or self.budget.tokens_per_batch()
         self.largest_chunk: int | None = None  # set when memory runs out
         self.forwards = compiled_forwards(model) if spec.compile else None
@@ -148,6 +174,11 @@ class Engine:
             stack.enter_context(turned_by(None if sets is None else self._filled(sets, ids.shape[1])))
             if self.forwards is not None:
                 stack.enter_context(compiled(self.model, self.forwards))
+            if self.over is not None:
+                largest = self.budget.shared_chunk(len(ids), ids.shape[1], self.over.size)
+                return shared_nll(self.model, self._filled(ids, ids.shape[1]), score_from, largest, self.over)[
+                    : len(ids)
+                ]
             if self.mode.layered and not is_routed(self.model):
                 stack.enter_context(chunked(self.model, self.chunk(*ids.shape)))
             filled = self._filled(ids, ids.shape[1])
@@ -166,9 +197,14 @@ class Engine:
         return fitting if self.largest_chunk is None else min(fitting, self.largest_chunk)
 
     def _shrink(self, ids: Tensor, error: BaseException) -> None:
-        """Half the rows; at one row half the chunk; at the smallest chunk the error stands."""
+        """Half the rows; at one row half the chunk; at the smallest chunk, or with other ranks, the error stands."""
         rows, length = ids.shape
         chunk = min(self.chunk(rows, length), length)
+        if self.over is not None:
+            where = f"{self.over.size} x {ids.device.type}"
+            raise MemoryError(
+                f"{rows} windows of {length} tokens at once do not fit into the memory of {where}"
+            ) from error
         if rows > 1:
             self.tokens_per_batch = rows // 2 * length
             log.warning("out of memory with %d windows at once, going on with %d", rows, rows // 2)
@@ -189,10 +225,11 @@ class Budget:
 
     @classmethod
     def of(cls, model: "PreTrainedModel") -> "Budget":
-        """Measured on the model's device, after its weights are there."""
+        """Measured on the model's devices, after its weights are there; the fullest counts."""
         config, size = model.config.get_text_config(), model.dtype.itemsize
         inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-        free = torch.cuda.mem_get_info(model.device)[0] if model.device.type == "cuda" else None
+        gpus = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
+        free = min((torch.cuda.mem_get_info(gpu)[0] for gpu in gpus), default=None)
         return cls(free, size * (6 * config.hidden_size + 3 * inner), size * 4 * config.hidden_size)
 
     def tokens_per_batch(self) -> int:
@@ -208,6 +245,24 @@ class Budget:
             return CPU_CHUNK
         left = MEMORY_SHARE * self.free - rows * length * self.staying
         return max(SMALLEST_CHUNK, GPU_TOKENS_PER_BATCH // 2 // rows, int(left / self.passing / rows))
+
+    def agreed(self, over: context.Ranks) -> "Budget":
+        """That of the rank with the least free memory, lest ranks cut their windows in different ways."""
+        if self.free is None:
+            return self
+        everyones = over.gathered(torch.tensor([self.free], device="cuda"))
+        return replace(self, free=min(int(free) for free in everyones))
+
+    def shared_chunk(self, rows: int, length: int, ranks: int) -> int:
+        """Tokens of each of `rows` windows that pass through a layer together, on each of the ranks that share them.
+
+        Half of what stays is the window's keys and values, which every rank holds; the other half is shared. What
+        passes are also the keys and values that come from all ranks.
+        """
+        if self.free is None:
+            return CPU_CHUNK
+        left = MEMORY_SHARE * self.free - rows * length * self.staying * (1 + 1 / ranks) / 2
+        return max(SMALLEST_CHUNK, int(left / (self.passing + ranks * self.staying / 2) / rows))
 
 
 def choose_mode(model: "PreTrainedModel", wanted: str) -> Mode:
@@ -231,13 +286,37 @@ def probed(model: "PreTrainedModel", ids: Tensor, mode: Mode) -> Tensor:
         return token_nll(model, ids, 1, sliced=mode.sliced)
 
 
+def choose_shared(model: "PreTrainedModel", over: context.Ranks) -> Mode:
+    """The layered mode, where windows over these ranks equal the model's own forward on a probe, too.
+
+    Raises UserError where it cannot run the model; by itself first, so that all ranks find out together.
+    """
+    ids = _probe(model)
+    reason = _difference(model, MODES["layered"])
+    if reason is None:
+        shared = partial(shared_nll, model, ids, 1, PROBE_SHARE, over)
+        reason = _unlike(model, ids, shared)
+    if reason is not None:
+        raise UserError(f"engine.parallel=context cannot run {type(model).__name__}: {reason}.")
+    return MODES["layered"]
+
+
 def _difference(model: "PreTrainedModel", mode: Mode) -> str | None:
     """Why a mode does not equal the model's own forward on random tokens; None where it does."""
+    ids = _probe(model)
+    return _unlike(model, ids, partial(probed, model, ids, mode))
+
+
+def _probe(model: "PreTrainedModel") -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(0, _vocabulary(model), (2, PROBE_LENGTH), generator=generator).to(model.device)
+    return torch.randint(0, _vocabulary(model), (2, PROBE_LENGTH), generator=generator).to(model.device)
+
+
+def _unlike(model: "PreTrainedModel", ids: Tensor, compute: Callable[[], Tensor]) -> str | None:
+    """Why losses differ from those of the model's own forward, or could not be computed; None where they are equal."""
     expected = token_nll(model, ids, 1, sliced=False)
     try:
-        got = probed(model, ids, mode)
+        got = compute()
     except (AttributeError, LookupError, TypeError, RuntimeError, ValueError) as error:
         return f"{type(error).__name__}: {str(error).splitlines()[0]}"
     difference = (got - expected).abs().mean().item()

@@ -8,6 +8,7 @@ from harness.errors import UserError, unknown
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 ATTENTIONS = ("auto", "sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention")
 MODES = ("auto", "layered", "sliced", "plain")
+PARALLEL = ("context", "documents")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,12 +21,15 @@ class EngineSpec:
     tokens_per_batch: int | None = None  # null: found from free memory
     compile: bool = False
     mode: str = "auto"  # auto | layered | sliced | plain; see harness.engine
+    parallel: str = "documents"  # what the processes of torchrun share: documents | context, the tokens of each window
 
     def __post_init__(self) -> None:
-        choices = {"dtype": DTYPES, "attention": ATTENTIONS, "mode": MODES}
+        choices = {"dtype": DTYPES, "attention": ATTENTIONS, "mode": MODES, "parallel": PARALLEL}
         for field, known in choices.items():
             if getattr(self, field) not in known:
                 raise unknown(f"engine.{field}", getattr(self, field), known)
+        if self.parallel == "context" and self.mode not in ("auto", "layered"):
+            raise UserError(f"engine.parallel=context runs in engine.mode=layered (or auto), got {self.mode}.")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise UserError(f"engine.device must be auto, cpu, cuda or cuda:N, got {self.device!r}.")
         if self.tokens_per_batch is not None and self.tokens_per_batch < 1:

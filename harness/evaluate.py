@@ -54,6 +54,22 @@ def _mix(seed: int, index: int) -> int:
     return int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
 
 
+def num_tokens(windows: Sequence[Window]) -> int:
+    """Tokens that the model sees in these windows, BOS included."""
+    return sum(w.end - w.begin + w.bos for w in windows)
+
+
+def shares(lengths: Sequence[int], count: int) -> list[set[int]]:
+    """Documents of these lengths (tokens) dealt to `count` processes: the longest first, to whoever has least."""
+    dealt: list[set[int]] = [set() for _ in range(count)]
+    loads = [0] * count
+    for document in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        least = loads.index(min(loads))
+        dealt[least].add(document)
+        loads[least] += lengths[document]
+    return dealt
+
+
 def batches(planned: Sequence[Sequence[Window]], tokens_per_batch: int) -> list[list[Job]]:
     """Windows of one length and about as many scored tokens, together up to a budget of tokens.
 

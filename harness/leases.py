@@ -88,7 +88,7 @@ class Leases:
         except FileExistsError:
             return False
         try:
-            os.write(handle, json.dumps({"owner": self.owner, **_process()}).encode())
+            os.write(handle, json.dumps({"owner": self.owner, **process()}).encode())
         except OSError:
             file.unlink(missing_ok=True)
             raise
@@ -97,7 +97,7 @@ class Leases:
         return True
 
     def _is_dead(self, file: Path, sign: Sign) -> bool:
-        if _is_gone(sign.content):
+        if is_gone(sign.content):
             return True
         known, since = self._seen.get(file, (None, 0.0))
         if known != sign:
@@ -153,8 +153,8 @@ def _field(content: str, name: str) -> str | int | None:
         return None  # just created, or foreign: judged by its beat alone
 
 
-def _process() -> dict[str, str | int]:
-    """What lets others on this machine, or a later start of this batch job, see that this process is gone."""
+def process() -> dict[str, str | int]:
+    """What lets others on this machine, or a later start of this batch job, see that this process is gone (JSON)."""
     pid = os.getpid()
     return {
         "machine": _machine(),
@@ -165,9 +165,9 @@ def _process() -> dict[str, str | int]:
     }
 
 
-def _is_gone(content: str) -> bool:
-    """Whether the holder surely no longer runs."""
-    mine = _process()
+def is_gone(content: str) -> bool:
+    """Whether the process that `process` told of, as JSON, surely no longer runs."""
+    mine = process()
     if _field(content, "machine") == mine["machine"] != "":
         pid = _field(content, "pid")
         return not isinstance(pid, int) or _started(pid) != _field(content, "started")

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from harness import cells, documents, records, store
+from harness import cells, documents, ranks, records, store
 from harness.cells import Cell, Identity
 from harness.config import MODIFIERS, Config
 from harness.documents import DocumentSet
@@ -119,5 +119,13 @@ def check_device(config: Config) -> None:
     if not torch.cuda.is_available():
         raise UserError(f"engine.device={wanted}{reason}: no CUDA device is available here; use cpu or auto.")
     number = wanted.partition(":")[2]
+    if ranks.size() > 1:
+        if number:
+            raise UserError(f"engine.device must be auto, cuda or cpu under torchrun (a GPU a process), got {wanted}.")
+        if ranks.local_size() > torch.cuda.device_count():
+            raise UserError(
+                f"torchrun must start at most one process a GPU, got {ranks.local_size()} processes and "
+                f"{torch.cuda.device_count()} CUDA devices on this machine; engine.device=cpu runs without."
+            )
     if number.isdigit() and int(number) >= torch.cuda.device_count():
         raise UserError(f"engine.device={wanted}: this machine has {torch.cuda.device_count()} CUDA devices, from 0.")

@@ -13,27 +13,22 @@ import shlex
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
-from harness import cells, checkpoints, evaluate, records, store
+from harness import cells, checkpoints, evaluate, ranks, records, store, team
 from harness.cells import Cell
 from harness.commit import commit
 from harness.documents import DocumentSet
 from harness.errors import UserError
 from harness.files import StorageError, remove_temporary
 from harness.leases import Leases
-from harness.methods.base import RopeGeometry
-from harness.prepare import Prepared, describe, device, dtype, load_documents
+from harness.passes import Passes, plan
+from harness.prepare import Prepared, device
 from harness.records import Outcome, Record
-from harness.windows import Window
-
-if TYPE_CHECKING:
-    from harness.engine import Engine
-    from harness.models.header import Header
 
 log = logging.getLogger(__name__)
 WAIT_S = 0.5  # between looks at cells that other processes compute
@@ -75,8 +70,7 @@ class _Runner:
         self.raise_mistakes = raise_mistakes
         self.is_device_lost = False
         self.is_waiting = False
-        self.documents: dict[str, DocumentSet] = {}
-        self.loaded: tuple[Any, Ready] | None = None
+        self.passes = Passes()
 
     def round(self, pending: Iterable[list[Prepared]]) -> tuple[list[Outcome], list[list[Prepared]]]:
         """Try every pass once; returns what became of its cells, and the cells that are still open."""
@@ -118,7 +112,7 @@ class _Runner:
     def _compute(self, group: list[Prepared]) -> tuple[list[Outcome], list[Prepared]]:
         """Compute a pass; where it fails its longest cell has failed, and the others may try a shorter pass."""
         try:
-            _run_pass(self._ready(group[0]), self._documents(group[0]), group)
+            _run_pass(self.passes, group)
         except StorageError:
             raise
         except Exception as error:
@@ -132,21 +126,6 @@ class _Runner:
         for p in group:
             _remove_leftovers(p.record)
         return [Outcome(p.record, "computed") for p in group], []
-
-    def _ready(self, prepared: Prepared) -> "Ready":
-        key = (prepared.cell.config.model, prepared.cell.config.engine)
-        if self.loaded is None or self.loaded[0] != key:
-            self.loaded = None  # free one model before the next is read
-            started = time.monotonic()
-            self.loaded = (key, _load(prepared.header, prepared.cell))
-            log.info("loaded model %s in %.1f s", prepared.cell.config.model.name, time.monotonic() - started)
-        return self.loaded[1]
-
-    def _documents(self, prepared: Prepared) -> DocumentSet:
-        key = prepared.cell.columns["dataset_fingerprint"]
-        if key not in self.documents:
-            self.documents |= load_documents([prepared])
-        return self.documents[key]
 
     def _tidy(self, record: Record) -> None:
         """Remove what a process that was killed right behind its last write left of a finished cell."""
@@ -192,99 +171,35 @@ def _is_device_lost(error: Exception) -> bool:
     return "CUDA error" in str(error) and not isinstance(error, torch.OutOfMemoryError)
 
 
-class Ready(NamedTuple):
-    """A model on its device, and how its losses are computed."""
-
-    engine: "Engine"
-    geometry: RopeGeometry | None
-    device: str
-    bos_token_id: int | None
-
-
-def _load(header: "Header", one: Cell) -> Ready:
-    import torch
-    import transformers
-
-    from harness.engine import Engine
-    from harness.models.load import load
-
-    transformers.utils.logging.disable_progress_bar()
-    engine = one.config.engine
-    attention = None if engine.attention == "auto" else engine.attention
-    where = device(one.config)
-    loaded = load(one.config.model, getattr(torch, dtype(one.config)), where, attention)
-    model: Any = loaded.model
-    return Ready(Engine(model, engine), loaded.geometry, where, header.bos_token_id)
-
-
-def _run_pass(loaded: "Ready", documents: DocumentSet, group: list[Prepared]) -> None:
+def _run_pass(passes: Passes, group: list[Prepared]) -> None:
     """One pass over the documents at the longest length of the group; every cell of it is written, the longest last.
 
     The pass is kept document by document under the name of its longest cell, until that is written: a pass that was
     killed goes on with the next document, one that was killed between two cells with the next cell.
     """
-    longest, checkpoint = group[0].cell, group[0].record.checkpoint
-    planned = evaluate.plans(documents.documents, longest.ctx, longest.protocol, longest.config.seed)
-    scored = checkpoints.load(checkpoint, planned)
-    known, resumed = {s.document for s in scored}, len(scored)
-    tokens = sum(w.end - w.begin + w.bos for i, ws in enumerate(planned) if i not in known for w in ws)
-    started = time.monotonic()
-    for document in _scores(loaded, documents, planned, group, known):
-        checkpoints.save(checkpoint, document)
-        scored.append(document)
-    seconds = time.monotonic() - started
-    cost = {"seconds": seconds, "tokens": tokens, "tokens_per_second": tokens / seconds, "resumed_documents": resumed}
+    documents = passes.documents(group[0])
+    planned = plan(group[0], documents)
+    kept = checkpoints.load(group[0].record.checkpoint, planned)
+    finished = {scored.document for scored in kept}
+    made, seconds = team.compute(passes, group, finished)
+    scored = sorted([*kept, *made], key=lambda s: s.document)
+    tokens = sum(evaluate.num_tokens(windows) for i, windows in enumerate(planned) if i not in finished)
+    cost = {
+        "seconds": seconds,
+        "tokens": tokens,
+        "tokens_per_second": tokens / seconds,
+        "resumed_documents": len(kept),
+        "ranks": ranks.size(),
+    }
     for p in reversed(group):
         own = scored if p is group[0] else [evaluate.cut(s, p.cell.ctx) for s in scored]
-        made = provenance(p, loaded) | cost
-        store.write(p.cell.config.results_dir, p.cell.columns, tables(p.cell, own, documents), made)
-        log.info("computed %s (%d of %d documents were there)", p.record.label, resumed, len(planned))
-
-
-def _scores(
-    loaded: "Ready",
-    documents: DocumentSet,
-    planned: list[list[Window]],
-    group: list[Prepared],
-    finished: set[int],
-) -> Iterator[evaluate.Scores]:
-    """The losses of every document that is not finished, each as soon as it is complete, under the longest cell."""
-    from tqdm import tqdm
-
-    from harness.models.patch import applied
-
-    longest, engine = group[0].cell, loaded.engine
-    config = longest.config
-    lengths = [sum(w.end - w.begin + w.bos for w in windows) for windows in planned]
-    with (
-        applied(engine.model, longest.method, longest.ctx, loaded.geometry, logn=config.method.logn) as patch,
-        tqdm(total=sum(lengths), desc=_title(group), unit="tok", unit_scale=True, dynamic_ncols=True) as bar,
-    ):
-        for warning in patch.warnings:
-            log.warning("%s: %s", describe(longest), warning)
-        bar.update(sum(lengths[i] for i in finished))
-        yield from evaluate.scores(
-            documents.documents,
-            planned,
-            engine.token_nll,
-            engine.tokens_per_batch,
-            bos_token_id=loaded.bos_token_id,
-            device=loaded.device,
-            finished=finished,
-            progress=bar.update,
-        )
-
-
-def _title(group: list[Prepared]) -> str:
-    lengths = ",".join(str(p.cell.ctx) for p in reversed(group))
-    config = group[0].cell.config
-    return f"{config.model.name} {config.method.name} ctx={lengths}"
+        store.write(p.cell.config.results_dir, p.cell.columns, tables(p.cell, own, documents), provenance(p) | cost)
+        log.info("computed %s (%d of %d documents were there)", p.record.label, len(kept), len(planned))
 
 
 def tables(one: Cell, scored: list[evaluate.Scores], documents: DocumentSet) -> dict[str, pd.DataFrame]:
     """The tables of a cell from the losses of its documents, in document order."""
-    ordered = sorted(scored, key=lambda s: s.document)
-    pairs = [(s, documents.documents[s.document]) for s in ordered]
+    pairs = [(s, documents.documents[s.document]) for s in scored]
     made = {
         "windows": pd.concat([evaluate.window_rows(s, d) for s, d in pairs], ignore_index=True),
         "positions": pd.concat([evaluate.position_rows(s, d, one.ctx) for s, d in pairs], ignore_index=True),
@@ -294,7 +209,7 @@ def tables(one: Cell, scored: list[evaluate.Scores], documents: DocumentSet) -> 
     return made
 
 
-def provenance(prepared: Prepared, loaded: Ready) -> dict[str, Any]:
+def provenance(prepared: Prepared) -> dict[str, Any]:
     """Everything that is worth knowing about how a cell was made."""
     return {
         "config": _without_places(dataclasses.asdict(prepared.cell.config)),
@@ -302,7 +217,7 @@ def provenance(prepared: Prepared, loaded: Ready) -> dict[str, Any]:
         "commit": commit(),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
         "command": shlex.join(["python", "-m", "harness", *sys.argv[1:]]),
-        "device": str(loaded.device),
+        "device": device(prepared.cell.config),
         "versions": {p: version(p) for p in ("longctx-harness", "torch", "transformers", "datasets", "numpy")},
         "python": platform.python_version(),
     }

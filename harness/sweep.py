@@ -5,7 +5,7 @@ import sys
 import uuid
 from collections.abc import Callable, Sequence
 
-from harness import report_run, store
+from harness import ranks, report_run, store
 from harness.cluster import watch
 from harness.cluster.spec import ClusterSpec
 from harness.config import Config
@@ -32,6 +32,8 @@ def main(configs: Sequence[Config], *, sweep: bool) -> None:
 
 def elsewhere(configs: Sequence[Config], launch: Callable[[list[int]], None]) -> None:
     """The same with the missing cells, by number, computed by another launcher, each in a `one_cell` of its own."""
+    if ranks.size() > 1:
+        raise UserError("hydra/launcher starts its own processes: run it without torchrun.")
     if _cluster(configs).name != "local":
         raise UserError("hydra/launcher and cluster both say where cells run: give one of them.")
     prepared = _start(configs, sweep=True)
@@ -85,6 +87,10 @@ def _cluster(configs: Sequence[Config]) -> ClusterSpec:
     """The one place of all cells."""
     if any(c.cluster != configs[0].cluster or c.dry_run != configs[0].dry_run for c in configs):
         raise UserError("cluster and dry_run belong to the whole sweep: give one value, not several to choose from.")
+    if ranks.size() > 1 and configs[0].cluster.name != "local":
+        raise UserError(f"cluster={configs[0].cluster.name} starts its own processes: run it without torchrun.")
+    if ranks.size() > 1 and any(c.model.device_map is not None for c in configs):
+        raise UserError("model.device_map spreads a model over the GPUs of one process: run it without torchrun.")
     return configs[0].cluster
 
 

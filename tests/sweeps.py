@@ -5,8 +5,10 @@ import json
 import multiprocessing
 import os
 import random
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -93,6 +95,11 @@ class Place:
         """Start a sweep in a process of its own, which has the heavy imports behind it."""
         return Forked(self.command(*overrides)[2:], self.folder, self.environment, self.results.parent)
 
+    def start_ranks(self, number: int, *overrides: str, start: Callable[..., None] | None = None) -> "list[Forked]":
+        """Start a sweep as torchrun would, in so many processes; the first is rank 0."""
+        arguments, output = self.command(*overrides)[2:], self.results.parent
+        return [Forked(arguments, self.folder, self.environment | e, output, start) for e in ranks_environment(number)]
+
     def shell(self, *overrides: str, **environment: str) -> "subprocess.Popen[str]":
         """Start a sweep as a user does."""
         pipe = subprocess.PIPE
@@ -119,18 +126,42 @@ class Place:
         return sorted(str(f.relative_to(self.results)) for f in self.results.rglob("*") if f.is_file())
 
 
+def ranks_environment(number: int) -> list[dict[str, str]]:
+    """What torchrun tells each of so many processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"WORLD_SIZE": str(number), "LOCAL_WORLD_SIZE": str(number)}
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return [common | place | {"RANK": str(i), "LOCAL_RANK": str(i)} for i in range(number)]
+
+
+PRELOADED = [
+    "harness.sweep", "harness.runner", "harness.team", "harness.models.header", "harness.figures", "harness.engine",
+    "harness.models.patch", "transformers.models.llama.modeling_llama", "torch.distributed",
+]  # fmt: skip
+
+
 class Forked:
     """``python -m harness`` in a real process, forked from one that has imported what takes seconds to import."""
 
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["harness.sweep", "harness.runner", "harness.models.header", "harness.figures"])
+    server.set_forkserver_preload(PRELOADED)
     count = 0
 
-    def __init__(self, arguments: list[str], folder: Path, environment: dict[str, str], output: Path) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        folder: Path,
+        environment: dict[str, str],
+        output: Path,
+        start: Callable[..., None] | None = None,
+    ) -> None:
+        start = start or forked
         Forked.count += 1
         self.output = [output / f"{Forked.count}.{name}" for name in ("stdout", "stderr")]
         target = (arguments, folder, environment, self.output)
-        self.process = self.server.Process(target=_forked, args=target)
+        self.process = self.server.Process(target=start, args=target)
         self.process.start()
 
     def is_alive(self) -> bool:
@@ -156,7 +187,8 @@ class Forked:
         return subprocess.CompletedProcess([], self.process.exitcode, stdout, stderr)
 
 
-def _forked(arguments: list[str], folder: Path, environment: dict[str, str], output: list[Path]) -> None:
+def forked(arguments: list[str], folder: Path, environment: dict[str, str], output: list[Path]) -> None:
+    """What such a process does."""
     os.environ |= environment
     os.chdir(folder)
     for number, file in enumerate(output, start=1):

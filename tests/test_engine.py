@@ -7,12 +7,16 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from accelerate import dispatch_model
 
 from harness import engine as engine_module
 from harness.engine import MODES, Budget, Engine, choose_mode, token_nll
 from harness.engine_spec import EngineSpec
 from harness.errors import UserError
+from harness.methods import build
 from harness.models.chunked import after_past, chunked, compiled, compiled_forwards
+from harness.models.geometry import geometry
+from harness.models.patch import applied
 
 VOCABULARY = 211
 SHAPE = {
@@ -237,3 +241,32 @@ def test_modes_agree_in_bfloat16_on_a_gpu(model):
     whole = token_nll(model, ids, 1, sliced=False)
     with chunked(model, 64):
         torch.testing.assert_close(token_nll(model, ids, 1), whole, atol=0.1, rtol=0)
+
+
+PLACES = ["model.embed_tokens", "model.rotary_emb", *(f"model.layers.{i}" for i in range(3)), "model.norm", "lm_head"]
+
+
+@pytest.mark.parametrize("name", MODES)
+@pytest.mark.parametrize("method", ["yarn", "rerope"])
+def test_a_model_with_layers_that_accelerate_keeps_elsewhere_runs_every_mode(llama, tmp_path, name, method):
+    """As under model.device_map=auto where GPUs do not suffice: weights come to a layer when it is called."""
+    ids, rope = tokens(2, 40), geometry(llama.config)
+    with applied(llama, build(method, {}, rope, 40), 40):
+        expected = token_nll(llama, ids, 1)
+    places = dict.fromkeys(PLACES, "cpu") | {"model.layers.1": "disk"}
+    held = dispatch_model(llama, places, main_device="cpu", offload_dir=tmp_path)
+    assert {p.device.type for p in held.model.layers[1].parameters()} == {"meta"}
+    engine = Engine(held, EngineSpec(mode=name))
+    engine.largest_chunk = 7
+    with applied(held, build(method, {}, rope, 40), 40):
+        torch.testing.assert_close(engine.token_nll(ids, 1), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_layers_on_two_gpus_run_in_chunks(llama):
+    ids = tokens(2, 40)
+    expected = token_nll(llama, ids, 1)
+    spread = dispatch_model(llama, {place: int(i > 2) for i, place in enumerate(PLACES)})
+    with chunked(spread, 7):
+        torch.testing.assert_close(token_nll(spread, ids.cuda(), 1).cpu(), expected, atol=1e-3, rtol=0)

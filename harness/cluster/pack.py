@@ -42,7 +42,7 @@ class Pack:
         for results in {config.results_dir for config in self.configs}:
             store.check_writable(results)
         try:
-            prepared = self._prepare()
+            prepared = self.prepared()
         except Exception as error:
             message = f"{type(error).__name__}: {' '.join(str(error).split())}"
             text = "".join(traceback.format_exception(error))
@@ -51,7 +51,8 @@ class Pack:
             return [Outcome(record, "failed", message) for record in self.records]
         return runner.run(prepared)
 
-    def _prepare(self) -> list[Prepared]:
+    def prepared(self) -> list[Prepared]:
+        """These cells, ready to run here. Raises Changed, and UserError for a mistake."""
         for config in {config.engine: config for config in self.configs}.values():
             check_device(config)
         prepared = prepare(self.configs, self.records[0].run_id, sweep=True)

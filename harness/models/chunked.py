@@ -19,7 +19,7 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import causal_mask_function
 
 from harness.models.fused import fused, merged
-from harness.models.route import routed
+from harness.models.route import Attention, Mask, routed
 from harness.models.seen import first_seen
 from harness.models.swap import swapped
 
@@ -29,20 +29,30 @@ MASKED_ROWS = 1024  # queries of one masked block, where a layer sees only a win
 
 
 @contextmanager
-def chunked(model: nn.Module, chunk: int) -> Iterator[None]:
+def chunked(
+    model: nn.Module,
+    chunk: int,
+    *,
+    cache: "Callable[..., LayerCache] | None" = None,
+    attention: Attention | None = None,
+    mask: Mask | None = None,
+) -> Iterator[None]:
     """Until the block ends, decoder layers and final norm run `chunk` tokens at a time (of all rows of a batch).
 
+    `cache` makes what gives a layer the keys and values that a chunk sees, from the sequence's length and buffers that
+    all layers share; `attention` and `mask` stand for `attend` and `_mask`.
     Raises LookupError where the model has no list of decoder layers, or they take no cache.
     """
     body = _body(model)
     buffers: dict[int, Tensor] = {}
     with ExitStack() as stack:
-        stack.enter_context(routed(model, _attention, _mask))
+        stack.enter_context(routed(model, attention or attend, mask or _mask))
         for layer in decoder_layers(body):
-            forward = partial(_layer, layer.forward, _cache_name(layer), chunk, buffers)
+            make = partial(cache or LayerCache, buffers=buffers)
+            forward = partial(_layer, layer.forward, _home(layer), _cache_name(layer), chunk, make)
             stack.enter_context(swapped(layer, "forward", forward))
         for norm in final_norms(body):
-            stack.enter_context(swapped(norm, "forward", partial(_tokenwise, norm.forward, chunk)))
+            stack.enter_context(swapped(norm, "forward", partial(_tokenwise, norm.forward, _home(norm), chunk)))
         yield
 
 
@@ -127,11 +137,18 @@ class LayerCache:
         return held
 
 
+def _home(module: nn.Module) -> torch.device | None:
+    """The device of a module's weights; None where they come to the states, because they are kept elsewhere."""
+    devices = {parameter.device for parameter in module.parameters()}
+    return devices.pop() if len(devices) == 1 and torch.device("meta") not in devices else None
+
+
 def _layer(
     forward: Callable[..., Any],
+    home: torch.device | None,
     cache_name: str,
     chunk: int,
-    buffers: dict[int, Tensor],
+    make_cache: "Callable[[int], LayerCache]",
     hidden: Tensor,
     *args: Any,
     **kwargs: Any,
@@ -140,7 +157,8 @@ def _layer(
     if length <= chunk:
         return forward(hidden, *args, **kwargs)
     kwargs[cache_name] = None
-    cache = LayerCache(length, buffers)
+    hidden = hidden.to(home)  # once, not chunk by chunk, where layers are spread over devices
+    cache = make_cache(length)
     for begin in range(0, length, chunk):
         piece = slice(begin, min(begin + chunk, length))
         own = {name: _cut(value, piece, length) for name, value in kwargs.items()} | {cache_name: cache}
@@ -161,7 +179,8 @@ def _cut(value: Any, piece: slice, length: int) -> Any:
     return value[:, :, piece] if axis == 2 else value[:, piece]
 
 
-def _tokenwise(forward: Callable[..., Tensor], chunk: int, hidden: Tensor) -> Tensor:
+def _tokenwise(forward: Callable[..., Tensor], home: torch.device | None, chunk: int, hidden: Tensor) -> Tensor:
+    hidden = hidden.to(home)
     for begin in range(0, hidden.shape[1], chunk):
         hidden[:, begin : begin + chunk] = forward(hidden[:, begin : begin + chunk])
     return hidden
@@ -175,7 +194,7 @@ def _mask(*, mask_function: Any, attention_mask: Tensor | None, **options: Any) 
 
 
 @torch.compiler.disable
-def _attention(
+def attend(
     module: nn.Module,
     query: Tensor,
     key: Tensor,

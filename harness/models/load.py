@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers.utils import is_accelerate_available
 
 import harness.encoded.model  # noqa: F401  # makes its checkpoints known to transformers
 from harness.errors import UserError
@@ -45,6 +46,8 @@ def load(
 
     Raises UserError where files are missing, or are not those of a causal language model.
     """
+    if spec.device_map is not None and not is_accelerate_available():
+        raise UserError("model.device_map needs accelerate: pip install 'longctx-harness[device_map]'.")
     config = load_config(spec)
     if not isinstance(spec.sliding_window, str):
         set_window(config, spec.sliding_window)

@@ -19,7 +19,7 @@ class ModelSpec:
     sliding_window: int | str | None = "native"  # "native", a number of tokens, or None: attend to everything
     trust_remote_code: bool = False  # run Python files of the checkpoint
     allow_pickle: bool = False  # read weights that are not safetensors
-    device_map: str | None = None  # "auto": spread over devices (needs accelerate)
+    device_map: str | None = None  # "auto": layers over all GPUs, and the CPU if they do not suffice
 
     def __post_init__(self) -> None:
         window: Any = self.sliding_window
@@ -28,6 +28,8 @@ class ModelSpec:
         trained = self.original_max_position_embeddings
         if trained is not None and (type(trained) is not int or trained < 2):
             raise UserError(f"model.original_max_position_embeddings must be null or an integer >= 2, got {trained!r}.")
+        if self.device_map not in (None, "auto"):
+            raise UserError(f"model.device_map must be null or auto, got {self.device_map!r}.")
         if (self.path is None) == (self.package is None):
             given = "both" if self.path else "neither"
             raise UserError(f"model {self.name}: give model.path (directory or hub id) or model.package, got {given}.")
