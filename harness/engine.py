@@ -170,18 +170,16 @@ class Engine:
         return self.token_nll(ids, score_from, sets)
 
     def _call(self, ids: Tensor, score_from: int, sets: Tensor | None) -> Tensor:
+        filled = self._filled(ids, ids.shape[1])
         with ExitStack() as stack:
             stack.enter_context(turned_by(None if sets is None else self._filled(sets, ids.shape[1])))
             if self.forwards is not None:
                 stack.enter_context(compiled(self.model, self.forwards))
             if self.over is not None:
                 largest = self.budget.shared_chunk(len(ids), ids.shape[1], self.over.size)
-                return shared_nll(self.model, self._filled(ids, ids.shape[1]), score_from, largest, self.over)[
-                    : len(ids)
-                ]
+                return shared_nll(self.model, filled, score_from, largest, self.over)[: len(ids)]
             if self.mode.layered and not is_routed(self.model):
                 stack.enter_context(chunked(self.model, self.chunk(*ids.shape)))
-            filled = self._filled(ids, ids.shape[1])
             return token_nll(self.model, filled, score_from, sliced=self.mode.sliced)[: len(ids)]
 
     def _filled(self, given: Tensor, length: int) -> Tensor:
