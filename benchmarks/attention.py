@@ -1,6 +1,6 @@
 """Attention-changing methods against plain attention: time and peak memory at the shapes of an 8B model.
 
-    python benchmarks/attention.py --length 32768 --out benchmarks/attention_h100_2026-11-22.md
+    python benchmarks/attention.py --length 32768 --out benchmarks/attention_h200_2026-11-23.md
 
 Both sides start from unrotated queries and keys of one layer. Plain attention rotates them as a rotary model does and
 calls scaled_dot_product_attention. Runs alternate in one process; times are medians, memory is the peak of tensors

@@ -70,7 +70,8 @@ def cell(config: Config, identity: Identity) -> Cell:
         "dtype": identity.dtype,
     }
     cell_id = cache.digest(determines)
-    shares = protocol.name == "single_pass" and not method.depends_on_length
+    model_depends = identity.trained_with is not None and identity.trained_with.encoding.depends_on_length
+    shares = protocol.name == "single_pass" and not (method.depends_on_length or model_depends)
     pass_id = cache.digest(determines | {"ctx": None}) if shares else cell_id
     columns = {
         "cell_id": cell_id,

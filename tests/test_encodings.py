@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from harness import methods
+from harness import methods, runner, store
 from harness.encoded import attention
 from harness.encoded.base import EncodingModule
 from harness.encoded.model import EncodedConfig, EncodedForCausalLM
@@ -27,6 +29,8 @@ from harness.methods.trained import TrainedWith
 from harness.methods.xpos import decay
 from harness.models.patch import applied
 from tests.reference import encodings as reference
+from tests.sweeps import Place
+from tests.tiny import VOCABULARY
 
 NAMES = [name for name, method in methods.METHODS.items() if method.kind == "encoding"]
 HEADS, HEAD_DIM, LAYERS, TRAINED, LENGTH = 3, 8, 2, 16, 37
@@ -218,6 +222,15 @@ def test_a_saved_model_loads_through_transformers_and_says_the_same(name: str, t
     assert TrainedWith.of(loaded.config) == TrainedWith.of(network.config)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_in_bfloat16_as_in_float32_but_for_rounding(name: str) -> None:
+    network, length = model(name), LONG[name] or 3 * TRAINED
+    exact = logits(network, "none", length).softmax(-1)
+    rounded = logits(network.to(torch.bfloat16), "none", length)
+    assert rounded.dtype == torch.bfloat16
+    assert (rounded.float().softmax(-1) - exact).abs().max() < 0.01 < exact.max()
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "randomized"])
 def test_a_prefix_does_not_depend_on_what_follows(name: str) -> None:
     network, length = model(name), LONG[name] or 3 * TRAINED
@@ -343,3 +356,74 @@ def test_tables_shorter_than_the_training_window_are_errors() -> None:
     for name, given in (("random_padding", {"rows": 8}), ("randomized", {"positions": 8})):
         with pytest.raises(UserError, match="must be >= 16, the window trained, got 8"):
             part(name, **given)
+
+
+# Cells
+
+
+@pytest.fixture
+def encoded_place(place: Place, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Place]:
+    """The place of `tests.sweeps`, its model one with an encoding."""
+
+    def make(name: str) -> Place:
+        torch.manual_seed(0)
+        declared = {"name": name, **dataclasses.asdict(methods.construct(name, {}).filled(TRAINED))}
+        config = EncodedConfig(
+            vocab_size=VOCABULARY, hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40,
+            max_position_embeddings=TRAINED, position_encoding=declared,
+        )  # fmt: skip
+        network = EncodedForCausalLM(config)
+        torch.nn.init.normal_(network.model.embed_tokens.weight, 0, 0.5)
+        network.save_pretrained(place.model)
+        return place
+
+    return make
+
+
+def nll_by_length(place: Place, lengths: tuple[int, ...], method: str) -> dict[int, float]:
+    runner.run(place.prepared(*(f"method={method} ctx={length}" for length in lengths)))
+    return store.load_results(place.results).groupby("ctx")["nll_sum"].sum().to_dict()
+
+
+@pytest.mark.parametrize("name", ["alibi", "randomized"])
+@pytest.mark.parametrize("method", ["none", "itself"])
+def test_each_length_of_a_curve_is_as_if_computed_alone(
+    encoded_place: Callable[[str], Place], name: str, method: str
+) -> None:
+    place, method = encoded_place(name), name if method == "itself" else method
+    together = nll_by_length(place, (16, 40, 100), method)
+    for length in (16, 40, 100):
+        shutil.rmtree(place.results)
+        assert nll_by_length(place, (length,), method)[length] == pytest.approx(together[length], rel=1e-6)
+
+
+def test_cells_of_an_encoded_model_say_what_they_are(encoded_place: Callable[[str], Place]) -> None:
+    place = encoded_place("alibi")
+    runner.run(place.prepared("method=none ctx=32", "method=alibi ctx=32", "method=linear ctx=32"))
+    rows = store.load_results(place.results)
+    assert set(rows["original_max_position_embeddings"]) == {TRAINED}
+    assert set(rows.loc[rows["method"] == "linear", "factor"]) == {2.0}
+    by_method = rows.groupby("method")["nll_sum"].sum()
+    assert by_method["none"] == by_method["alibi"] != by_method["linear"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("method=yarn ctx=32", "method=yarn makes no sense on a model trained with alibi: it has slopes"),
+        ("method=xpos ctx=32", "method=xpos makes no sense on a model trained with alibi"),
+        ("method=none method.logn=true ctx=32", "are of rotary models; this one was trained with alibi"),
+        ("method=none method.resonance=true ctx=32", "are of rotary models; this one was trained with alibi"),
+    ],
+)
+def test_a_cell_that_makes_no_sense_is_refused_before_the_model_is_loaded(
+    encoded_place: Callable[[str], Place], cell: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        encoded_place("alibi").prepared(cell)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_rotary_model_refuses_encodings(place: Place, name: str) -> None:
+    with pytest.raises(UserError, match=f"method={name} is an encoding that a model must be trained with"):
+        place.prepared(f"method={name} ctx=32")

@@ -9,12 +9,12 @@ from harness.methods.bounds import critical_dimension
 from harness.models.geometry import geometry
 from harness.score_parts import score_parts
 from tests.reference.encodings import rotate
-from tests.tiny import tiny
+from tests.tiny import tiny_llama
 
 
 @pytest.mark.parametrize("method", ["none", "linear"])
 def test_both_parts_at_every_distance(method: str) -> None:
-    model = tiny("llama")
+    model = tiny_llama()
     rope = geometry(model.config)
     length = 40
     ids = torch.arange(length) * 5 % 96

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from harness.encoded.base import Block, EncodingModule, distances
 
@@ -94,5 +95,11 @@ class ProgressiveInterpolation(EncodingModule):
         near = (c * distances(prepared, block).float().clamp(min=0) + 1).log()
         far = (c * prepared[0, block.begin : block.end, None].float().maximum(least) + 1).log()
         share = (near / (far + 1e-6))[..., None]
-        found: Tensor = self.outer[layer](self.inner[layer](share).relu())
-        return found.float().permute(2, 0, 1)
+        found = _float_linear(_float_linear(share, self.inner[layer]).relu(), self.outer[layer])
+        return found.permute(2, 0, 1)
+
+
+def _float_linear(states: Tensor, layer: nn.Module) -> Tensor:
+    """The layer in float32 whatever its weights are kept in: a bias reaches the scores in float32."""
+    assert isinstance(layer, nn.Linear)
+    return linear(states, layer.weight.float(), layer.bias.float())
