@@ -33,6 +33,8 @@ def task(composed: DictConfig) -> None:
     from harness.config import plain
 
     values = plain(composed)
+    if isinstance(values["columns"], str):
+        values["columns"] = [values["columns"]]
     figures.check_formats(values["formats"])
     chosen = values["published"]
     if chosen["paper"] is not None and not chosen["overlay"]:

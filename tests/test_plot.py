@@ -47,6 +47,8 @@ def test_all_kinds_and_names(draw, tmp_path: Path) -> None:
         "heatmap.svg", "perplexity.svg", "position.svg", "ratio.svg",
     ]  # fmt: skip
     assert draw("name=mine", "hue=model")[0] == 0
+    assert draw("name=panels", "columns=method", "hue=model")[0] == 0
+    assert (tmp_path / "panels.svg").exists()
     assert (tmp_path / "mine.svg").exists()
 
 
