@@ -3,13 +3,15 @@
 Cost of one window of L tokens: 2 x matrix parameters x L FLOPs, plus 2 x layers x heads x head_dim x L^2 for causal
 attention, plus 2 x hidden x vocabulary for each scored token. Beyond weights and activations it holds one slice of
 float32 logits (LOGITS_PER_SLICE numbers), never L x vocabulary. Three modes, the first that proves itself equal to the
-model's own forward on a probe is used: `layered` (layers one at a time, long windows in chunks), `sliced`, `plain`.
+model's own forward on a probe is used: `layered` (layers one at a time, long windows in chunks, the last layer for
+scored positions only), `sliced`, `plain`. Packed weights (float32 on a CPU) and compiled layers prove themselves, too.
 """
 
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -19,7 +21,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from harness.engine_spec import EngineSpec
 from harness.errors import UserError
-from harness.models.chunked import chunked, compiled, compiled_forwards
+from harness.models.chunked import STATIC_SHAPES, Forwards, chunked, compiled, compiled_forwards
+from harness.models.packed import Weights, pack, packed
 from harness.models.route import is_routed
 
 if TYPE_CHECKING:
@@ -105,7 +108,7 @@ class Mode(NamedTuple):
 
 
 MODES = {"layered": Mode(True, True), "sliced": Mode(True, False), "plain": Mode(False, False)}
-PROBE_LENGTH, PROBE_CHUNK = 24, 7
+PROBE_LENGTH, PROBE_CHUNK, PROBE_FROM = 24, 7, (1, 11)
 CPU_TOKENS_PER_BATCH, GPU_TOKENS_PER_BATCH = 4096, 32768
 CPU_CHUNK, SMALLEST_CHUNK = 8192, 512
 MEMORY_SHARE = 0.8  # of what the weights left free; the rest is for the allocator's gaps
@@ -124,7 +127,27 @@ class Engine:
         self.budget = Budget.of(model)
         self.tokens_per_batch = spec.tokens_per_batch or self.budget.tokens_per_batch()
         self.largest_chunk: int | None = None  # set when memory runs out
-        self.forwards = compiled_forwards(model) if spec.compile else None
+        self.weights: Weights = {}  # packed; none: the model's own
+        self.forwards: Forwards = []  # of compiled layers; none: the model's own
+        self._adopt_packed_weights()
+        if spec.compile:
+            self._adopt_compiled_layers()
+
+    def _adopt_packed_weights(self) -> None:
+        self.weights = pack(self.model)
+        if self.weights and (reason := _difference(self.model, self._call)):
+            self.weights = {}
+            log.warning("%s cannot run with packed weights: %s", type(self.model).__name__, reason)
+
+    def _adopt_compiled_layers(self) -> None:
+        try:
+            self.forwards = compiled_forwards(self.model)
+            reason = _difference(self.model, self._call)
+        except LookupError as error:
+            reason = str(error)
+        if reason is not None:
+            self.forwards = []
+            log.warning("%s cannot run with compiled layers: %s", type(self.model).__name__, reason)
 
     def token_nll(self, ids: Tensor, score_from: int) -> Tensor:
         """As `token_nll`, in as many calls as memory asks for."""
@@ -139,17 +162,20 @@ class Engine:
         return self.token_nll(ids, score_from)
 
     def _call(self, ids: Tensor, score_from: int) -> Tensor:
+        is_layered = self.mode.layered and not is_routed(self.model)
         with ExitStack() as stack:
-            if self.forwards is not None:
-                stack.enter_context(compiled(self.model, self.forwards))
-            if self.mode.layered and not is_routed(self.model):
-                stack.enter_context(chunked(self.model, self.chunk(*ids.shape)))
+            stack.enter_context(packed(self.model, self.weights))
+            if self.forwards:  # a last layer in pieces would be compiled for each of them
+                forwards = self.forwards[:-1] if is_layered and score_from > 1 else self.forwards
+                stack.enter_context(compiled(self.model, forwards))
+            if is_layered:
+                stack.enter_context(chunked(self.model, self.chunk(*ids.shape), score_from - 1))
             return token_nll(self.model, self._filled(ids), score_from, sliced=self.mode.sliced)[: len(ids)]
 
     def _filled(self, ids: Tensor) -> Tensor:
-        """With compiled layers a smaller last batch is filled up with copies: each shape costs a compilation."""
+        """With layers compiled for one shape a smaller last batch is filled up with copies of its last row."""
         rows = max(1, self.tokens_per_batch // ids.shape[1])
-        if self.forwards is None or len(ids) == rows:
+        if not self.forwards or not STATIC_SHAPES[self.model.device.type] or len(ids) >= rows:
             return ids
         return torch.cat([ids, ids[-1:].expand(rows - len(ids), -1)])
 
@@ -209,7 +235,7 @@ def choose_mode(model: "PreTrainedModel", wanted: str) -> Mode:
     Says in the log where a model cannot run a mode. A mode asked for by name that fails is an error.
     """
     for name in MODES if wanted == "auto" else [wanted]:
-        reason = _difference(model, MODES[name])
+        reason = _difference(model, partial(_in_mode, model, MODES[name]))
         if reason is None:
             return MODES[name]
         if wanted != "auto":
@@ -218,17 +244,22 @@ def choose_mode(model: "PreTrainedModel", wanted: str) -> Mode:
     raise AssertionError("a model equals itself")
 
 
-def _difference(model: "PreTrainedModel", mode: Mode) -> str | None:
-    """Why a mode does not equal the model's own forward on random tokens; None where it does."""
+def _in_mode(model: "PreTrainedModel", mode: Mode, ids: Tensor, score_from: int) -> Tensor:
+    with chunked(model, PROBE_CHUNK, score_from - 1) if mode.layered else nullcontext():
+        return token_nll(model, ids, score_from, sliced=mode.sliced)
+
+
+def _difference(model: "PreTrainedModel", nll: Callable[[Tensor, int], Tensor]) -> str | None:
+    """Why losses by `nll` do not equal those of the model's own forward on random tokens; None where they do."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, _vocabulary(model), (2, PROBE_LENGTH), generator=generator).to(model.device)
     expected = token_nll(model, ids, 1, sliced=False)
-    try:
-        with chunked(model, PROBE_CHUNK) if mode.layered else nullcontext():
-            got = token_nll(model, ids, 1, sliced=mode.sliced)
-    except (AttributeError, LookupError, TypeError, RuntimeError, ValueError) as error:
-        return f"{type(error).__name__}: {str(error).splitlines()[0]}"
-    difference = (got - expected).abs().mean().item()
-    if difference <= PROBE_TOLERANCE[model.dtype]:
-        return None
-    return f"losses differ by {difference:.3g} nats a token"
+    for score_from in PROBE_FROM:
+        try:
+            got = nll(ids, score_from)
+        except (AttributeError, LookupError, TypeError, RuntimeError, ValueError) as error:
+            return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        difference = (got - expected[:, score_from - 1 :]).abs().mean().item()
+        if not difference <= PROBE_TOLERANCE[model.dtype]:
+            return f"losses differ by {difference:.3g} nats a token"
+    return None
