@@ -109,7 +109,7 @@ class Mode(NamedTuple):
 
 MODES = {"layered": Mode(True, True), "sliced": Mode(True, False), "plain": Mode(False, False)}
 PROBE_LENGTH, PROBE_CHUNK, PROBE_FROM = 24, 7, (1, 11)
-CPU_TOKENS_PER_BATCH, GPU_TOKENS_PER_BATCH = 4096, 32768
+CPU_TOKENS_PER_BATCH, GPU_TOKENS_PER_BATCH = 2048, 32768
 CPU_CHUNK, SMALLEST_CHUNK = 8192, 512
 MEMORY_SHARE = 0.8  # of what the weights left free; the rest is for the allocator's gaps
 
