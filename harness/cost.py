@@ -5,7 +5,8 @@ A multiplication with its addition counts as two FLOPs. For one window of L toke
   layers x heads x (key + value dimension) x L^2       causal attention: L^2 / 2 pairs, two products
   2 x hidden x vocabulary x n                          logits of scored positions only
 Layers with an attention window of w < L tokens have L w - w^2 / 2 pairs. Norms, rotations and softmax are left out
-(below one per cent at any size that matters), and so is what attention-changing methods add.
+(below one per cent at any size that matters), and so is what attention-changing methods add. The last layer is counted
+whole, though the engine runs most of it for scored positions only.
 """
 
 from collections.abc import Iterable

@@ -10,6 +10,7 @@ import torch
 
 from harness import cells, cost, engine, evaluate
 from harness.cost import Shape
+from harness.models import packed
 from harness.prepare import Prepared, check_device, device, dtype, load_documents
 from harness.records import is_finished
 
@@ -73,7 +74,7 @@ def estimate(todo: Sequence[Prepared]) -> dict[str, tuple[float, int]]:
 
 
 def _memory(known: Shape, cell: cells.Cell) -> int:
-    """With the batch and the chunk that the engine would take."""
+    """With the batch, the chunk and the packed copies of weights that the engine would take."""
     on_cpu = device(cell.config) == "cpu"
     batch = cell.config.engine.tokens_per_batch or (
         engine.CPU_TOKENS_PER_BATCH if on_cpu else engine.GPU_TOKENS_PER_BATCH
@@ -82,7 +83,8 @@ def _memory(known: Shape, cell: cells.Cell) -> int:
     logits = min(engine.LOGITS_PER_SLICE["cpu" if on_cpu else "cuda"], tokens * known.vocabulary)
     chunk = engine.CPU_CHUNK if on_cpu else engine.GPU_TOKENS_PER_BATCH // 2
     size = getattr(torch, dtype(cell.config)).itemsize
-    return cost.memory(known, tokens=tokens, chunk=chunk, logits=logits, element_bytes=size)
+    copies = known.weight_bytes if on_cpu and size == 4 and known.weight_bytes <= packed.LARGEST else 0
+    return copies + cost.memory(known, tokens=tokens, chunk=chunk, logits=logits, element_bytes=size)
 
 
 def shape(prepared: Prepared) -> Shape:

@@ -3,7 +3,8 @@
 Cost of one window of L tokens: 2 x matrix parameters x L FLOPs, plus 2 x layers x heads x head_dim x L^2 for causal
 attention, plus 2 x hidden x vocabulary for each scored token. Beyond weights and activations it holds one slice of
 float32 logits (LOGITS_PER_SLICE numbers), never L x vocabulary. Three modes, the first that proves itself equal to the
-model's own forward on a probe is used: `layered` (layers one at a time, long windows in chunks), `sliced`, `plain`.
+model's own forward on a probe is used: `layered` (layers one at a time, long windows in chunks, the last layer for
+scored positions only), `sliced`, `plain`. Packed weights (float32 on a CPU) and compiled layers prove themselves, too.
 """
 
 import logging
@@ -21,7 +22,8 @@ from transformers.modeling_outputs import MoeModelOutputWithPast
 from harness.engine_spec import EngineSpec
 from harness.errors import UserError
 from harness.models import context
-from harness.models.chunked import chunked, compiled, compiled_forwards
+from harness.models.chunked import STATIC_SHAPES, Forwards, chunked, compiled, compiled_forwards
+from harness.models.packed import Weights, pack, packed
 from harness.models.route import is_routed
 from harness.models.turn import turned_by
 
@@ -132,8 +134,8 @@ class Mode(NamedTuple):
 
 
 MODES = {"layered": Mode(True, True), "sliced": Mode(True, False), "plain": Mode(False, False)}
-PROBE_LENGTH, PROBE_CHUNK, PROBE_SHARE = 24, 7, 4
-CPU_TOKENS_PER_BATCH, GPU_TOKENS_PER_BATCH = 4096, 32768
+PROBE_LENGTH, PROBE_CHUNK, PROBE_SHARE, PROBE_FROM = 24, 7, 4, (1, 11)
+CPU_TOKENS_PER_BATCH, GPU_TOKENS_PER_BATCH = 2048, 32768
 CPU_CHUNK, SMALLEST_CHUNK = 8192, 512
 MEMORY_SHARE = 0.8  # of what the weights left free; the rest is for the allocator's gaps
 
@@ -151,7 +153,27 @@ class Engine:
         self.budget = Budget.of(model) if over is None else Budget.of(model).agreed(over)
         self.tokens_per_batch = spec.tokens_per_batch or self.budget.tokens_per_batch()
         self.largest_chunk: int | None = None  # set when memory runs out
-        self.forwards = compiled_forwards(model) if spec.compile else None
+        self.weights: Weights = {}  # packed; none: the model's own
+        self.forwards: Forwards = []  # of compiled layers; none: the model's own
+        self._adopt_packed_weights()
+        if spec.compile:
+            self._adopt_compiled_layers()
+
+    def _adopt_packed_weights(self) -> None:
+        self.weights = pack(self.model)
+        if self.weights and (reason := _difference(self.model, self._call)):
+            self.weights = {}
+            log.warning("%s cannot run with packed weights: %s", type(self.model).__name__, reason)
+
+    def _adopt_compiled_layers(self) -> None:
+        try:
+            self.forwards = compiled_forwards(self.model)
+            reason = _difference(self.model, self._call)
+        except LookupError as error:
+            reason = str(error)
+        if reason is not None:
+            self.forwards = []
+            log.warning("%s cannot run with compiled layers: %s", type(self.model).__name__, reason)
 
     def token_nll(self, ids: Tensor, score_from: int, sets: Tensor | None = None) -> Tensor:
         """As `token_nll`, in as many calls as memory asks for.
@@ -169,23 +191,25 @@ class Engine:
         torch.cuda.empty_cache()
         return self.token_nll(ids, score_from, sets)
 
-    def _call(self, ids: Tensor, score_from: int, sets: Tensor | None) -> Tensor:
-        filled = self._filled(ids, ids.shape[1])
+    def _call(self, ids: Tensor, score_from: int, sets: Tensor | None = None) -> Tensor:
+        filled, is_layered = self._filled(ids, ids.shape[1]), self.mode.layered and not is_routed(self.model)
         with ExitStack() as stack:
             stack.enter_context(turned_by(None if sets is None else self._filled(sets, ids.shape[1])))
-            if self.forwards is not None:
-                stack.enter_context(compiled(self.model, self.forwards))
+            stack.enter_context(packed(self.model, self.weights))
+            if self.forwards:  # a last layer in pieces would be compiled for each of them
+                in_pieces = is_layered and score_from > 1 and self.over is None
+                stack.enter_context(compiled(self.model, self.forwards[:-1] if in_pieces else self.forwards))
             if self.over is not None:
                 largest = self.budget.shared_chunk(len(ids), ids.shape[1], self.over.size)
                 return shared_nll(self.model, filled, score_from, largest, self.over)[: len(ids)]
-            if self.mode.layered and not is_routed(self.model):
-                stack.enter_context(chunked(self.model, self.chunk(*ids.shape)))
+            if is_layered:
+                stack.enter_context(chunked(self.model, self.chunk(*ids.shape), score_from - 1))
             return token_nll(self.model, filled, score_from, sliced=self.mode.sliced)[: len(ids)]
 
     def _filled(self, given: Tensor, length: int) -> Tensor:
-        """With compiled layers a smaller last batch is filled up with copies: each shape costs a compilation."""
+        """With layers compiled for one shape a smaller last batch is filled up with copies of its last row."""
         rows = max(1, self.tokens_per_batch // length)
-        if self.forwards is None or len(given) == rows:
+        if not self.forwards or not STATIC_SHAPES.get(self.model.device.type) or len(given) >= rows:
             return given
         return torch.cat([given, given[-1:].expand(rows - len(given), *given.shape[1:])])
 
@@ -269,7 +293,7 @@ def choose_mode(model: "PreTrainedModel", wanted: str) -> Mode:
     Says in the log where a model cannot run a mode. A mode asked for by name that fails is an error.
     """
     for name in MODES if wanted == "auto" else [wanted]:
-        reason = _difference(model, MODES[name])
+        reason = _difference(model, partial(probed, model, MODES[name]))
         if reason is None:
             return MODES[name]
         if wanted != "auto":
@@ -278,10 +302,10 @@ def choose_mode(model: "PreTrainedModel", wanted: str) -> Mode:
     raise AssertionError("a model equals itself")
 
 
-def probed(model: "PreTrainedModel", ids: Tensor, mode: Mode) -> Tensor:
-    """Losses of all tokens but the first of a short probe (batch, L) in a mode, in chunks shorter than the probe."""
-    with chunked(model, PROBE_CHUNK) if mode.layered else nullcontext():
-        return token_nll(model, ids, 1, sliced=mode.sliced)
+def probed(model: "PreTrainedModel", mode: Mode, ids: Tensor, score_from: int = 1) -> Tensor:
+    """Losses of a short probe (batch, L) from position `score_from` on in a mode, in chunks shorter than the probe."""
+    with chunked(model, PROBE_CHUNK, score_from - 1) if mode.layered else nullcontext():
+        return token_nll(model, ids, score_from, sliced=mode.sliced)
 
 
 def choose_shared(model: "PreTrainedModel", over: context.Ranks) -> Mode:
@@ -289,35 +313,28 @@ def choose_shared(model: "PreTrainedModel", over: context.Ranks) -> Mode:
 
     Raises UserError where it cannot run the model; by itself first, so that all ranks find out together.
     """
-    ids = _probe(model)
-    reason = _difference(model, MODES["layered"])
-    if reason is None:
-        shared = partial(shared_nll, model, ids, 1, PROBE_SHARE, over)
-        reason = _unlike(model, ids, shared)
+
+    def shared(ids: Tensor, score_from: int) -> Tensor:
+        return shared_nll(model, ids, score_from, PROBE_SHARE, over)
+
+    mode = MODES["layered"]
+    reason = _difference(model, partial(probed, model, mode)) or _difference(model, shared)
     if reason is not None:
         raise UserError(f"engine.parallel=context cannot run {type(model).__name__}: {reason}.")
-    return MODES["layered"]
+    return mode
 
 
-def _difference(model: "PreTrainedModel", mode: Mode) -> str | None:
-    """Why a mode does not equal the model's own forward on random tokens; None where it does."""
-    ids = _probe(model)
-    return _unlike(model, ids, partial(probed, model, ids, mode))
-
-
-def _probe(model: "PreTrainedModel") -> Tensor:
+def _difference(model: "PreTrainedModel", nll: Callable[[Tensor, int], Tensor]) -> str | None:
+    """Why losses by `nll` do not equal those of the model's own forward on random tokens; None where they do."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, _vocabulary(model), (2, PROBE_LENGTH), generator=generator).to(model.device)
-
-
-def _unlike(model: "PreTrainedModel", ids: Tensor, compute: Callable[[], Tensor]) -> str | None:
-    """Why losses differ from those of the model's own forward, or could not be computed; None where they are equal."""
-    expected = token_nll(model, ids, 1, sliced=False)
-    try:
-        got = compute()
-    except (AttributeError, LookupError, TypeError, RuntimeError, ValueError) as error:
-        return f"{type(error).__name__}: {str(error).splitlines()[0]}"
-    difference = (got - expected).abs().mean().item()
-    if difference <= PROBE_TOLERANCE[model.dtype]:
-        return None
-    return f"losses differ by {difference:.3g} nats a token"
+    ids = torch.randint(0, _vocabulary(model), (2, PROBE_LENGTH), generator=generator).to(model.device)
+    for score_from in PROBE_FROM:
+        expected = token_nll(model, ids, score_from, sliced=False)
+        try:
+            got = nll(ids, score_from)
+        except (AttributeError, LookupError, TypeError, RuntimeError, ValueError) as error:
+            return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        difference = (got - expected).abs().mean().item()
+        if not difference <= PROBE_TOLERANCE[model.dtype]:
+            return f"losses differ by {difference:.3g} nats a token"
+    return None

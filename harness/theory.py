@@ -32,6 +32,8 @@ def _task(composed: DictConfig) -> None:
     ctx = values["ctx"]
     if type(ctx) is not int or ctx < 2:
         raise UserError(f"ctx must be an integer >= 2 (tokens), got {ctx!r}.")
+    if values["methods"] is None:
+        names = list(bounds.OF_ROTARY_MODELS)
     geometry = _geometry(ModelSpec(**values["model"]))
     print(report(geometry, ctx, names, values["params"]))
     table = bounds.spectrum(geometry, ctx, names, values["params"])

@@ -19,7 +19,7 @@ from harness.models.patch import applied
 from tests.sweeps import PRELOADED, ranks_environment
 from tests.tiny import tiny_config, tiny_model, tokens, with_scaling
 
-FREQUENCY = [name for name, method in METHODS.items() if method.kind != "attention"]
+FREQUENCY = [name for name, method in METHODS.items() if method.kind in ("frequency", "native")]
 FAMILIES = ["llama", "qwen3", "gpt_neox", "gemma3_text", "mixtral", "phi"]  # grouped, plain and windowed attention
 LENGTHS = [5, 31, 67]  # tokens, divisible by no number of ranks that is tried
 REFUSED = ["gemma2", "deepseek_v2", "falcon", "gpt2"]

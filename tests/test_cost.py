@@ -6,6 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from harness import cost, dry_run
 from harness.cost import Shape
+from harness.models import packed
 from harness.prepare import Prepared
 from harness.windows import Window
 from tests.tiny import tiny_config, tiny_model, tokens
@@ -68,3 +69,11 @@ def test_a_shared_pass_is_paid_once(place):
     alone = [dry_run.estimate([p])[p.cell.cell_id][0] for p in cells]
     assert estimates == [0, *alone[1:]]
     assert all(a > 0 for a in alone)
+
+
+def test_packed_copies_of_weights_are_counted_while_they_are_made(place, monkeypatch):
+    cells = place.prepared("method=none ctx=32")
+    (_, with_copies), *_ = dry_run.estimate(cells).values()
+    monkeypatch.setattr(packed, "LARGEST", 0)
+    (_, without), *_ = dry_run.estimate(cells).values()
+    assert with_copies - without == dry_run.shape(cells[0]).weight_bytes

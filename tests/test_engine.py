@@ -83,6 +83,33 @@ def test_every_chunking_equals_the_whole(model, chunk):
     assert torch.equal(token_nll(model, ids, 1, sliced=False), whole)  # the model is as it was
 
 
+@pytest.mark.parametrize("chunk", [7, 51])
+@pytest.mark.parametrize("first", [1, 7, 30, 49])
+def test_the_last_layer_may_run_for_scored_positions_only(model, chunk, first):
+    ids = tokens(2, 51)
+    whole = token_nll(model, ids, 1, sliced=False)[:, first:]
+    with chunked(model, chunk, first):
+        torch.testing.assert_close(token_nll(model, ids, first + 1), whole, atol=1e-5, rtol=0)
+
+
+def test_of_positions_that_are_not_scored_the_last_layer_computes_keys_and_values(llama):
+    counted = {}
+    for name, module in llama.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            module.register_forward_hook(
+                lambda _, inputs, __, name=name: counted.update({name: counted.get(name, 0) + inputs[0].shape[1]})
+            )
+    engine = Engine(llama, EngineSpec())
+    counted.clear()
+    engine.token_nll(tokens(1, 40), 31)  # predicted from positions 30 .. 38
+    last = {name.split(".")[-1]: n for name, n in counted.items() if name.startswith("model.layers.2")}
+    assert last == {
+        "q_proj": 40, "k_proj": 40, "v_proj": 40, "o_proj": 10, "gate_proj": 10, "up_proj": 10, "down_proj": 10,
+    }  # fmt: skip
+    assert counted["model.layers.1.mlp.down_proj"] == 40
+    assert counted["lm_head"] == 9
+
+
 @pytest.mark.parametrize("numbers", [1, 3 * VOCABULARY, 10**9])
 def test_slices_of_logits_change_nothing(llama, monkeypatch, numbers):
     ids = tokens(3, 40)
@@ -103,6 +130,10 @@ def test_compiled_layers_equal_eager_ones(model):
     whole = token_nll(model, ids, 1)
     with compiled(model, compiled_forwards(model)):
         torch.testing.assert_close(token_nll(model, ids, 1), whole, atol=1e-5, rtol=0)
+    engine = Engine(model, EngineSpec(compile=True))
+    assert engine.forwards
+    for score_from in (1, 30):
+        torch.testing.assert_close(engine.token_nll(ids, score_from), whole[:, score_from - 1 :], atol=1e-5, rtol=0)
 
 
 def test_compiled_llama_layers_equal_eager_ones(llama):
@@ -112,7 +143,8 @@ def test_compiled_llama_layers_equal_eager_ones(llama):
         torch.testing.assert_close(token_nll(llama, ids, 1), whole, atol=1e-5, rtol=0)
 
 
-def test_compiled_layers_meet_one_shape_whatever_the_batch(llama):
+def test_layers_compiled_for_one_shape_meet_one_whatever_the_batch(llama, monkeypatch):
+    monkeypatch.setitem(engine_module.STATIC_SHAPES, "cpu", True)
     seen = set()
     engine = Engine(llama, EngineSpec(tokens_per_batch=80))
     forwards = [layer.forward for layer in llama.model.layers]
@@ -129,6 +161,24 @@ def test_compiled_layers_meet_one_shape_whatever_the_batch(llama):
     engine.forwards = [noting(forward) for forward in forwards]
     torch.testing.assert_close(engine.token_nll(tokens(7, 20), 1), expected, atol=1e-5, rtol=0)
     assert seen == {(4, 20, 32)}
+
+
+def test_layers_that_cannot_be_compiled_run_as_they_are(llama, monkeypatch, caplog):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "no-such-compiler"))
+    monkeypatch.setattr(torch._inductor.config, "force_disable_caches", True)
+    torch._dynamo.reset()
+    engine = Engine(llama, EngineSpec(compile=True))
+    assert not engine.forwards
+    assert "LlamaForCausalLM cannot run with compiled layers" in caplog.text
+    ids = tokens(2, 40)
+    torch.testing.assert_close(engine.token_nll(ids, 3), token_nll(llama, ids, 3, sliced=False), atol=1e-5, rtol=0)
+
+
+def test_a_model_without_a_list_of_layers_is_not_compiled(llama, caplog):
+    llama.model.layers = torch.nn.Sequential(*llama.model.layers)
+    assert not Engine(llama, EngineSpec(compile=True)).forwards
+    assert "cannot run with compiled layers: LlamaModel has 0 lists of decoder layers" in caplog.text
 
 
 def test_attention_after_a_past_equals_masked_attention():

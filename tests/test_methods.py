@@ -112,7 +112,7 @@ def test_depends_on_length_is_true_to_its_word(name: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_says_what_it_is(name: str) -> None:
     method = METHODS[name]
-    assert method.kind in {"frequency", "native", "attention"}
+    assert method.kind in {"frequency", "native", "attention", "encoding"}
     assert method.changes
     assert method.source
     assert method.version >= 1

@@ -4,12 +4,16 @@ A decoder layer is causal, so its chunks can run one after the other: each write
 that lie before it, and overwrites its part of the residual stream, which no later chunk reads. Beyond the weights
 memory holds one residual stream, the keys and values of one layer, and what a chunk needs. The layer's own forward
 does the work; only its cache, its attention call and the slicing are ours, so every family keeps its own arithmetic.
+
+Of positions that are not scored the last layer owes the others no more than keys and values: there its forward is left
+as soon as these have reached the cache, before attention, output projection and MLP.
 """
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -26,12 +30,16 @@ from harness.models.swap import swapped
 CACHE_NAMES = ("past_key_values", "layer_past", "past_key_value")
 UNKNOWN_OPTIONS = ("softcap", "s_aux", "position_bias")
 MASKED_ROWS = 1024  # queries of one masked block, where a layer sees only a window
+STATIC_SHAPES = {"cuda": True, "cpu": False}  # whether layers are compiled for each shape
+
+Forwards = Sequence[Callable[..., Any]]  # of decoder layers, the first ones first
 
 
 @contextmanager
 def chunked(
-    model: nn.Module,
+    model: Any,
     chunk: int,
+    first: int = 0,
     *,
     cache: "Callable[..., LayerCache] | None" = None,
     attention: Attention | None = None,
@@ -39,43 +47,47 @@ def chunked(
 ) -> Iterator[None]:
     """Until the block ends, decoder layers and final norm run `chunk` tokens at a time (of all rows of a batch).
 
-    `cache` makes what gives a layer the keys and values that a chunk sees, from the sequence's length and buffers that
-    all layers share; `attention` and `mask` stand for `attend` and `_mask`.
+    Hidden states come out right from position `first` on; before it they are not those of the last layer.
+    `cache` makes what gives a layer the keys and values that a chunk sees, from the sequence's length and buffers
+    that all layers share; `attention` and `mask` stand for `attend` and `_mask`.
     Raises LookupError where the model has no list of decoder layers, or they take no cache.
     """
     body = _body(model)
     buffers: dict[int, Tensor] = {}
     with ExitStack() as stack:
-        stack.enter_context(routed(model, attention or attend, mask or _mask))
-        for layer in decoder_layers(body):
-            make = partial(cache or LayerCache, buffers=buffers)
-            forward = partial(_layer, layer.forward, _home(layer), _cache_name(layer), chunk, make)
+        stack.enter_context(routed(model, attention or _ATTENTION.get(model.device.type, attend), mask or _mask))
+        layers = decoder_layers(body)
+        for layer in layers:
+            wanted = first if layer is layers[-1] else 0
+            make = partial(cache or partial(LayerCache, first=wanted), buffers=buffers)
+            forward = partial(_layer, layer.forward, _home(layer), _cache_name(layer), chunk, wanted, make)
             stack.enter_context(swapped(layer, "forward", forward))
         for norm in final_norms(body):
-            stack.enter_context(swapped(norm, "forward", partial(_tokenwise, norm.forward, _home(norm), chunk)))
+            forward = partial(_tokenwise, norm.forward, _home(norm), chunk, first)
+            stack.enter_context(swapped(norm, "forward", forward))
         yield
 
 
-def compiled_forwards(model: nn.Module) -> list[Callable[..., Any]]:
-    """The forwards of the decoder layers, compiled for each shape that they meet; made once, used by `compiled`.
+def compiled_forwards(model: Any) -> Forwards:
+    """The forwards of the decoder layers, compiled; made once, used by `compiled`.
 
-    Attention stays outside: inside a compiled layer scaled_dot_product_attention is bound to the flash kernel, the
-    slower one on Hopper.
+    On a GPU for each shape that they meet, on a CPU once for all lengths: C++ takes longer to compile, and its loops
+    do not gain from a known number of tokens.
     """
     torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)  # one a shape
-    layers = decoder_layers(_body(model))
-    return [torch.compile(layer.forward, dynamic=False) for layer in layers]
+    is_dynamic = not STATIC_SHAPES[model.device.type]
+    return [torch.compile(layer.forward, dynamic=is_dynamic) for layer in decoder_layers(_body(model))]
 
 
 @contextmanager
-def compiled(model: nn.Module, forwards: Sequence[Callable[..., Any]]) -> Iterator[None]:
-    """Until the block ends, decoder layers run `forwards`, one code for all of them.
+def compiled(model: nn.Module, forwards: Forwards) -> Iterator[None]:
+    """Until the block ends, as many of the first decoder layers as there are `forwards` run these, one code for all.
 
     Their index, which only a cache reads, is the same for all meanwhile: code compiled for one serves every other.
     """
     layers = decoder_layers(_body(model))
     with ExitStack() as stack:
-        for layer, forward in zip(layers, forwards, strict=True):
+        for layer, forward in zip(layers, forwards, strict=False):
             stack.enter_context(swapped(layer, "forward", forward))
             for module in layer.modules():
                 if hasattr(module, "layer_idx"):
@@ -109,11 +121,19 @@ def _cache_name(layer: nn.Module) -> str:
     return named[0]
 
 
-class LayerCache:
-    """Keys and values of one layer, written chunk by chunk into buffers that all layers share."""
+class KeysWritten(Exception):
+    """Leaves a layer's forward where keys and values are all that is asked of it."""
 
-    def __init__(self, length: int, buffers: dict[int, Tensor]) -> None:
-        self.length, self.buffers, self.seen = length, buffers, 0
+
+class LayerCache:
+    """Keys and values of one layer, written chunk by chunk into buffers that all layers share.
+
+    `first`: the position from which on the layer's output is wanted; a chunk that ends there or before raises
+    KeysWritten.
+    """
+
+    def __init__(self, length: int, buffers: dict[int, Tensor], first: int = 0) -> None:
+        self.length, self.first, self.buffers, self.seen = length, first, buffers, 0
 
     @torch.compiler.disable
     def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
@@ -123,6 +143,8 @@ class LayerCache:
         for held, new in zip(both, (keys, values), strict=True):
             held[:, :, self.seen :] = new
         self.seen = end
+        if end <= self.first:
+            raise KeysWritten
         return both[0], both[1]
 
     def get_seq_length(self, *_: Any) -> int:
@@ -148,22 +170,24 @@ def _layer(
     home: torch.device | None,
     cache_name: str,
     chunk: int,
+    first: int,
     make_cache: "Callable[[int], LayerCache]",
     hidden: Tensor,
     *args: Any,
     **kwargs: Any,
 ) -> Any:
     length = hidden.shape[1]
-    if length <= chunk:
+    if length <= chunk and first == 0:
         return forward(hidden, *args, **kwargs)
     kwargs[cache_name] = None
     hidden = hidden.to(home)  # once, not chunk by chunk, where layers are spread over devices
     cache = make_cache(length)
-    for begin in range(0, length, chunk):
-        piece = slice(begin, min(begin + chunk, length))
+    edges = [*range(0, first, chunk), *range(first, length, chunk), length]
+    for piece in (slice(*ends) for ends in pairwise(edges)):
         own = {name: _cut(value, piece, length) for name, value in kwargs.items()} | {cache_name: cache}
-        out = forward(hidden[:, piece], *(_cut(value, piece, length) for value in args), **own)
-        hidden[:, piece] = out if isinstance(out, Tensor) else out[0]
+        with suppress(KeysWritten):
+            out = forward(hidden[:, piece], *(_cut(value, piece, length) for value in args), **own)
+            hidden[:, piece] = out if isinstance(out, Tensor) else out[0]
     return hidden if isinstance(out, Tensor) else (hidden, *out[1:])
 
 
@@ -179,9 +203,11 @@ def _cut(value: Any, piece: slice, length: int) -> Any:
     return value[:, :, piece] if axis == 2 else value[:, piece]
 
 
-def _tokenwise(forward: Callable[..., Tensor], home: torch.device | None, chunk: int, hidden: Tensor) -> Tensor:
+def _tokenwise(
+    forward: Callable[..., Tensor], home: torch.device | None, chunk: int, first: int, hidden: Tensor
+) -> Tensor:
     hidden = hidden.to(home)
-    for begin in range(0, hidden.shape[1], chunk):
+    for begin in range(first, hidden.shape[1], chunk):
         hidden[:, begin : begin + chunk] = forward(hidden[:, begin : begin + chunk])
     return hidden
 
@@ -193,7 +219,6 @@ def _mask(*, mask_function: Any, attention_mask: Tensor | None, **options: Any) 
     return first_seen(mask_function=mask_function, attention_mask=attention_mask, **options)
 
 
-@torch.compiler.disable
 def attend(
     module: nn.Module,
     query: Tensor,
@@ -214,6 +239,10 @@ def attend(
     return after_past(query, key, value, scaling).transpose(1, 2).contiguous(), None
 
 
+# A compiled layer binds scaled_dot_product_attention to the flash kernel, on Hopper the slower one: there it stays out.
+_ATTENTION = {"cuda": torch.compiler.disable(attend)}
+
+
 def after_past(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
     """Causal attention of a chunk of queries that ends where the keys end.
 
@@ -226,6 +255,7 @@ def after_past(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -
     return merged([before, own]).to(query.dtype)
 
 
+@torch.compiler.disable  # plans its blocks from numbers in tensors
 def _windowed(query: Tensor, key: Tensor, value: Tensor, first: Tensor, scale: float | None) -> Tensor:
     """Attention of queries that see keys [first, own position]: blocks of rows over just the keys they see."""
     past = key.shape[2] - query.shape[2]

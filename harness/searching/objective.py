@@ -81,10 +81,10 @@ def takes_rows(engine: Engine, geometry: RopeGeometry) -> bool:
     alone = []
     for method in methods:
         with applied_to_rows(model, [method], PROBE_LENGTH, geometry):
-            alone.append(probed(model, ids, engine.mode))
+            alone.append(probed(model, engine.mode, ids))
     try:
         with applied_to_rows(model, methods, PROBE_LENGTH, geometry), turned_by(torch.arange(2)):
-            together = probed(model, ids.expand(2, -1), engine.mode)
+            together = probed(model, engine.mode, ids.expand(2, -1))
     except (AttributeError, LookupError, TypeError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
     else:
