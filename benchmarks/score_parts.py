@@ -57,11 +57,10 @@ def draw(table: pd.DataFrame, trained: int) -> Figure:
                 rows["begin"], rows["mean"] - rows["std"], rows["mean"] + rows["std"], color=style["color"], alpha=0.15
             )
             ax.plot(rows["begin"], rows["mean"], label=LABELS[part], markevery=3, linewidth=1.6, **style)
-        ax.axvline(trained, color="#555555", linestyle=(0, (2, 2)), linewidth=1.2)
-        ax.set_title(name, loc="left")
-        ax.set_xscale("log", base=2)
-        ax.set_xlabel("distance (tokens)")
-    axes[0].set_ylabel("score / sqrt(head_dim)")
+        drawing.trained_length(ax, pd.Series([trained]), table["begin"], at_top=False)
+        drawing.length_axis(ax, pd.Series([1, 8, 64, 512, 4096]), "distance (tokens)")
+        ax.set_title(name)
+    axes[0].set_ylabel("q · k / sqrt(head_dim)")
     drawing.legend(sheet, axes)
     return sheet
 
