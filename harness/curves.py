@@ -70,7 +70,9 @@ def _params(text: str) -> dict[str, Any]:
 def _short(value: Any) -> str:
     if isinstance(value, list):
         return f"[{value[0]:g} ... {value[-1]:g}]" if value else "[]"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.0f}" if value.is_integer() else f"{value:g}"  # a base of 3313438 in full
 
 
 def panels(
