@@ -174,6 +174,9 @@ class Engine:
         if reason is not None:
             self.forwards = []
             log.warning("%s cannot run with compiled layers: %s", type(self.model).__name__, reason)
+        if self.over is not None:  # all or none, lest ranks fill up their batches in different ways
+            everyones = self.over.gathered(torch.tensor([len(self.forwards)], device=self.model.device))
+            self.forwards = self.forwards if all(everyones) else []
 
     def token_nll(self, ids: Tensor, score_from: int, sets: Tensor | None = None) -> Tensor:
         """As `token_nll`, in as many calls as memory asks for.
@@ -185,23 +188,26 @@ class Engine:
             parts = [slice(begin, begin + rows) for begin in range(0, len(ids), rows)]
             return torch.cat([self.token_nll(ids[p], score_from, None if sets is None else sets[p]) for p in parts])
         try:
-            return self._call(ids, score_from, sets)
+            return self._call(ids, score_from, sets, self.over)
         except torch.OutOfMemoryError as error:
             self._shrink(ids, error)
         torch.cuda.empty_cache()
         return self.token_nll(ids, score_from, sets)
 
-    def _call(self, ids: Tensor, score_from: int, sets: Tensor | None = None) -> Tensor:
+    def _call(
+        self, ids: Tensor, score_from: int, sets: Tensor | None = None, over: context.Ranks | None = None
+    ) -> Tensor:
+        """One call; without `over`, as in probes that a rank may fail alone, no other rank takes part."""
         filled, is_layered = self._filled(ids, ids.shape[1]), self.mode.layered and not is_routed(self.model)
         with ExitStack() as stack:
             stack.enter_context(turned_by(None if sets is None else self._filled(sets, ids.shape[1])))
             stack.enter_context(packed(self.model, self.weights))
             if self.forwards:  # a last layer in pieces would be compiled for each of them
-                in_pieces = is_layered and score_from > 1 and self.over is None
+                in_pieces = is_layered and score_from > 1 and over is None
                 stack.enter_context(compiled(self.model, self.forwards[:-1] if in_pieces else self.forwards))
-            if self.over is not None:
-                largest = self.budget.shared_chunk(len(ids), ids.shape[1], self.over.size)
-                return shared_nll(self.model, filled, score_from, largest, self.over)[: len(ids)]
+            if over is not None:
+                largest = self.budget.shared_chunk(len(ids), ids.shape[1], over.size)
+                return shared_nll(self.model, filled, score_from, largest, over)[: len(ids)]
             if is_layered:
                 stack.enter_context(chunked(self.model, self.chunk(*ids.shape), score_from - 1))
             return token_nll(self.model, filled, score_from, sliced=self.mode.sliced)[: len(ids)]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from harness import engine as engine_module
 from harness import methods
 from harness.engine import Budget, Engine, token_nll
 from harness.engine_spec import EngineSpec
@@ -82,12 +83,24 @@ def compute(rank, environment, answers):
         for length in LENGTHS:
             with applied(model, method_of(method, model, length), length):
                 found[family, method, length] = engine.token_nll(tokens(length, rows=2), 3).numpy()
+    with pytest.MonkeyPatch.context() as patch:  # one rank has no compiler
+        patch.setattr(engine_module, "compiled_forwards", lambda model: forwards(model, can_run=rank > 0))
+        engine = Engine(model_of("llama"), EngineSpec(compile=True), over)
+    found["compiled"] = bool(engine.forwards), engine.token_nll(tokens(31, rows=2), 3).numpy()
     for family in REFUSED:
         with pytest.raises(UserError) as error:
             Engine(tiny_model(tiny_config(family)), EngineSpec(), over)
         found[family] = str(error.value)
     answers.put((rank, found))
     distributed.barrier()
+
+
+def forwards(model, *, can_run):
+    return [layer.forward if can_run else refuse for layer in model.model.layers]
+
+
+def refuse(*_, **__):
+    raise RuntimeError("no compiler")
 
 
 class Striped(Budget):
@@ -115,6 +128,10 @@ def test_every_method_family_and_length_equals_one_process(number):
                 np.testing.assert_allclose(
                     found[rank][family, method, length], expected(family, method, length), atol=1e-5, rtol=0
                 )
+    for rank in range(number):
+        has_compiled, losses = found[rank]["compiled"]
+        assert not has_compiled  # all or none
+        np.testing.assert_allclose(losses, expected("llama", "none", 31), atol=1e-5, rtol=0)
     for family in REFUSED:
         assert len({found[rank][family] for rank in range(number)}) == 1
         assert found[0][family].startswith("engine.parallel=context cannot run ")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from harness import engine as engine_module
 from harness import evaluate
 from harness.documents import Document
 from harness.engine import Engine
@@ -105,7 +106,8 @@ def test_out_of_memory_splits_rows_with_their_individuals(caplog):
     assert "out of memory" in caplog.text
 
 
-def test_filled_up_batches_keep_their_individuals():
+def test_filled_up_batches_keep_their_individuals(monkeypatch):
+    monkeypatch.setitem(engine_module.STATIC_SHAPES, "cpu", True)
     methods, objective = individuals(8, 5), judge(tiny_llama(), tokens_per_batch=4 * CTX)
     expected = objective.nll(methods)
     objective.engine.forwards = [layer.forward for layer in objective.engine.model.model.layers]
