@@ -84,7 +84,7 @@ def panels(
     what tells them apart.
     """
     for name in [x, hue, *(columns or [])]:
-        if name not in table:
+        if not isinstance(name, str) or name not in table:
             raise UserError(f"There is no column {name!r} to draw by. Known: {', '.join(sorted(table.columns))}.")
     known = [name for name in [*PANEL, "curve"] if name in table and name not in (x, hue)]
     by = list(columns) if columns is not None else [name for name in known if table[name].nunique() > 1]

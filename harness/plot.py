@@ -33,7 +33,7 @@ def task(composed: DictConfig) -> None:
     from harness.config import plain
 
     values = plain(composed)
-    if isinstance(values["columns"], str):
+    if values["columns"] is not None and not isinstance(values["columns"], list):
         values["columns"] = [values["columns"]]
     figures.check_formats(values["formats"])
     chosen = values["published"]

@@ -10,6 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, HunYuanDenseV1Config, logging
 
 from harness import methods
+from harness.engine import Engine
+from harness.engine_spec import EngineSpec
 from harness.errors import UserError
 from harness.methods.base import RopeFrequencies, RopeGeometry
 from harness.methods.dca import Dca
@@ -626,3 +628,13 @@ def test_gpu_equals_cpu_at_its_own_block_size(name):
     states = random_states("grouped", 5000, torch.float32)
     out = attended(method, "grouped", *(s.cuda() for s in states))
     torch.testing.assert_close(out.cpu(), attended(method, "grouped", *states), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["rerope", "dca"])
+def test_compiled_layers_equal_eager_ones(name):
+    model, ids = tiny_llama(), tokens(2, 100)
+    method = methods.build(name, {}, geometry(model.config), 100)
+    plain, fast = Engine(model, EngineSpec()), Engine(model, EngineSpec(compile=True))
+    assert fast.forwards
+    with applied(model, method, 100):
+        torch.testing.assert_close(fast.token_nll(ids, 1), plain.token_nll(ids, 1), atol=1e-5, rtol=0)

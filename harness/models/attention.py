@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, is_grad_enabled, nn
 
 from harness.errors import UserError
@@ -45,6 +46,7 @@ class RegionAttention:
     _length: int = 0
     _prepared: dict[Any, Any] = field(default_factory=dict)
 
+    @torch.compiler.disable  # tables and tiles are planned in NumPy: a compiled layer calls this between its graphs
     def __call__(
         self,
         module: nn.Module,

@@ -102,7 +102,6 @@ def parts(regions: Sequence[Region], turn: LayerTurn | None, like: Tensor) -> li
     ]
 
 
-@torch.compiler.disable  # tiles are planned in NumPy: a compiled model calls this between its graphs
 def attend(
     query: Tensor,
     key: Tensor,
