@@ -107,9 +107,10 @@ def _resolved_method(config: Config, identity: Identity) -> Any:
             raise UserError(identity.trained_with.no_modifiers)
         given = config.model.original_max_position_embeddings
         if given not in (None, identity.trained_with.length):
+            own = identity.trained_with
             raise UserError(
-                f"model.original_max_position_embeddings must be null or {identity.trained_with.length}: a model trained "
-                f"with {identity.trained_with.name} says its own, got {given}."
+                f"model.original_max_position_embeddings must be null or {own.length}: a model trained with {own.name} "
+                f"says its own, got {given}."
             )
         return identity.trained_with.resolve(config.method.name, method, config.ctx)
     if method.kind == "encoding":

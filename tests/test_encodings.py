@@ -188,6 +188,18 @@ def test_shifts_are_drawn_for_each_sequence_in_training_and_fixed_in_evaluation(
     assert_array_equal(places(64, 4, False, torch.device("cpu")), [[50, 51, 52, 53]])
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "least", "most"),
+    [("shape", {"shift": 7}, 0, 6), ("random_padding", {"rows": 20}, 0, 4), ("learned", {}, 0, 0)],
+)
+def test_training_shifts_over_all_that_the_parameters_allow(
+    name: str, given: dict[str, Any], least: int, most: int
+) -> None:
+    places = part(name, **given).places
+    begins = places(400, TRAINED, True, torch.device("cpu"))[:, 0]
+    assert (begins.min(), begins.max()) == (least, most)
+
+
 def test_drawn_positions_are_distinct_ascending_and_seeded_in_evaluation() -> None:
     torch.manual_seed(0)
     cpu = torch.device("cpu")
