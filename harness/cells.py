@@ -105,6 +105,13 @@ def _resolved_method(config: Config, identity: Identity) -> Any:
     if identity.trained_with is not None:
         if config.method.logn or config.method.resonance:
             raise UserError(identity.trained_with.no_modifiers)
+        given = config.model.original_max_position_embeddings
+        if given not in (None, identity.trained_with.length):
+            own = identity.trained_with
+            raise UserError(
+                f"model.original_max_position_embeddings must be null or {own.length}: a model trained with {own.name} "
+                f"says its own, got {given}."
+            )
         return identity.trained_with.resolve(config.method.name, method, config.ctx)
     if method.kind == "encoding":
         raise not_trained_with(config.method.name)

@@ -37,6 +37,8 @@ def _task(composed: DictConfig) -> None:
     geometry = _geometry(ModelSpec(**values["model"]))
     print(report(geometry, ctx, names, values["params"]))
     table = bounds.spectrum(geometry, ctx, names, values["params"])
+    if table.empty:
+        return  # no method named has frequencies of its own to draw
     for path in figures.save(spectrum.draw(table, geometry, ctx), Path(values["plots_dir"]) / "spectrum"):
         print(path)
 

@@ -179,6 +179,14 @@ def test_command_prints_the_table_of_methods() -> None:
     assert "arXiv:2309.00071" in done.stdout
 
 
+@pytest.mark.parametrize("name", ["alibi", "native", "dca"])
+def test_methods_without_frequencies_of_their_own_leave_nothing_to_draw(name: str) -> None:
+    assert bounds.spectrum(LLAMA2, 32768, [name]).empty
+    told = command("model=reference", "ctx=1024", f"methods=[{name}]")
+    assert (told.returncode, told.stderr) == (0, "")
+    assert name in told.stdout
+
+
 def test_command_tells_mistakes_in_one_line() -> None:
     done = command("ctx=4096")
     assert done.returncode == 2

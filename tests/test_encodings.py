@@ -139,6 +139,20 @@ def test_scores_depend_on_the_distance_alone(name: str, given: dict[str, Any]) -
         assert weights(i, j) == pytest.approx(weights(i + shift, j + shift), abs=2e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    ("name", "given"), [("permuteformer", {"form": "linear"}), ("xpos", {"decay_length": 4.0})], ids=str
+)
+def test_a_decay_overflows_at_no_length(name: str, given: dict[str, Any], dtype: torch.dtype) -> None:
+    module = part(name, **given)
+    q, k, v = (x.to(dtype) for x in inputs(length=1100))  # in one block but for the bound on its queries
+    assert attention.SCORES_AT_ONCE // 1100 > 1100
+    got = attended(module, q, k, v)
+    assert np.isfinite(got).all()
+    last = attended(module, *(x[:, :, :700] for x in (q, k, v)))
+    assert_allclose(got[:, :700], last, atol=3e-5 if dtype == torch.float32 else 0.1 * np.abs(last).max())
+
+
 def test_the_tables_of_the_papers() -> None:
     assert_allclose(slopes(8), [2.0**-n for n in range(1, 9)])
     assert_allclose(slopes(16)[:3], [2**-0.5, 2**-1, 2**-1.5])
@@ -172,6 +186,18 @@ def test_shifts_are_drawn_for_each_sequence_in_training_and_fixed_in_evaluation(
     assert drawn[:, 0].max() < 50
     assert_array_equal(drawn.diff(dim=1), np.ones((64, 3)))
     assert_array_equal(places(64, 4, False, torch.device("cpu")), [[50, 51, 52, 53]])
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "least", "most"),
+    [("shape", {"shift": 7}, 0, 6), ("random_padding", {"rows": 20}, 0, 4), ("learned", {}, 0, 0)],
+)
+def test_training_shifts_over_all_that_the_parameters_allow(
+    name: str, given: dict[str, Any], least: int, most: int
+) -> None:
+    places = part(name, **given).places
+    begins = places(400, TRAINED, True, torch.device("cpu"))[:, 0]
+    assert (begins.min(), begins.max()) == (least, most)
 
 
 def test_drawn_positions_are_distinct_ascending_and_seeded_in_evaluation() -> None:
@@ -414,6 +440,10 @@ def test_cells_of_an_encoded_model_say_what_they_are(encoded_place: Callable[[st
         ("method=xpos ctx=32", "method=xpos makes no sense on a model trained with alibi"),
         ("method=none method.logn=true ctx=32", "are of rotary models; this one was trained with alibi"),
         ("method=none method.resonance=true ctx=32", "are of rotary models; this one was trained with alibi"),
+        (
+            "model.original_max_position_embeddings=32 ctx=32",
+            "must be null or 16: a model trained with alibi says its own",
+        ),
     ],
 )
 def test_a_cell_that_makes_no_sense_is_refused_before_the_model_is_loaded(

@@ -423,6 +423,24 @@ def test_a_method_that_cannot_be_is_an_error(tiny: TrainConfig) -> None:
         run.train(tiny, "yarn", {"factor": 0.5}, seed=0)
 
 
+@pytest.mark.parametrize("encoded", [False, True])
+def test_a_method_that_the_starting_checkpoint_refuses_leaves_nothing_behind(
+    tiny: TrainConfig, tmp_path: Path, encoded: bool
+) -> None:
+    start = "reference"
+    if encoded:
+        start = str(run.train(replace(tiny, output_dir=str(tmp_path / "start")), "xpos", {}, seed=0))
+    reason = "makes no sense on a model trained with xpos" if encoded else "must be trained with, and this one was not"
+    with pytest.raises(UserError, match=reason):
+        run.train(replace(tiny, init_from=start), "alibi", {}, seed=0)
+    assert not list(Path(tiny.output_dir).iterdir())
+
+
+def test_an_evaluation_length_without_positions_is_an_error(tiny: TrainConfig) -> None:
+    with pytest.raises(UserError, match=r"train\.eval_lengths holds 32: learned: ctx must be <= 16 tokens"):
+        run.train(replace(tiny, eval_lengths=[16, 32]), "learned", {}, seed=0)
+
+
 def test_an_output_directory_that_cannot_be_written_is_an_error(tiny: TrainConfig, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"train\.output_dir cannot be written: .*file/run"):

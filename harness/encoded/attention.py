@@ -18,7 +18,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, encoding: EncodingModule, 
     if not encoding.blockwise:
         turned = encoding.turn(query, key, prepared, Block(0, length, 0))
         return scaled_dot_product_attention(*turned, value, is_causal=True)
-    queries = max(LEAST_QUERIES, SCORES_AT_ONCE // length)
+    queries = int(min(max(LEAST_QUERIES, SCORES_AT_ONCE // length), encoding.most_queries))
     done = []
     for begin in range(0, length, queries):
         end = min(begin + queries, length)

@@ -1,5 +1,6 @@
 """What an encoding can do to a model: at its input, to queries and keys, to scores. All do nothing by default."""
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +24,7 @@ class EncodingModule(nn.Module):
     """
 
     blockwise = False  # scores are made block by block: there is a bias, or queries and keys are turned for a block
+    most_queries = math.inf  # of a block
     linear = False  # the output is the sum of score times value, without softmax
     stretch = 1.0  # positions are divided by it: position interpolation
 

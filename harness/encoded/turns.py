@@ -1,5 +1,6 @@
 """Encodings that turn queries and keys: rotations, rotations that decay, permutations."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +10,13 @@ from torch import Tensor
 
 from harness.encoded.base import Block, EncodingModule
 from harness.encoded.places import Counted, Places
+
+GROWTH = 8.0  # nats that a query may grow by in a block; float16 ends at 11, float32 at 88
+
+
+def queries_within(log_decays: Iterable[float]) -> int:
+    """How many queries a block may hold so that none grows by more than GROWTH; log_decays: of a token, <= 0."""
+    return max(1, int(min(GROWTH / max(-min(log_decays), 1e-9), 2**30)))
 
 
 class Rotation(EncodingModule):
@@ -48,7 +56,7 @@ class Decaying(NamedTuple):
 class DecayingRotation(EncodingModule):
     """Rotation, and a decay of each pair with the distance, measured from the end of each block of queries.
 
-    From there no key grows and queries grow by no more than a block's decay, at any length of the window.
+    From there no key grows and queries grow by no more than a block's decay, which `most_queries` bounds.
     """
 
     blockwise = True
@@ -57,6 +65,7 @@ class DecayingRotation(EncodingModule):
         super().__init__(Counted())
         self.rotation = Rotation(Counted(), head_dim)
         self.log_decay = tuple(log_decay.tolist())  # of a pair, a token
+        self.most_queries = queries_within(self.log_decay)
         self.window = window  # tokens of a block of LeX; None: every key is seen
 
     def tables(self, positions: Tensor) -> Decaying:
@@ -93,6 +102,8 @@ class Permutation(EncodingModule):
         super().__init__(Counted())
         self.permutations, self.linear = permutations, log_decays is not None
         self.log_decays = None if log_decays is None else tuple(log_decays.tolist())
+        if self.log_decays is not None:
+            self.most_queries = queries_within(self.log_decays)
 
     def tables(self, positions: Tensor) -> Permuted:
         """The powers of the permutations at every position."""

@@ -178,7 +178,8 @@ def spectrum(
             key = np.round(inv_freq / geometry.inv_freq, 9).tobytes()
             curves.setdefault(key, ([], inv_freq))[0].append(name)
     unscaled = wavelengths(geometry.inv_freq)
-    return pd.concat(
+    none = pd.DataFrame(columns=["method", "dimension", "wavelength", "stretch"])
+    lines = [
         pd.DataFrame(
             {
                 "method": ", ".join(equal),
@@ -188,7 +189,8 @@ def spectrum(
             }
         )
         for equal, inv_freq in curves.values()
-    )
+    ]
+    return pd.concat(lines) if lines else none
 
 
 def _first_unseen(geometry: RopeGeometry) -> int:

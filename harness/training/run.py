@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
@@ -51,10 +51,10 @@ def train(config: TrainConfig, method: str, method_params: Mapping[str, Any], se
     every_book = corpus.read_books(Path(str(config.corpus)), Path(str(config.titles)))
     books = corpus.split(every_book, config.held_out, config.left_out)
     network, tokenizer = _start(config, books, seed, encoding)
-    trainer = _trainer(config, arguments, network, tokenizer, books)
-    record.claim(output, recipe, tokenizer)
-    started = time.monotonic()
-    with _method_applied(network, method, method_params, config.ctx):
+    with _method_applied(network, method, method_params, config):  # first: what is refused leaves nothing behind
+        trainer = _trainer(config, arguments, network, tokenizer, books)
+        record.claim(output, recipe, tokenizer)
+        started = time.monotonic()
         trainer.train(resume_from_checkpoint=record.last_checkpoint(output))
     facts = {"seconds_since_last_start": round(time.monotonic() - started, 1), "device": _device_name(network)}
     record.write_held_out(output / "held_out", books.held_out)
@@ -149,14 +149,26 @@ def _arguments(config: TrainConfig, seed: int) -> TrainingArguments:
 
 
 def _method_applied(
-    network: PreTrainedModel, name: str, params: Mapping[str, Any], ctx: int
+    network: PreTrainedModel, name: str, params: Mapping[str, Any], config: TrainConfig
 ) -> AbstractContextManager[Any]:
     """The scaling method in force while training, for windows of `ctx` tokens; `none` leaves a plain model as it is."""
     trained_with = TrainedWith.of(network.config)
     if trained_with is not None:
-        return applied(network, trained_with.resolve(name, methods.construct(name, params), ctx), ctx)
+        method = trained_with.resolve(name, methods.construct(name, params), config.ctx)
+        if config.held_out:
+            _check_lengths(trained_with, name, method, config.eval_lengths)
+        return applied(network, method, config.ctx)
     rope = geometry(network.config)
-    return applied(network, methods.build(name, params, rope, ctx), ctx, rope)
+    return applied(network, methods.build(name, params, rope, config.ctx), config.ctx, rope)
+
+
+def _check_lengths(trained_with: TrainedWith, name: str, method: Any, lengths: Sequence[int]) -> None:
+    """Raise UserError for a length of evaluation that has positions which the model lacks."""
+    for length in lengths:
+        try:
+            trained_with.resolve(name, method, length)
+        except UserError as error:
+            raise UserError(f"train.eval_lengths holds {length}: {error}") from error
 
 
 def _device_name(network: PreTrainedModel) -> str:
