@@ -8,7 +8,7 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 
-COMPARE := $(BIN)/python -m harness.compare results/baseline results/ci --tolerance 0.0001
+COMPARE := $(BIN)/python -m harness.compare results/baseline results/ci --complete --tolerance 0.0001
 
 .PHONY: run test check cluster compare summary report format clean
 .DELETE_ON_ERROR:

@@ -33,11 +33,12 @@ def run(options: argparse.Namespace) -> int:
     before, after = store.load_results(options.baseline), store.load_results(options.candidate)
     result = comparison.compare(before, after, options.tolerance, options.aggregate, options.confidence)
     print(FORMATS[options.format](result))
+    incomplete = options.complete and bool(result.missing["candidate"])
     if options.plots_dir is not None and not result.cells.empty:
         for path in figures.save(figures.before_after(result.cells, result.tolerance), options.plots_dir / "compare"):
             if options.format == "table":
                 print(f"figure   {path}")
-    return result.exit_code
+    return result.exit_code or (2 if incomplete else 0)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,6 +57,9 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     made.add_argument("--aggregate", default="token", help="how windows are averaged (default: %(default)s)")
     made.add_argument("--confidence", type=float, default=0.95, help="of the paired intervals (default: %(default)s)")
+    made.add_argument(
+        "--complete", action="store_true", help="exit code 2, too, where a cell of the baseline has no counterpart"
+    )
     made.add_argument("--plots-dir", type=Path, help="draw the ratios there (compare.svg, compare.png)")
     return made
 

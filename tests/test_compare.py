@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness import compare, comparison
+from harness import compare, comparison, store
 from harness.errors import UserError
 from tests import synthetic
 
@@ -110,6 +110,18 @@ def test_missing_cells_are_said(rows: pd.DataFrame) -> None:
     assert result.exit_code == 0
     apart = comparison.compare(rows[rows["method"] == "none"], rows[rows["method"] == "yarn"])
     assert apart.exit_code == 2
+
+
+def test_a_complete_comparison_asks_for_every_cell_of_the_baseline(
+    rows: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = {"whole": rows, "part": rows[~at(rows, "yarn", 2048)]}
+    monkeypatch.setattr(store, "load_results", lambda folder: tables[str(folder)])
+    assert compare.main(["whole", "part"]) == 0
+    assert compare.main(["whole", "part", "--complete"]) == 2
+    assert compare.main(["part", "whole", "--complete"]) == 0
+    tables["part"] = scaled(tables["part"], "yarn", 1024, 1.1)
+    assert compare.main(["whole", "part", "--complete"]) == 1
 
 
 def test_new_weights_and_dtypes_are_compared_and_noted(rows: pd.DataFrame) -> None:
