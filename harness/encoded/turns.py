@@ -1,7 +1,7 @@
 """Encodings that turn queries and keys: rotations, rotations that decay, permutations."""
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -135,6 +135,3 @@ def powers(permutations: NDArray[np.int64], length: int) -> NDArray[np.int64]:
         table = np.concatenate([table, np.take_along_axis(step.repeat(table.shape[1], 1), table, 2)], axis=1)
         step = np.take_along_axis(step, step, 2)
     return np.ascontiguousarray(table[:, :length])
-
-
-__all__: list[Any] = ["DecayingRotation", "Permutation", "Rotation", "powers", "rotated"]

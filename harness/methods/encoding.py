@@ -1,5 +1,6 @@
 """What encodings that a model must be trained with share."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
@@ -22,7 +23,7 @@ class Shape(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encoding:
+class Encoding(ABC):
     """An encoding of position that weights are trained with; its parameters are part of the checkpoint.
 
     A parameter of None is the default in training and "as trained" in evaluation. Those named in `free` change
@@ -49,9 +50,9 @@ class Encoding:
         """Positions (tokens) that the encoding has; None: any number. Called on a filled encoding."""
         return None
 
+    @abstractmethod
     def module(self, shape: Shape) -> "EncodingModule":
         """The encoding as a part of a model. Imports torch."""
-        raise NotImplementedError
 
 
 def parameters(encoding: Encoding) -> dict[str, Any]:
