@@ -332,6 +332,23 @@ def test_fine_tuning_runs_under_the_methods_frequencies(tiny: TrainConfig, monke
     assert config["rope_parameters"] == {"rope_theta": 10000.0, "rope_type": "default"}
 
 
+def test_the_model_is_on_its_device_before_the_methods_tables_are_made(
+    tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order, move, apply = [], torch.nn.Module.to, run.applied
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, *a, **k: order.append("moved") or move(self, *a, **k))
+    monkeypatch.setattr(run, "applied", lambda *a, **k: order.append("applied") or apply(*a, **k))
+    run.train(tiny, "linear", {"factor": 2.0}, seed=0)
+    assert order.index("moved") < order.index("applied")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("method", "params"), [("linear", {"factor": 2.0}), ("alibi", {}), ("none", {})])
+def test_training_on_a_gpu(tiny: TrainConfig, method: str, params: dict) -> None:
+    made = run.train(replace(tiny, device="cuda", compile=False), method, params, seed=0)
+    assert all(math.isfinite(value) for _, _, value in curve(made))
+
+
 def test_held_out_perplexity_at_the_steps_asked_for(tiny: TrainConfig) -> None:
     made = training_record(run.train(replace(tiny, eval_at=[0, 3]), "none", {}, seed=0))
     measured = [row for row in made["log"] if "perplexity_16" in row]

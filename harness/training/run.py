@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import (
     AutoTokenizer,
     PreTrainedModel,
@@ -51,7 +52,7 @@ def train(config: TrainConfig, method: str, method_params: Mapping[str, Any], se
     every_book = corpus.read_books(Path(str(config.corpus)), Path(str(config.titles)))
     books = corpus.split(every_book, config.held_out, config.left_out)
     network, tokenizer = _start(config, books, seed, encoding)
-    network.to(arguments.device)  # before the method, whose tables go where the model is
+    nn.Module.to(network, arguments.device)  # before the method, whose tables go where the model is
     with _method_applied(network, method, method_params, config):  # first: what is refused leaves nothing behind
         trainer = _trainer(config, arguments, network, tokenizer, books)
         record.claim(output, recipe, tokenizer)
