@@ -21,6 +21,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from harness.errors import UserError
 from harness.methods import METHODS, build
 from harness.methods.base import RopeGeometry
+from harness.models.files import tokenizer_fingerprint
+from harness.models.spec import ModelSpec
 from harness.training import corpus, heldout, record, run, stream
 from harness.training.config import ModelShape, TrainConfig, parse, validate
 from harness.training.tokenizer import END_OF_TEXT, train_tokenizer
@@ -340,6 +342,13 @@ def test_the_model_is_on_its_device_before_the_methods_tables_are_made(
     monkeypatch.setattr(run, "applied", lambda *a, **k: order.append("applied") or apply(*a, **k))
     run.train(tiny, "linear", {"factor": 2.0}, seed=0)
     assert order.index("moved") < order.index("applied")
+
+
+@pytest.mark.parametrize("start", ["init_from", "tokenizer"])
+def test_a_tuned_models_documents_are_those_of_its_start(tiny: TrainConfig, start: str) -> None:
+    made = run.train(replace(tiny, **{start: "reference"}, steps=1, eval_at=[1], save_steps=1), "none", {}, seed=0)
+    reference = tokenizer_fingerprint(ModelSpec(name="reference", package="harness.models.reference"))
+    assert tokenizer_fingerprint(ModelSpec(name="made", path=str(made))) == reference
 
 
 @pytest.mark.gpu

@@ -60,7 +60,7 @@ def make_output(output: Path, recipe: dict[str, Any]) -> None:
 
 def claim(output: Path, recipe: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> None:
     """Mark `output` as this run's, its tokenizer beside the recipe."""
-    tokenizer.save_pretrained(output / "tokenizer")
+    _save_tokenizer(tokenizer, output / "tokenizer")
     (output / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
 
 
@@ -90,7 +90,7 @@ def save(directory: Path, network: PreTrainedModel, tokenizer: PreTrainedTokeniz
     """The checkpoint in bf16 with its tokenizer; training.json, written last, marks the run as finished."""
     network.config.use_cache = True
     network.bfloat16().save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
+    _save_tokenizer(tokenizer, directory)
     facts |= {
         "files_sha256": {path.name: _sha256(path) for path in sorted(directory.iterdir())},
         "versions": {"harness": harness.__version__, "python": platform.python_version()}
@@ -98,6 +98,13 @@ def save(directory: Path, network: PreTrainedModel, tokenizer: PreTrainedTokeniz
     }
     (directory / "training.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return directory
+
+
+def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+    """Without where it was loaded from: the same files, so the same documents, as the checkpoint it came with."""
+    for name in ("is_local", "local_files_only"):
+        tokenizer.init_kwargs.pop(name, None)
+    tokenizer.save_pretrained(directory)
 
 
 def _sha256(path: Path) -> str:
