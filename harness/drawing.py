@@ -12,10 +12,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+from numpy.typing import NDArray
 
 from harness import curves
 from harness.errors import UserError
 
+LABEL_ROOM, LABEL_WIDTH = 0.36, 0.2  # of a label that stands upright: share of the axes' height; inches
 LOG_RANGE = 3.0  # largest over smallest value from which a value axis is logarithmic
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
@@ -161,17 +163,33 @@ def _subdivisions(decades: float) -> tuple[float, ...]:
     return (1, 2, 3, 4, 5, 6, 8) if decades < 1.2 else (1, 2, 5) if decades < 3 else (1,)
 
 
-def trained_length(ax: Axes, lengths: pd.Series, reach: pd.Series, at_top: bool = True) -> None:
+def trained_length(ax: Axes, rows: pd.DataFrame, x: str, hue: str, y: str) -> None:
     """A vertical line at each length that a model in the panel was trained at, where the axis reaches it."""
-    for length in sorted(lengths.dropna().unique()):
-        if not reach.min() <= length <= reach.max():
+    for length in sorted(rows["original_max_position_embeddings"].dropna().unique()):
+        if not rows[x].min() <= length <= rows[x].max():
             continue
         ax.axvline(length, color="#555555", linewidth=1.0, linestyle=(0, (2, 2)), zorder=1)
+        passing = [_heights(ax, line[[x, y]].dropna().sort_values(x), length) for _, line in rows.groupby(hue)]
         ax.annotate(
-            f"trained at {curves.tokens(length)}", (length, 1.0 if at_top else 0.0),
-            xycoords=("data", "axes fraction"), xytext=(3, -3 if at_top else 3), textcoords="offset points",
-            rotation=90, va="top" if at_top else "bottom", ha="left", fontsize=9, color="#555555",
+            f"trained at {curves.tokens(length)}", (length, _clear_below(np.concatenate(passing))),
+            xycoords=("data", "axes fraction"), xytext=(3, -6), textcoords="offset points",
+            rotation=90, va="top", ha="left", fontsize=9, color="#555555",
         )  # fmt: skip
+
+
+def _heights(ax: Axes, line: pd.DataFrame, at: float) -> NDArray[np.float64]:
+    """Where a line passes a label that stands right of `at`: at its left and right edge, in fractions of the axes."""
+    across, up = ax.transData.transform(line).T
+    left = ax.transData.transform((at, ax.get_ylim()[0]))[0]
+    heights = np.interp(left + np.array([0.0, LABEL_WIDTH * ax.figure.dpi]), across, up, np.nan, np.nan)
+    found = ax.transAxes.inverted().transform(np.column_stack([np.zeros(2), heights]))[:, 1]
+    return found[(found > 0) & (found < 1)]
+
+
+def _clear_below(heights: NDArray[np.float64]) -> float:
+    """The highest place with room for a label between lines that pass at `heights`; else the roomiest."""
+    gaps = list(itertools.pairwise(sorted([0.0, *heights, 1.0], reverse=True)))
+    return next((top for top, low in gaps if top - low >= LABEL_ROOM), max(gaps, key=lambda gap: gap[0] - gap[1])[0])
 
 
 def titles(figure: Figure, width: float, *parts: str) -> None:

@@ -28,10 +28,8 @@ def show(prepared: Sequence[Prepared]) -> None:
     for p in prepared:
         print(f"{p.record.label:{width}}  {_line(estimates.get(p.cell.cell_id), rate, p not in todo)}".rstrip())
     total = sum(flops for flops, _ in estimates.values())
-    print(
-        f"\n{len(prepared)} cell{'s' * (len(prepared) > 1)}: {len(prepared) - len(todo)} finished, {len(todo)} to compute",
-        end="",
-    )
+    count = f"{len(prepared)} cell" + "s" * (len(prepared) > 1)
+    print(f"\n{count}: {len(prepared) - len(todo)} finished, {len(todo)} to compute", end="")
     print(f", {total:.1e} FLOPs" + _told_time(total, rate, prepared[0]) if todo else "")
 
 

@@ -200,7 +200,7 @@ def _curves(
         drawing.value_axis(ax, values, name, log=y != "nll")  # a loss is a logarithm already
         drawing.frame(ax, values, table["low"], table["high"])
         if x in ("ctx", "position"):
-            drawing.trained_length(ax, rows["original_max_position_embeddings"], rows[x], at_top=y != "ratio")
+            drawing.trained_length(ax, rows, x, hue, y)
         ax.set_title(title)
     drawing.titles(figure, width, curves.describe(table, SHARED), _how(table))
     drawing.legend(figure, axes)

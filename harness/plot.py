@@ -68,7 +68,7 @@ class Source:
             if wanted is not None:
                 kept = rows[rows[column].isin(wanted if isinstance(wanted, list) else [wanted])]
                 if kept.empty:
-                    raise unknown(f"{column} (where.{column})", str(wanted), rows[column].astype(str).unique())
+                    raise unknown(f"{column} (where.{column})", str(wanted), rows[column].dropna().astype(str).unique())
                 rows = kept
         return rows
 

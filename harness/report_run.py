@@ -25,7 +25,8 @@ def report(outcomes: Sequence[Outcome], figure: Path) -> None:
         print(statistics.table(summary))
         print()
         computed = sum(o.status == "computed" for o in done)
-        print(f"{len(done)} cell{'s' * (len(done) > 1)}: {computed} computed, {len(done) - computed} found finished")
+        count = f"{len(done)} cell" + "s" * (len(done) > 1)
+        print(f"{count}: {computed} computed, {len(done) - computed} found finished")
         for place in sorted({str(_short(o.record.place.parents[2])) for o in done}):
             print(f"results  {place}/")
         for drawn in _figures(summary, figure):

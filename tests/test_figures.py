@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from harness import comparison, contrasts, curves, figures, published, statistics
+from harness import comparison, contrasts, curves, drawing, figures, published, statistics
 from harness.errors import UserError
 from tests import synthetic
 
@@ -145,3 +145,20 @@ def test_saved_files_are_reproducible(summary: pd.DataFrame, tmp_path: Path) -> 
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
     with pytest.raises(UserError, match="Unknown figure format 'jpg'"):
         figures.save(figures.perplexity(summary), tmp_path / "c", ["jpg"])
+
+
+@pytest.mark.parametrize(
+    ("heights", "top"), [([], 1.0), ([0.9], 0.9), ([0.2, 0.5], 1.0), ([0.9, 0.8, 0.3], 0.8), ([0.7, 0.35], 0.7)]
+)
+def test_the_trained_length_is_named_where_no_line_passes(heights: list[float], top: float) -> None:
+    assert drawing._clear_below(np.array(heights)) == top
+
+
+def test_lines_that_pass_a_label_are_met_where_they_pass_it() -> None:
+    ax = Figure(dpi=100).add_axes((0, 0, 1, 1))
+    ax.set(xscale="log", xlim=(1, 100), ylim=(0, 10))
+    line = pd.DataFrame({"x": [1, 100], "y": [2.0, 10.0]})
+    left, right = drawing._heights(ax, line, 10.0)
+    assert left == pytest.approx(0.6)
+    assert right == pytest.approx(0.6 + 0.8 * drawing.LABEL_WIDTH / 6.4)
+    assert len(drawing._heights(ax, line.head(1), 10.0)) == 0

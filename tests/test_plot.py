@@ -67,6 +67,7 @@ def test_published_alone_needs_no_results(draw, tmp_path: Path) -> None:
         (["figure=ratoi"], "Unknown figure 'ratoi'. Did you mean 'ratio'?"),
         (["figure=ratio", "baseline=linaer"], "Unknown baseline 'linaer'. Did you mean 'linear'?"),
         (["where.model=other"], "Unknown model (where.model) 'other'. Known: reference."),
+        (["where.factor=7"], "Unknown factor (where.factor) '7'. Known: "),
         (["aggregate=tokens"], "Unknown aggregate 'tokens'"),
         (["confidence=95"], "confidence must lie between 0 and 1, got 95."),
         (["results_dir=nowhere"], "'nowhere' does not exist"),
