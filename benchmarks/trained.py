@@ -160,10 +160,13 @@ def main() -> None:
     parser.add_argument("--override", nargs="*", default=[], help="of every training")
     parser.add_argument("--sweep", nargs="*", default=[], help="overrides of every sweep")
     given = parser.parse_args()
+    names = given.experiments.split(",")
+    if wrong := [name for name in names if name not in ("encodings", "scaling_laws_small", "finetuned_small")]:
+        parser.error(f"there is no experiment {wrong[0]!r}; there are encodings, scaling_laws_small, finetuned_small")
     given.until = time.monotonic() + given.seconds
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     failed = 0
-    for experiment in given.experiments.split(","):
+    for experiment in names:
         failed += run(trainings(experiment, given), given, experiment)
         if experiment == "finetuned_small":
             failed += run(progressive(given), given, experiment)

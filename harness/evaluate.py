@@ -74,7 +74,8 @@ def batches(planned: Sequence[Sequence[Window]], tokens_per_batch: int) -> list[
     """Windows of one length and about as many scored tokens, together up to a budget of tokens.
 
     A function of the plan and the budget alone, so that a resumed cell runs the same batches. A window that scores
-    many tokens is not mixed with one that scores few: the batch would compute the logits of the many for both.
+    many tokens is not mixed with one that scores few: the batch would compute the logits of the many for both. They
+    come in the order of the first document of each, so that every document is complete as early as it can be.
     """
     full: list[list[Job]] = []
     open_: dict[tuple[int, int], list[Job]] = {}
@@ -86,7 +87,7 @@ def batches(planned: Sequence[Sequence[Window]], tokens_per_batch: int) -> list[
             group.append(job)
             if (len(group) + 1) * job.length > tokens_per_batch:
                 full.append(open_.pop(key))
-    return full + list(open_.values())
+    return sorted([*full, *open_.values()], key=lambda batch: batch[0].document)
 
 
 def scores(

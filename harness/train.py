@@ -25,7 +25,15 @@ def _task(composed: DictConfig) -> None:
 
     from harness.training.run import train
 
-    print(f"checkpoint: {train(wanted, str(method.pop('name')), method, int(values['seed']))}")
+    print(f"checkpoint: {train(wanted, str(method.pop('name')), method, _seed(values['seed']))}")
+
+
+def _seed(given: object) -> int:
+    from harness.errors import UserError
+
+    if not isinstance(given, int) or isinstance(given, bool) or not 0 <= given < 2**32:
+        raise UserError(f"seed must be a whole number of 0 .. {2**32 - 1}, got {given!r}.")
+    return given
 
 
 if __name__ == "__main__":

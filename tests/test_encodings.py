@@ -457,3 +457,12 @@ def test_a_cell_that_makes_no_sense_is_refused_before_the_model_is_loaded(
 def test_a_rotary_model_refuses_encodings(place: Place, name: str) -> None:
     with pytest.raises(UserError, match=f"method={name} is an encoding that a model must be trained with"):
         place.prepared(f"method={name} ctx=32")
+
+
+def test_padding_is_refused_and_nothing_generates_without_a_cache():
+    network = model("alibi")
+    ids = torch.arange(8)[None]
+    assert network(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.shape[1] == 8
+    with pytest.raises(ValueError, match="windows cannot be padded"):
+        network(input_ids=ids, attention_mask=torch.tensor([[0] * 3 + [1] * 5]))
+    assert not network.can_generate()

@@ -214,13 +214,14 @@ def _shifted(output, length):
 class Scarce:
     """A forward that runs out of memory above a number of tokens."""
 
-    def __init__(self, model, limit):
+    def __init__(self, model, limit, error=None):
         self.forward, self.limit, self.refused = model.model.forward, limit, 0
+        self.error = error or torch.OutOfMemoryError("not enough")
 
     def __call__(self, input_ids, **options):
         if input_ids.numel() > self.limit:
             self.refused += 1
-            raise torch.OutOfMemoryError("not enough")
+            raise self.error
         return self.forward(input_ids=input_ids, **options)
 
 
@@ -233,6 +234,28 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(llama, caplog):
     assert scarce.refused == 2  # 8 -> 4 -> 2 windows, and no third refusal
     assert "going on with 2" in caplog.text
     assert engine.tokens_per_batch == 40
+
+
+@pytest.mark.parametrize(
+    "message", ["[enforce fail] DefaultCPUAllocator: can't allocate memory: 8 bytes", "could not create a primitive"]
+)
+def test_a_cpu_out_of_memory_halves_the_batch_too(llama, message):
+    ids = tokens(8, 20)
+    engine = Engine(llama, EngineSpec(tokens_per_batch=160))
+    expected = engine.token_nll(ids, 1)
+    llama.model.forward = Scarce(llama, limit=50, error=RuntimeError(message))
+    torch.testing.assert_close(engine.token_nll(ids, 1), expected, atol=1e-5, rtol=0)
+    llama.model.forward = Scarce(llama, limit=50, error=RuntimeError("shapes differ"))
+    engine.tokens_per_batch = 160
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        engine.token_nll(ids, 1)
+
+
+def test_a_model_that_is_nan_runs_so_that_its_loss_can_be_named(llama, caplog):
+    with torch.no_grad():
+        llama.model.layers[0].mlp.down_proj.weight[0, 0] = torch.nan
+    assert Engine(llama, EngineSpec()).token_nll(tokens(1, 20), 1).isnan().any()
+    assert "every loss of the probe is NaN or infinite" in caplog.text
 
 
 def test_out_of_memory_at_one_window_halves_its_chunks(llama, monkeypatch, caplog):

@@ -12,9 +12,9 @@ import torch
 from harness import evaluate, load_results, runner, summarize
 from harness.engine import Engine
 from harness.engine_spec import EngineSpec
-from harness.evaluate import NonFiniteLoss, cut, position_edges, position_rows, token_rows
+from harness.evaluate import NonFiniteLoss, batches, cut, position_edges, position_rows, token_rows
 from harness.statistics import AGGREGATES, document_ratios, loss_by_position, point, table
-from harness.windows import PROTOCOLS, Protocol, plan
+from harness.windows import PROTOCOLS, Protocol, Window, plan
 from tests.evaluations import BOS, CELL, numbered, own_number, scores, windows_table
 from tests.sweeps import save_texts
 from tests.tiny import tiny_llama, tokens
@@ -423,3 +423,13 @@ def test_tables_come_back_from_disk_and_agree_with_each_other(place):
     assert by_window.tolist() == pytest.approx(windows["nll_sum"].tolist(), rel=1e-12)
     assert positions.groupby("document_index")["num_scored"].sum().tolist() == [99, 99, 99]
     assert tokens_.groupby("document_index")["token"].agg(list).tolist() == [list(range(1, 100))] * 3
+
+
+def test_every_document_is_complete_as_early_as_its_batches_allow():
+    planned = [[Window(0, 10 + i, 1), Window(0, 10, 5), Window(0, 7 + i, 3)] for i in range(6)]
+    made = batches(planned, 40)
+    first = [min(job.document for job in batch) for batch in made]
+    assert first == sorted(first)
+    assert sorted((job.document, job.window) for batch in made for job in batch) == [
+        (d, w) for d in range(6) for w in range(3)
+    ]

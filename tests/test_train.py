@@ -4,6 +4,7 @@ import hashlib
 import json
 import lzma
 import math
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from harness import train
 from harness.errors import UserError
 from harness.methods import METHODS, build
 from harness.methods.base import RopeGeometry
@@ -294,7 +296,7 @@ def test_a_run_learns_keeps_its_record_and_is_not_repeated(
 
     monkeypatch.setattr(run, "Trainer", None)
     assert run.train(tiny, "none", {}, seed=0) == checkpoint
-    with pytest.raises(UserError, match=r"holds another run; it differs in seed, train\.learning_rate"):
+    with pytest.raises(UserError, match=r"in seed \(0 there, 3 now\), train\.learning_rate \(0.01 there, 0.5 now\)"):
         run.train(replace(tiny, learning_rate=0.5), "none", {}, seed=3)
 
 
@@ -393,6 +395,24 @@ def test_every_encoding_learns_and_its_checkpoint_evaluates(tiny: TrainConfig, n
     assert heldout.perplexity(reloaded, [document], 16) == pytest.approx(final["perplexity_16"], rel=0.02)  # bf16
 
 
+def test_without_held_out_books_a_run_trains(tiny: TrainConfig) -> None:
+    made = run.train(replace(tiny, held_out=[]), "none", {}, seed=0)
+    assert not any(name.startswith("perplexity") for _, name, _ in curve(made))
+
+
+def test_every_held_out_book_has_a_file_of_its_own(tmp_path: Path) -> None:
+    books = {"Emma, Vol. 1": "a", "Emma, Vol. 2": "b", "x/c.txt": "c", "y/c.txt": "d"}
+    record.write_held_out(tmp_path / "held_out", books)
+    found = {path.name: path.read_text() for path in (tmp_path / "held_out").iterdir()}
+    assert found == {"Emma, Vol. 1.txt": "a", "Emma, Vol. 2.txt": "b", "x_c.txt": "c", "y_c.txt": "d"}
+
+
+def test_a_run_that_failed_before_its_first_checkpoint_leaves_the_directory_free(tiny: TrainConfig) -> None:
+    with pytest.raises(UserError, match="loss became"):
+        run.train(replace(tiny, learning_rate=1e30, warmup_steps=0, max_grad_norm=1e30), "none", {}, seed=0)
+    assert run.train(tiny, "none", {}, seed=0).is_dir()
+
+
 def test_a_loss_that_is_no_number_stops_the_run(tiny: TrainConfig) -> None:
     with pytest.raises(UserError, match=r"loss became (nan|inf) by step \d; lower train\.learning_rate"):
         run.train(replace(tiny, learning_rate=1e30, warmup_steps=0, max_grad_norm=1e30), "none", {}, seed=0)
@@ -408,6 +428,11 @@ def test_a_loss_that_is_no_number_stops_the_run(tiny: TrainConfig) -> None:
         ({"steps": 0}, r"train\.steps must be >= 1, got 0"),
         ({"workers": -1}, r"train\.workers must be >= 0"),
         ({"learning_rate": 0.0}, r"train\.learning_rate must be > 0"),
+        ({"learning_rate": math.nan}, r"train\.learning_rate must be > 0, got nan"),
+        ({"weight_decay": math.nan}, r"train\.weight_decay must be >= 0, got nan"),
+        ({"adam_beta1": 2.0}, r"train\.adam_beta1 must lie in \[0, 1\), got 2"),
+        ({"model": ModelShape(num_attention_heads=0)}, r"train\.model\.num_attention_heads must be >= 1, got 0"),
+        ({"model": ModelShape(num_attention_heads=3)}, r"num_attention_heads must divide .*hidden_size = 256, got 3"),
         ({"min_learning_rate_ratio": 1.5}, r"must lie in \[0, 1\], got 1\.5"),
         ({"save_steps": 3, "logging_steps": 2}, "must be a multiple of train.logging_steps"),
         ({"microbatch": 3}, r"train\.microbatch must divide train\.batch_size = 4, got 3"),
@@ -420,6 +445,21 @@ def test_a_loss_that_is_no_number_stops_the_run(tiny: TrainConfig) -> None:
 def test_values_that_cannot_work_are_named(tiny: TrainConfig, change: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         validate(replace(tiny, **change))
+
+
+@pytest.mark.parametrize("given", ["abc", -1, 2**32, True, None])
+def test_a_seed_is_a_whole_number_that_every_generator_takes(given: object) -> None:
+    with pytest.raises(UserError, match=r"seed must be a whole number of 0 \.\. 4294967295, got"):
+        train._seed(given)
+
+
+@pytest.mark.parametrize("broken", ["config.json", "tokenizer.json"])
+def test_a_starting_checkpoint_that_does_not_load_is_one_line(tiny: TrainConfig, tmp_path: Path, broken: str) -> None:
+    start = shutil.copytree(REFERENCE, tmp_path / "start")
+    (start / broken).write_text("{")
+    with pytest.raises(UserError, match=r"train\.init_from: .*start cannot be loaded \(") as raised:
+        run.train(replace(tiny, init_from=str(start)), "none", {}, seed=0)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

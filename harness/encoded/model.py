@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
-from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
@@ -121,8 +120,10 @@ class EncodedModel(EncodedPreTrainedModel):
         self.encoding = config.encoding_module()  # last: all others begin with the same weights under any encoding
         self.post_init()
 
-    def forward(self, input_ids: Tensor, **_: Any) -> BaseModelOutputWithPast:
-        """Whole windows, (rows, length) token ids; there is no cache and no padding."""
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> BaseModelOutputWithPast:
+        """Whole windows, (rows, length) token ids; there is no cache and no padding. Raises ValueError for padding."""
+        if attention_mask is not None and not bool((attention_mask == 1).all()):
+            raise ValueError("windows cannot be padded: attention_mask must be ones")
         prepared = self.encoding.prepare(*input_ids.shape, input_ids.device)
         hidden = self.encoding.embed(self.embed_tokens(input_ids), prepared)
         for layer in self.layers:
@@ -130,7 +131,7 @@ class EncodedModel(EncodedPreTrainedModel):
         return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden))
 
 
-class EncodedForCausalLM(EncodedPreTrainedModel, GenerationMixin):
+class EncodedForCausalLM(EncodedPreTrainedModel):
     """The model with its head."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
@@ -143,7 +144,7 @@ class EncodedForCausalLM(EncodedPreTrainedModel, GenerationMixin):
 
     def forward(self, input_ids: Tensor, labels: Tensor | None = None, **others: Any) -> CausalLMOutputWithPast:
         """Logits (rows, length, vocabulary), and with `labels` the mean loss in nats a token."""
-        logits = self.lm_head(self.model(input_ids=input_ids).last_hidden_state)
+        logits = self.lm_head(self.model(input_ids, others.get("attention_mask")).last_hidden_state)
         count = {"num_items_in_batch": others["num_items_in_batch"]} if "num_items_in_batch" in others else {}
         loss = None if labels is None else self.loss_function(logits, labels, self.config.vocab_size, **count)
         return CausalLMOutputWithPast(loss=loss, logits=logits)

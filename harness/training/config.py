@@ -1,5 +1,6 @@
 """What a training run is made of: the schema of the config group `train`."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,17 +71,31 @@ def parse(given: Mapping[str, Any]) -> TrainConfig:
     return config
 
 
+LEAST = {
+    "ctx": 2, "batch_size": 1, "steps": 1, "logging_steps": 1, "save_steps": 1, "eval_steps": 1, "warmup_steps": 0,
+    "weight_decay": 0, "max_grad_norm": 0, "workers": 0, "model.hidden_size": 1, "model.num_hidden_layers": 1,
+    "model.num_attention_heads": 1, "model.intermediate_size": 1,
+}  # fmt: skip
+
+
 def validate(config: TrainConfig) -> None:
     """Raise UserError on the first value that cannot work. Imports nothing heavy."""
-    for name in ("ctx", "batch_size", "steps", "logging_steps", "save_steps", "eval_steps"):
-        least = 2 if name == "ctx" else 1
-        if getattr(config, name) < least:
-            raise UserError(f"train.{name} must be >= {least}, got {getattr(config, name)}.")
-    for name in ("warmup_steps", "weight_decay", "workers"):
-        if getattr(config, name) < 0:
-            raise UserError(f"train.{name} must be >= 0, got {getattr(config, name)}.")
-    if config.learning_rate <= 0:
+    for name, least in LEAST.items():
+        part: object = config
+        for step in name.split("."):
+            part = getattr(part, step)
+        if not isinstance(part, int | float) or not least <= part < math.inf:  # NaN is neither
+            raise UserError(f"train.{name} must be >= {least}, got {part}.")
+    if not 0 < config.learning_rate < math.inf:
         raise UserError(f"train.learning_rate must be > 0, got {config.learning_rate}.")
+    for name in ("adam_beta1", "adam_beta2"):
+        if not 0 <= getattr(config, name) < 1:
+            raise UserError(f"train.{name} must lie in [0, 1), got {getattr(config, name)}.")
+    if config.model.hidden_size % config.model.num_attention_heads:
+        raise UserError(
+            f"train.model.num_attention_heads must divide train.model.hidden_size = {config.model.hidden_size}, "
+            f"got {config.model.num_attention_heads}."
+        )
     if not 0 <= config.min_learning_rate_ratio <= 1:
         raise UserError(f"train.min_learning_rate_ratio must lie in [0, 1], got {config.min_learning_rate_ratio}.")
     if config.save_steps % config.logging_steps:

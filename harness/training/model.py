@@ -60,13 +60,29 @@ def checkpoint_directory(given: str, key: str = "init_from") -> Path:
     return path
 
 
+def tokenizer_of(path: Path, key: str) -> PreTrainedTokenizerBase:
+    """The tokenizer in a checkpoint directory, with a BOS token to set books apart; key: of the error."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise _unreadable(key, path, error) from error
+    if tokenizer.bos_token_id is None:
+        raise UserError(f"train.{key}: the tokenizer in {path} has no BOS token to set books apart with.")
+    return tokenizer
+
+
+def _unreadable(key: str, path: Path, error: Exception) -> UserError:
+    return UserError(f"train.{key}: {path} cannot be loaded ({str(error).splitlines()[0]}).")
+
+
 def from_checkpoint(init_from: str, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The checkpoint in float32 and its tokenizer, which must have a BOS token to set books apart."""
     path = checkpoint_directory(init_from)
     set_seed(seed)
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    if tokenizer.bos_token_id is None:
-        raise UserError(f"train.init_from: the tokenizer in {path} has no BOS token to set books apart with.")
-    model = AutoModelForCausalLM.from_pretrained(path, dtype="float32")
+    tokenizer = tokenizer_of(path, "init_from")
+    try:
+        model = AutoModelForCausalLM.from_pretrained(path, dtype="float32")
+    except (OSError, ValueError) as error:
+        raise _unreadable("init_from", path, error) from error
     model.config.use_cache = False
     return model, tokenizer

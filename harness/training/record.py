@@ -3,6 +3,7 @@
 import hashlib
 import json
 import platform
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
@@ -13,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import harness
 from harness.errors import UserError
+from harness.files import StorageError, write_atomically
 from harness.training.config import TrainConfig
 from harness.training.model import checkpoint_directory
 
@@ -50,18 +52,30 @@ def make_output(output: Path, recipe: dict[str, Any]) -> None:
     if not path.is_file():
         return
     found, wanted = _flat(json.loads(path.read_text(encoding="utf-8"))), _flat(recipe)
-    changed = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
+    keys = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
+    changed = ", ".join(f"{key} ({str(found.get(key))[:40]} there, {str(wanted.get(key))[:40]} now)" for key in keys)
     if changed:
         raise UserError(
-            f"train.output_dir {output} holds another run; it differs in {', '.join(changed)}. "
+            f"train.output_dir {output} holds another run; it differs in {changed}. "
             "Choose another directory or delete this one."
         )
 
 
 def claim(output: Path, recipe: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> None:
     """Mark `output` as this run's, its tokenizer beside the recipe."""
-    _save_tokenizer(tokenizer, output / "tokenizer")
-    (output / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+    content = (json.dumps(recipe, indent=2) + "\n").encode()
+    try:
+        _save_tokenizer(tokenizer, output / "tokenizer")
+        write_atomically(output / "recipe.json", lambda file: file.write(content))
+    except (OSError, StorageError) as error:
+        raise UserError(f"train.output_dir cannot be written: {output} ({error}).") from error
+
+
+def disclaim(output: Path) -> None:
+    """Leave `output` to any other run, where this one left nothing to go on from."""
+    if last_checkpoint(output) is None:
+        (output / "recipe.json").unlink(missing_ok=True)
+        shutil.rmtree(output / "tokenizer", ignore_errors=True)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -83,7 +97,8 @@ def write_held_out(directory: Path, books: Mapping[str, str]) -> None:
     """The held-out books as text files, which `data=text data.path=<directory>` evaluates."""
     directory.mkdir(exist_ok=True)
     for name, text in books.items():
-        (directory / f"{Path(name).stem}.txt").write_text(text, encoding="utf-8", newline="")
+        file = name.removesuffix(".txt").replace("/", "_") + ".txt"
+        (directory / file).write_text(text, encoding="utf-8", newline="")
 
 
 def save(directory: Path, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: dict[str, Any]) -> Path:

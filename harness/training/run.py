@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import (
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     ProgressCallback,
@@ -57,7 +56,11 @@ def train(config: TrainConfig, method: str, method_params: Mapping[str, Any], se
         trainer = _trainer(config, arguments, network, tokenizer, books)
         record.claim(output, recipe, tokenizer)
         started = time.monotonic()
-        trainer.train(resume_from_checkpoint=record.last_checkpoint(output))
+        try:
+            trainer.train(resume_from_checkpoint=record.last_checkpoint(output))
+        except UserError:  # found by the first steps
+            record.disclaim(output)
+            raise
     facts = {"seconds_since_last_start": round(time.monotonic() - started, 1), "device": _device_name(network)}
     record.write_held_out(output / "held_out", books.held_out)
     return record.save(output / "model", network, tokenizer, {**recipe, **facts, "log": trainer.state.log_history})
@@ -70,9 +73,9 @@ def _start(
         return model.from_checkpoint(config.init_from, seed)
     output = Path(config.output_dir)
     if (output / "recipe.json").is_file():  # of this very run, killed earlier
-        tokenizer = AutoTokenizer.from_pretrained(output / "tokenizer")
+        tokenizer = model.tokenizer_of(output / "tokenizer", "output_dir")
     elif config.tokenizer is not None:
-        tokenizer = AutoTokenizer.from_pretrained(model.checkpoint_directory(config.tokenizer, "tokenizer"))
+        tokenizer = model.tokenizer_of(model.checkpoint_directory(config.tokenizer, "tokenizer"), "tokenizer")
     else:
         print("Training the tokenizer", flush=True)
         tokenizer = train_tokenizer(books.training.values(), config.model.vocab_size)

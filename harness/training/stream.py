@@ -23,7 +23,10 @@ def encode(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> list[NDA
         ids = tokenizer(batch["text"], add_special_tokens=False, return_attention_mask=False, verbose=False)
         return {"input_ids": [[tokenizer.bos_token_id, *document] for document in ids["input_ids"]]}
 
-    books = Dataset.from_dict({"text": list(texts)}).map(
+    wanted = list(texts)
+    if not wanted:
+        return []
+    books = Dataset.from_dict({"text": wanted}).map(
         batch_ids,
         batched=True,
         batch_size=BOOKS_PER_BATCH,
