@@ -427,7 +427,7 @@ def test_tables_come_back_from_disk_and_agree_with_each_other(place):
 
 def test_every_document_is_complete_as_early_as_its_batches_allow():
     planned = [[Window(0, 10 + i, 1), Window(0, 10, 5), Window(0, 7 + i, 3)] for i in range(6)]
-    made = batches(planned, 40)
+    made = batches(planned, 20)
     first = [min(job.document for job in batch) for batch in made]
     assert first == sorted(first)
     assert sorted((job.document, job.window) for batch in made for job in batch) == [
