@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from harness import train
 from harness.errors import UserError
+from harness.leases import Leases
 from harness.methods import METHODS, build
 from harness.methods.base import RopeGeometry
 from harness.models.files import tokenizer_fingerprint
@@ -393,6 +394,16 @@ def test_every_encoding_learns_and_its_checkpoint_evaluates(tiny: TrainConfig, n
     document = np.array(AutoTokenizer.from_pretrained(checkpoint)(BOOKS["kept.txt"])["input_ids"], np.int32)
     final = next(row for row in made["log"] if "perplexity_16" in row)
     assert heldout.perplexity(reloaded, [document], 16) == pytest.approx(final["perplexity_16"], rel=0.02)  # bf16
+
+
+def test_two_processes_do_not_train_into_one_directory(tiny: TrainConfig) -> None:
+    Path(tiny.output_dir).mkdir()
+    with Leases() as others:
+        assert others.acquire([Path(tiny.output_dir) / "train.lease"])
+        with pytest.raises(UserError, match="run is in use: another process trains into it"):
+            run.train(tiny, "none", {}, seed=0)
+    made = run.train(tiny, "none", {}, seed=0)
+    assert not (made.parent / "train.lease").exists()
 
 
 def test_without_held_out_books_a_run_trains(tiny: TrainConfig) -> None:

@@ -21,6 +21,7 @@ from transformers import (
 
 from harness import methods
 from harness.errors import UserError
+from harness.leases import Leases
 from harness.methods.encoding import Encoding
 from harness.methods.trained import TrainedWith
 from harness.models.geometry import geometry
@@ -38,8 +39,7 @@ def train(config: TrainConfig, method: str, method_params: Mapping[str, Any], se
     left as it is. Raises UserError for values that cannot work, and where `output_dir` holds another run.
     """
     validate(config)
-    wanted = methods.construct(method, method_params)
-    encoding = (method, wanted) if wanted.kind == "encoding" else None
+    methods.construct(method, method_params)  # refuses what cannot be
     if find_spec("accelerate") is None:
         raise UserError('Training needs the package accelerate: pip install "longctx-harness[train]".')
     output = Path(config.output_dir)
@@ -47,6 +47,15 @@ def train(config: TrainConfig, method: str, method_params: Mapping[str, Any], se
     record.make_output(output, recipe)
     if (output / "model" / "training.json").is_file():
         return output / "model"
+    with Leases() as leases:
+        if not leases.acquire([output / "train.lease"]):
+            raise UserError(f"train.output_dir {output} is in use: another process trains into it.")
+        return _run(config, method, method_params, seed, recipe)
+
+
+def _run(config: TrainConfig, method: str, method_params: Mapping[str, Any], seed: int, recipe: dict[str, Any]) -> Path:
+    output, wanted = Path(config.output_dir), methods.construct(method, method_params)
+    encoding = (method, wanted) if wanted.kind == "encoding" else None
     arguments = _arguments(config, seed)
     every_book = corpus.read_books(Path(str(config.corpus)), Path(str(config.titles)))
     books = corpus.split(every_book, config.held_out, config.left_out)
