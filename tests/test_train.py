@@ -19,7 +19,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from harness import train
+from harness import leases, train
 from harness.errors import UserError
 from harness.leases import Leases
 from harness.methods import METHODS, build
@@ -396,7 +396,8 @@ def test_every_encoding_learns_and_its_checkpoint_evaluates(tiny: TrainConfig, n
     assert heldout.perplexity(reloaded, [document], 16) == pytest.approx(final["perplexity_16"], rel=0.02)  # bf16
 
 
-def test_two_processes_do_not_train_into_one_directory(tiny: TrainConfig) -> None:
+def test_two_processes_do_not_train_into_one_directory(tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "BEAT_S", 0.2)
     Path(tiny.output_dir).mkdir()
     with Leases() as others:
         assert others.acquire([Path(tiny.output_dir) / "train.lease"])

@@ -3,7 +3,7 @@
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ from harness.training.config import TrainConfig, validate
 from harness.training.progress import FiniteLoss, Progress
 from harness.training.tokenizer import train_tokenizer
 
+LOOK_S = 0.5  # between looks at the lease of another process
+
 
 def train(config: TrainConfig, method: str, method_params: Mapping[str, Any], seed: int) -> Path:
     """Train and return the directory of the finished checkpoint, `<output_dir>/model`.
@@ -48,9 +50,20 @@ def train(config: TrainConfig, method: str, method_params: Mapping[str, Any], se
     if (output / "model" / "training.json").is_file():
         return output / "model"
     with Leases() as leases:
-        if not leases.acquire([output / "train.lease"]):
-            raise UserError(f"train.output_dir {output} is in use: another process trains into it.")
+        _take(leases, output / "train.lease")
         return _run(config, method, method_params, seed, recipe)
+
+
+def _take(leases: Leases, lease: Path) -> None:
+    """Hold the directory of `lease`; UserError as soon as another process shows that it is alive there."""
+    first = None
+    while not leases.acquire([lease]):
+        with suppress(FileNotFoundError):
+            found = lease.stat().st_mtime_ns
+            first = first or found
+            if found != first:
+                raise UserError(f"train.output_dir {lease.parent} is in use: another process trains into it.")
+        time.sleep(LOOK_S)
 
 
 def _run(config: TrainConfig, method: str, method_params: Mapping[str, Any], seed: int, recipe: dict[str, Any]) -> Path:
