@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +82,9 @@ LEAST = {
 def validate(config: TrainConfig) -> None:
     """Raise UserError on the first value that cannot work. Imports nothing heavy."""
     for name, least in LEAST.items():
-        part: object = config
-        for step in name.split("."):
-            part = getattr(part, step)
-        if not isinstance(part, int | float) or not least <= part < math.inf:  # NaN is neither
-            raise UserError(f"train.{name} must be >= {least}, got {part}.")
+        given = attrgetter(name)(config)
+        if not least <= given < math.inf:  # false for NaN
+            raise UserError(f"train.{name} must be >= {least}, got {given}.")
     if not 0 < config.learning_rate < math.inf:
         raise UserError(f"train.learning_rate must be > 0, got {config.learning_rate}.")
     for name in ("adam_beta1", "adam_beta2"):
