@@ -25,7 +25,7 @@ check: $(VENV)/.installed
 	$(BIN)/mypy
 
 cluster: $(VENV)/.installed  # the tests that need SLURM, on a throw-away one (Debian packages, installed where absent)
-	$(BIN)/python -m pytest -m cluster tests/cluster
+	$(BIN)/python -m pytest -m cluster tests/runs/cluster
 
 compare: $(VENV)/.installed
 	rm -rf results/ci

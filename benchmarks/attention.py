@@ -22,8 +22,8 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from harness import methods
 from harness.methods.base import RopeGeometry
-from harness.models import blocks
-from harness.models.patch import applied
+from harness.models.attention import tiles as blocks
+from harness.models.install import applied
 
 HEADS, KEY_HEADS, HEAD_DIM, HIDDEN, WIDTH = 32, 8, 128, 4096, 14_336
 GEOMETRY = RopeGeometry(rotary_dim=HEAD_DIM, rope_theta=500_000.0, original_max_position_embeddings=8192)

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 from scipy import stats
 
-from harness.intervals import contrast, interval
+from harness.statistics.intervals import contrast, interval
 
 
 def documents(kind: str, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

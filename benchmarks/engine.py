@@ -23,14 +23,15 @@ import numpy as np
 import torch
 import transformers
 
-from harness import evaluate, methods
-from harness.documents import Document
-from harness.engine import Engine, token_nll
-from harness.engine_spec import EngineSpec
-from harness.models.fused import fused
-from harness.models.geometry import geometry
-from harness.models.patch import applied
-from harness.windows import Protocol
+from harness import methods
+from harness.data.documents import Document
+from harness.data.windows import Protocol
+from harness.engine import scores as evaluate
+from harness.engine.engine import Engine, token_nll
+from harness.engine.spec import EngineSpec
+from harness.models.attention.fused import fused
+from harness.models.checkpoint.geometry import geometry
+from harness.models.install import applied
 
 LLAMA = {"vocab_size": 128256, "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}}
 SHAPES = {

@@ -14,14 +14,15 @@ from typing import Any
 
 import torch
 
-from harness import documents, evaluate
-from harness.documents import Document
-from harness.engine import Engine
-from harness.engine_spec import EngineSpec
-from harness.models.load import LoadedModel, load
-from harness.models.spec import ModelSpec
-from harness.sources import DataSpec
-from harness.windows import Protocol, Window
+from harness.data import documents
+from harness.data.documents import Document
+from harness.data.sources import DataSpec
+from harness.data.windows import Protocol, Window
+from harness.engine import scores as evaluate
+from harness.engine.engine import Engine
+from harness.engine.spec import EngineSpec
+from harness.models.checkpoint.load import LoadedModel, load
+from harness.models.checkpoint.spec import ModelSpec
 
 MODELS = {
     "reference": ModelSpec(name="reference", package="harness.models.reference"),

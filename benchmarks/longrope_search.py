@@ -18,8 +18,9 @@ import tarfile
 import time
 from pathlib import Path
 
-from harness import contrasts, load_results
-from harness.searching.config import VARIANTS
+from harness import load_results
+from harness.longrope_search.config import VARIANTS
+from harness.statistics import paired as contrasts
 
 SOTU = ["data=sotu", "data.selection=random"]
 PLANS = {  # documents are drawn in one random order: the first for the test, the next for the search

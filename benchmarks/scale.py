@@ -21,10 +21,10 @@ import torch
 import transformers
 from torch import distributed
 
-from harness import evaluate
-from harness.engine import Engine, token_nll
-from harness.engine_spec import EngineSpec
-from harness.models.context import Ranks
+from harness.engine import scores as evaluate
+from harness.engine.engine import Engine, token_nll
+from harness.engine.shared import Ranks
+from harness.engine.spec import EngineSpec
 
 SHAPES = {
     "vocab_size": 128256,

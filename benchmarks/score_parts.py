@@ -12,12 +12,14 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from harness import drawing, figures, methods
-from harness.documents import load as load_documents
-from harness.models.load import load
-from harness.models.spec import ModelSpec
-from harness.score_parts import PARTS, score_parts
-from harness.sources import DataSpec
+from harness import methods
+from harness.data.documents import load as load_documents
+from harness.data.sources import DataSpec
+from harness.figures import canvas as drawing
+from harness.figures import curves as figures
+from harness.models.checkpoint.load import load
+from harness.models.checkpoint.spec import ModelSpec
+from harness.scaling_laws.score_parts import PARTS, score_parts
 
 LENGTH, DOCUMENTS = 4096, 2
 SHOWN = {"none": {}, "linear": {}, "abf": {"rope_theta": 182029.0}}

@@ -18,15 +18,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from harness import ranks
 from harness.errors import UserError, unknown
+from harness.runs.ranks import processes as ranks
 
 
 def main() -> None:
     """``python -m harness``: one cell, or with -m a sweep; under torchrun by all its processes together."""
     if ranks.size() == 1:
         return run_app(_task, "config")
-    from harness import team
+    from harness.runs.ranks import lead as team
 
     configure_logging()
     team.run(lambda: run_app(_task, "config"))
@@ -34,7 +34,8 @@ def main() -> None:
 
 def _task(composed: DictConfig) -> None:
     """One cell. A sweep does not come here: the harness sweeper runs its cells together."""
-    from harness import config, sweep
+    from harness.config import schema as config
+    from harness.runs import sweep
 
     hydra_config = HydraConfig.get()
     overrides = list(hydra_config.overrides.task)
@@ -123,7 +124,7 @@ def one_line(error: Exception, config_name: str = "config") -> str:
 
 def _keys(config_name: str) -> set[str]:
     """Every key that an override of this app may name."""
-    from harness import config
+    from harness.config import schema as config
 
     GlobalHydra.instance().clear()
     with hydra.initialize_config_module("harness.conf", version_base="1.3"):

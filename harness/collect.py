@@ -15,9 +15,10 @@ def main() -> None:
 
 
 def _task(composed: DictConfig) -> None:
-    from harness import report_run
-    from harness.cluster import slurm, watch
-    from harness.config import plain
+    from harness.config.schema import plain
+    from harness.runs import summary as report_run
+    from harness.runs.cluster import record as watch
+    from harness.runs.cluster import slurm
 
     values = plain(composed)
     results = Path(str(values["results_dir"])).expanduser().absolute()

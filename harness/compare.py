@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from harness.errors import UserError
 
 if TYPE_CHECKING:
-    from harness.comparison import Comparison
+    from harness.statistics.before_after import Comparison
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,7 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """The comparison that the options ask for; its exit code."""
-    from harness import comparison, figures, store
+    from harness.figures import curves as figures
+    from harness.results import store
+    from harness.statistics import before_after as comparison
 
     before, after = store.load_results(options.baseline), store.load_results(options.candidate)
     result = comparison.compare(before, after, options.tolerance, options.aggregate, options.confidence)
@@ -65,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _rows(result: "Comparison") -> list[list[str]]:
-    from harness import curves
+    from harness.statistics import lines as curves
 
     lines = []
     for cell in result.cells.to_dict("records"):

@@ -29,8 +29,8 @@ def main() -> None:
 
 def task(composed: DictConfig) -> None:
     """Draw what the configuration asks for. Raises UserError for anything that cannot be drawn."""
-    from harness import figures
-    from harness.config import plain
+    from harness.config.schema import plain
+    from harness.figures import curves as figures
 
     values = plain(composed)
     if values["columns"] is not None and not isinstance(values["columns"], list):
@@ -48,7 +48,8 @@ def task(composed: DictConfig) -> None:
 
 
 def _published(chosen: dict[str, Any]) -> "Figure":
-    from harness import figures, published
+    from harness import published
+    from harness.figures import curves as figures
 
     return figures.published(published.select(chosen["paper"], chosen["table"], chosen["dataset"]))
 
@@ -61,7 +62,7 @@ class Source:
 
     def load(self, table: str = "windows") -> "pd.DataFrame":
         """Rows of a table under `results_dir` that fit `where`."""
-        from harness import store
+        from harness.results import store
 
         rows = store.load_results(Path(self.values["results_dir"]).expanduser(), table)
         for column, wanted in self.values["where"].items():
@@ -87,7 +88,9 @@ def _measured(values: dict[str, Any]) -> dict[str, "Figure"]:
 
 
 def _perplexity(source: Source) -> "Figure":
-    from harness import contrasts, figures, statistics
+    from harness.figures import curves as figures
+    from harness.statistics import paired as contrasts
+    from harness.statistics import summary as statistics
 
     values, rows = source.values, source.load()
     summary = statistics.summarize(rows, **source.averaging)
@@ -115,7 +118,8 @@ def _overlay(summary: "pd.DataFrame", chosen: dict[str, Any]) -> "pd.DataFrame":
 
 
 def _ratio(source: Source) -> "Figure":
-    from harness import contrasts, figures
+    from harness.figures import curves as figures
+    from harness.statistics import paired as contrasts
 
     values = source.values
     pairs = contrasts.paired(source.load(), values["baseline"], **source.averaging)
@@ -123,7 +127,8 @@ def _ratio(source: Source) -> "Figure":
 
 
 def _position(source: Source) -> "Figure":
-    from harness import figures, statistics
+    from harness.figures import curves as figures
+    from harness.statistics import summary as statistics
 
     values = source.values
     losses = statistics.loss_by_position(source.load("positions"), values["confidence"], values["seed"])
@@ -131,7 +136,8 @@ def _position(source: Source) -> "Figure":
 
 
 def _heatmap(source: Source) -> "Figure":
-    from harness import figures, statistics
+    from harness.figures import curves as figures
+    from harness.statistics import summary as statistics
 
     values = source.values
     return figures.heatmap(statistics.summarize(source.load(), **source.averaging), values["hue"], values["columns"])

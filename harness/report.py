@@ -47,7 +47,10 @@ def parser() -> argparse.ArgumentParser:
 
 def build(results: Path, aggregate: str = "token", confidence: float = 0.95, baseline: str = "none") -> str:
     """The page as text. Raises UserError where there are no results or they cannot be averaged so."""
-    from harness import curves, page, statistics, store
+    from harness.figures import page
+    from harness.results import store
+    from harness.statistics import lines as curves
+    from harness.statistics import summary as statistics
 
     rows = store.load_results(results)
     summary = curves.label(statistics.summarize(rows, aggregate, confidence))
@@ -65,7 +68,11 @@ def _figures(
     results: Path, rows: "pd.DataFrame", summary: "pd.DataFrame", aggregate: str, confidence: float, baseline: str
 ) -> list[str]:
     """Every figure that these results allow, and in words why another one is not there."""
-    from harness import contrasts, figures, page, statistics, store
+    from harness.figures import curves as figures
+    from harness.figures import page
+    from harness.results import store
+    from harness.statistics import paired as contrasts
+    from harness.statistics import summary as statistics
 
     drawings: dict[str, Callable[[], Figure]] = {
         "perplexity against context length": lambda: figures.perplexity(summary),
@@ -88,7 +95,8 @@ def _figures(
 
 def _lines(rows: "pd.DataFrame", aggregate: str, confidence: float) -> list[str]:
     """Effective context length and slope of every line."""
-    from harness import contrasts, page
+    from harness.figures import page
+    from harness.statistics import paired as contrasts
 
     kept = contrasts.effective_context_length(rows, aggregate=aggregate, confidence=confidence)
     parts = [
@@ -110,7 +118,7 @@ def _lines(rows: "pd.DataFrame", aggregate: str, confidence: float) -> list[str]
 
 def _provenance(results: Path, summary: "pd.DataFrame") -> list[tuple[str, str]]:
     """What each file says of its making, titled by its cell."""
-    from harness import store
+    from harness.results import store
 
     titles = {
         cell["cell_id"]: f"{cell['model']}, {cell['curve']}, ctx {cell['ctx']}, {cell['dataset']} ({cell['cell_id']})"

@@ -11,11 +11,11 @@ def main() -> None:
 
 
 def _task(composed: DictConfig) -> None:
-    from harness.searching import config
+    from harness.longrope_search import config
 
     parsed = config.parse(composed)  # before torch is imported
 
-    from harness.searching.run import search
+    from harness.longrope_search.run import search
 
     for path in search(parsed):
         print(path)

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from harness import cli
 from harness.errors import UserError, unknown
 from harness.methods import METHODS, RopeGeometry
-from harness.models.spec import ModelSpec
+from harness.models.checkpoint.spec import ModelSpec
 
 
 def main() -> None:
@@ -17,9 +17,10 @@ def main() -> None:
 
 
 def _task(composed: DictConfig) -> None:
-    from harness import figures, spectrum
-    from harness.config import plain
-    from harness.methods import bounds
+    from harness.config.schema import plain
+    from harness.figures import curves as figures
+    from harness.figures import spectrum
+    from harness.scaling_laws import bounds
 
     values = plain(composed)
     names = _names(values["methods"])
@@ -52,7 +53,7 @@ def _names(given: Any) -> list[str]:
 
 
 def _geometry(spec: ModelSpec) -> RopeGeometry:
-    from harness.models import load  # imports torch
+    from harness.models.checkpoint import load  # imports torch
 
     geometry = load.load_geometry(spec)
     if geometry is None:
@@ -62,7 +63,7 @@ def _geometry(spec: ModelSpec) -> RopeGeometry:
 
 def report(geometry: RopeGeometry, ctx: int, names: list[str], params: dict[str, Any]) -> str:
     """What the theory says of a model in words, then of each method in a table; lengths in tokens."""
-    from harness.methods import bounds
+    from harness.scaling_laws import bounds
 
     trained = geometry.original_max_position_embeddings
     critical = bounds.critical_dimension(geometry.inv_freq, trained)

@@ -11,7 +11,7 @@ def main() -> None:
 
 
 def _task(composed: DictConfig) -> None:
-    from harness.config import MODIFIERS, plain
+    from harness.config.schema import MODIFIERS, plain
     from harness.errors import UserError
     from harness.training import config
 

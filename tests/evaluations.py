@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from harness import evaluate
-from harness.documents import Document
-from harness.evaluate import NllFunction, Scores
-from harness.windows import Protocol
+from harness.data.documents import Document
+from harness.data.windows import Protocol
+from harness.engine import scores as evaluate
+from harness.engine.scores import NllFunction, Scores
 
 BOS = 999_999  # no token of any document
 CELL = {

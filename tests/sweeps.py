@@ -16,7 +16,8 @@ from hydra import compose, initialize_config_module
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from harness import config, prepare
+from harness.cells import prepare
+from harness.config import schema as config
 from tests.tiny import TRAINED, VOCABULARY, tiny_llama
 
 POISON = 5  # a token whose embedding is NaN where a checkpoint is poisoned
@@ -137,8 +138,9 @@ def ranks_environment(number: int) -> list[dict[str, str]]:
 
 
 PRELOADED = [
-    "harness.sweep", "harness.runner", "harness.team", "harness.models.header", "harness.figures", "harness.engine",
-    "harness.models.patch", "transformers.models.llama.modeling_llama", "torch.distributed",
+    "harness.runs.sweep", "harness.runs.runner", "harness.runs.ranks.lead", "harness.models.checkpoint.header",
+    "harness.figures.curves", "harness.engine.engine",
+    "harness.models.install", "transformers.models.llama.modeling_llama", "torch.distributed",
 ]  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from harness import store
+from harness.results import store
 
 TRAINED = 512
 

@@ -5,8 +5,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness import compare, comparison, store
+from harness import compare
 from harness.errors import UserError
+from harness.results import store
+from harness.statistics import before_after as comparison
 from tests import synthetic
 
 

@@ -8,7 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from harness import page, report, statistics, store
+from harness import report
+from harness.figures import page
+from harness.results import store
+from harness.statistics import summary as statistics
 from tests import synthetic
 
 CHROMIUM = next(

@@ -7,40 +7,40 @@ from types import UnionType
 from typing import Any, get_args, get_type_hints
 
 from harness.errors import UserError, unknown
-from harness.methods.abf import Abf
-from harness.methods.alibi import Alibi
+from harness.methods.attention.dca import Dca
+from harness.methods.attention.leaky_rerope import LeakyReRope
+from harness.methods.attention.rerope import ReRope
+from harness.methods.attention.self_extend import SelfExtend
+from harness.methods.attention.windowed import Windowed
 from harness.methods.base import Method, RopeFrequencies, RopeGeometry, growth
-from harness.methods.dca import Dca
-from harness.methods.dynamic_linear import DynamicLinear
-from harness.methods.dynamic_ntk import DynamicNtk
-from harness.methods.dynamic_yarn import DynamicYarn
-from harness.methods.fire import Fire
-from harness.methods.kerple import Kerple
-from harness.methods.leaky_rerope import LeakyReRope
-from harness.methods.learned import Learned
-from harness.methods.linear import Linear
-from harness.methods.llama3 import Llama3
-from harness.methods.longrope import LongRope
-from harness.methods.native import Native
-from harness.methods.none import Unscaled
-from harness.methods.nope import Nope
-from harness.methods.ntk import Ntk
-from harness.methods.ntk_by_parts import NtkByParts
-from harness.methods.ntk_fixed import NtkFixed
-from harness.methods.ntk_mixed import NtkMixed
-from harness.methods.permuteformer import Permuteformer
-from harness.methods.power import Power
-from harness.methods.random_padding import RandomPadding
-from harness.methods.randomized import Randomized
-from harness.methods.rerope import ReRope
-from harness.methods.self_extend import SelfExtend
-from harness.methods.shape import ShapeEncoding
-from harness.methods.sinusoidal import Sinusoidal
-from harness.methods.t5_bias import T5Bias
-from harness.methods.truncated import Truncated
-from harness.methods.windowed import Windowed
-from harness.methods.xpos import Xpos
-from harness.methods.yarn import Yarn
+from harness.methods.encoding.alibi import Alibi
+from harness.methods.encoding.fire import Fire
+from harness.methods.encoding.kerple import Kerple
+from harness.methods.encoding.learned import Learned
+from harness.methods.encoding.nope import Nope
+from harness.methods.encoding.permuteformer import Permuteformer
+from harness.methods.encoding.random_padding import RandomPadding
+from harness.methods.encoding.randomized import Randomized
+from harness.methods.encoding.shape import ShapeEncoding
+from harness.methods.encoding.sinusoidal import Sinusoidal
+from harness.methods.encoding.t5_bias import T5Bias
+from harness.methods.encoding.xpos import Xpos
+from harness.methods.frequency.abf import Abf
+from harness.methods.frequency.dynamic_linear import DynamicLinear
+from harness.methods.frequency.dynamic_ntk import DynamicNtk
+from harness.methods.frequency.dynamic_yarn import DynamicYarn
+from harness.methods.frequency.linear import Linear
+from harness.methods.frequency.llama3 import Llama3
+from harness.methods.frequency.longrope import LongRope
+from harness.methods.frequency.native import Native
+from harness.methods.frequency.none import Unscaled
+from harness.methods.frequency.ntk import Ntk
+from harness.methods.frequency.ntk_by_parts import NtkByParts
+from harness.methods.frequency.ntk_fixed import NtkFixed
+from harness.methods.frequency.ntk_mixed import NtkMixed
+from harness.methods.frequency.power import Power
+from harness.methods.frequency.truncated import Truncated
+from harness.methods.frequency.yarn import Yarn
 
 __all__ = ["AS_IT_IS", "METHODS", "Method", "RopeFrequencies", "RopeGeometry", "build", "construct", "resolve"]
 

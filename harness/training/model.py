@@ -13,9 +13,9 @@ from transformers import (
     set_seed,
 )
 
-from harness.encoded.model import EncodedConfig, EncodedForCausalLM
 from harness.errors import UserError
-from harness.methods.encoding import Encoding, parameters
+from harness.methods.encoding.base import Encoding, parameters
+from harness.models.encoded.model import EncodedConfig, EncodedForCausalLM
 from harness.training.config import ModelShape
 
 

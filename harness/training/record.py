@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import harness
 from harness.errors import UserError
-from harness.files import StorageError, write_atomically
+from harness.storage.files import StorageError, write_atomically
 from harness.training.config import TrainConfig
 from harness.training.model import checkpoint_directory
 

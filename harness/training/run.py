@@ -21,11 +21,11 @@ from transformers import (
 
 from harness import methods
 from harness.errors import UserError
-from harness.leases import Leases
-from harness.methods.encoding import Encoding
-from harness.methods.trained import TrainedWith
-from harness.models.geometry import geometry
-from harness.models.patch import applied
+from harness.methods.encoding.base import Encoding
+from harness.methods.encoding.trained_with import TrainedWith
+from harness.models.checkpoint.geometry import geometry
+from harness.models.install import applied
+from harness.storage.leases import Leases
 from harness.training import corpus, heldout, model, record, stream
 from harness.training.config import TrainConfig, validate
 from harness.training.progress import FiniteLoss, Progress

@@ -10,8 +10,8 @@ from datasets import Dataset, Features, List, Value
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from harness import cache
 from harness.errors import UserError
+from harness.storage import cache
 
 BOOKS_PER_BATCH = 64  # one call of the tokenizer, which spreads them over the cores
 

@@ -10,7 +10,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 if TYPE_CHECKING:
-    from harness.config import Config
+    from harness.config.schema import Config
 
 
 class HarnessLauncher(Launcher):
@@ -25,14 +25,14 @@ class HarnessLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Any:
         """Compose and check every cell, then run them."""
-        from harness import sweep
+        from harness.runs import sweep
 
         return sweep.main(compose(self.hydra_context, self.config, job_overrides), sweep=True)
 
 
 def compose(context: HydraContext, config: DictConfig, cells: Sequence[Sequence[str]]) -> "list[Config]":
     """The configuration of every cell. Raises UserError that says which cell is wrong, by what sets it apart."""
-    from harness.config import parse
+    from harness.config.schema import parse
     from harness.errors import UserError
 
     parsed = []

@@ -1,0 +1,144 @@
+"""What identifies a cell, and which cells one pass over the documents can serve."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from harness import methods
+from harness.config.schema import Config
+from harness.data.windows import Protocol
+from harness.errors import UserError
+from harness.methods.base import RopeGeometry
+from harness.methods.encoding.trained_with import TrainedWith, not_trained_with
+from harness.methods.modifiers.resonance import Resonant
+from harness.results.store import SCHEMA_VERSION
+from harness.storage import cache
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a model and a set of documents are to a cell; computed without weights and without tokenized text."""
+
+    model_fingerprint: str
+    model_revision: str
+    geometry: RopeGeometry | None  # None: no rotary embedding
+    trained_with: TrainedWith | None  # an encoding of ours
+    bos: str  # the resolved policy
+    dataset_fingerprint: str
+    dtype: str  # resolved: float32, bfloat16, ...
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell with everything resolved: ready to run, or to be recognised as finished."""
+
+    config: Config
+    method: Any  # harness.methods.base.Method, factor resolved
+    protocol: Protocol  # BOS policy resolved
+    cell_id: str
+    pass_id: str  # cells that have it in common can share a pass
+    columns: dict[str, Any]  # harness.results.store.CELL_COLUMNS
+
+    @property
+    def ctx(self) -> int:
+        """Length of a window in tokens."""
+        return self.config.ctx
+
+    @property
+    def tables(self) -> list[str]:
+        """The tables that this cell has when it is finished."""
+        return ["windows", "positions"] + (["tokens"] if self.config.save_tokens else [])
+
+
+def cell(config: Config, identity: Identity) -> Cell:
+    """The cell of a configuration; `cell_id` hashes what determines the numbers and nothing else."""
+    method = _resolved_method(config, identity)
+    protocol = replace(config.protocol, bos=identity.bos)
+    params = parameters(method) | {m: True for m in ("logn", "resonance") if getattr(config.method, m)}
+    protocol_params = protocol.parameters()
+    if protocol.max_windows is not None:
+        protocol_params["seed"] = config.seed
+    geometry = asdict(identity.geometry) if identity.geometry else None
+    determines = {
+        "schema": SCHEMA_VERSION,
+        "model": identity.model_fingerprint,
+        "sliding_window": config.model.sliding_window,
+        "geometry": geometry,
+        "method": [config.method.name, params, type(method).version],
+        "ctx": config.ctx,
+        "protocol": [protocol.name, protocol_params],
+        "documents": identity.dataset_fingerprint,
+        "dtype": identity.dtype,
+    }
+    cell_id = cache.digest(determines)
+    model_depends = identity.trained_with is not None and identity.trained_with.encoding.depends_on_length
+    shares = protocol.name == "single_pass" and not (method.depends_on_length or model_depends)
+    pass_id = cache.digest(determines | {"ctx": None}) if shares else cell_id
+    columns = {
+        "cell_id": cell_id,
+        "experiment": config.experiment,
+        "model": config.model.name,
+        "model_revision": identity.model_revision,
+        "method": config.method.name,
+        "method_params": cache.canonical(params),
+        "factor": getattr(method, "factor", None),
+        "original_max_position_embeddings": _trained_length(identity),
+        "ctx": config.ctx,
+        "protocol": protocol.name,
+        "protocol_params": cache.canonical(protocol_params),
+        "stride": protocol.stride if protocol.uses_stride else None,
+        "dataset": config.data.name,
+        "dataset_fingerprint": identity.dataset_fingerprint,
+        "dtype": identity.dtype,
+    }
+    method = Resonant(method) if config.method.resonance else method
+    return Cell(config, method, protocol, cell_id, pass_id, columns)
+
+
+def _trained_length(identity: Identity) -> int | None:
+    if identity.trained_with is not None:
+        return identity.trained_with.length
+    return None if identity.geometry is None else identity.geometry.original_max_position_embeddings
+
+
+def _resolved_method(config: Config, identity: Identity) -> Any:
+    method = methods.construct(config.method.name, config.method.params)
+    if identity.trained_with is not None:
+        if config.method.logn or config.method.resonance:
+            raise UserError(identity.trained_with.no_modifiers)
+        given = config.model.original_max_position_embeddings
+        if given not in (None, identity.trained_with.length):
+            own = identity.trained_with
+            raise UserError(
+                f"model.original_max_position_embeddings must be null or {own.length}: a model trained with {own.name} "
+                f"says its own, got {given}."
+            )
+        return identity.trained_with.resolve(config.method.name, method, config.ctx)
+    if method.kind == "encoding":
+        raise not_trained_with(config.method.name)
+    if identity.geometry is not None:
+        return methods.resolve(method, identity.geometry, config.ctx)
+    if config.method.name not in methods.AS_IT_IS:
+        raise UserError(
+            f"model {config.model.name} has no rotary embedding: method must be none or native, "
+            f"got {config.method.name}."
+        )
+    return method
+
+
+def parameters(method: Any) -> dict[str, Any]:
+    """A method's own parameters as JSON values."""
+    return {f.name: getattr(method, f.name) for f in fields(method)}
+
+
+def passes(cells: Iterable[Cell]) -> list[list[Cell]]:
+    """Cells grouped by the pass over the documents that serves them, each group longest first.
+
+    Under `single_pass` the losses of the first l tokens of a longer window are those of a window of l tokens, as long
+    as nothing in the method depends on the length: equal resolved parameters and `depends_on_length` False. Every
+    other cell is a pass of its own.
+    """
+    groups: dict[str, list[Cell]] = {}
+    for one in cells:
+        groups.setdefault(one.pass_id, []).append(one)
+    return [sorted(group, key=lambda c: -c.ctx) for group in groups.values()]

@@ -1,0 +1,187 @@
+"""Documents: raw texts from a package, from files or from a hub; tokenized once, selected by a stated, seeded rule."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.data.sources import SOURCES, DataSpec, RawText, Source
+from harness.errors import UserError
+from harness.storage import cache
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+
+class Document(NamedTuple):
+    """One tokenized document."""
+
+    name: str
+    ids: NDArray[np.int64]  # (num_tokens,)
+    byte_ends: NDArray[np.int64]  # (num_tokens + 1,): UTF-8 bytes of the first n tokens
+
+    @property
+    def num_tokens(self) -> int:
+        """Length in tokens."""
+        return len(self.ids)
+
+
+class DocumentSet(NamedTuple):
+    """The documents of a run, with a fingerprint of everything that made them."""
+
+    name: str
+    documents: list[Document]
+    fingerprint: str
+    selection: str  # the rule in words, for tables and figures
+
+
+def source(spec: DataSpec) -> Source:
+    """The raw documents that `spec` names. Raises UserError for anything missing, empty or unreadable."""
+    return SOURCES[spec.source](spec)
+
+
+def fingerprint(spec: DataSpec, tokenizer_fingerprint: str, seed: int) -> str:
+    """Hash of the raw files, the tokenizer and the selection; needs no tokenized text."""
+    return _fingerprint(source(spec), spec, tokenizer_fingerprint, seed)
+
+
+def _fingerprint(raw: Source, spec: DataSpec, tokenizer_fingerprint: str, seed: int) -> str:
+    rule = {k: v for k, v in asdict(spec).items() if k in _SELECTION}
+    if spec.skip:
+        rule["skip"] = spec.skip
+    if spec.selection == "random":
+        rule["seed"] = seed
+    return cache.digest({"raw": raw.fingerprint, "tokenizer": tokenizer_fingerprint, "selection": rule})
+
+
+_SELECTION = ("column", "num_documents", "min_tokens", "max_tokens", "selection")
+
+
+def load(
+    spec: DataSpec, tokenizer: "PreTrainedTokenizerBase", tokenizer_fingerprint: str, seed: int = 0
+) -> DocumentSet:
+    """The documents of `spec`, tokenized without special tokens; kept on disk for the next run.
+
+    Raises UserError where fewer than `num_documents` documents reach `min_tokens`, saying how long the longest is.
+    """
+    raw = source(spec)
+    key = _fingerprint(raw, spec, tokenizer_fingerprint, seed)
+    stored = cache.path("documents", key, ".npz")
+    documents = _read(stored)
+    if documents is None:
+        documents = _select(spec, raw, tokenizer, seed)
+        _write(stored, documents)
+    return DocumentSet(spec.name, documents, key, describe(spec, len(documents)))
+
+
+def describe(spec: DataSpec, count: int) -> str:
+    """The selection in words: `first 6 documents of >= 32768 tokens, cut at 32768`."""
+    words = f"{spec.selection} {count} documents" + (f" after {spec.skip} others" if spec.skip else "")
+    if spec.min_tokens > 2:
+        words += f" of >= {spec.min_tokens} tokens"
+    return words + (f", cut at {spec.max_tokens}" if spec.max_tokens else "")
+
+
+def check_lengths(documents: DocumentSet, ctx: int) -> None:
+    """Raise UserError naming the document that is shorter than `ctx`, and the longest length available."""
+    shortest = min(documents.documents, key=lambda d: d.num_tokens)
+    longest = max(documents.documents, key=lambda d: d.num_tokens)
+    if longest.num_tokens < ctx:
+        raise UserError(
+            f"data={documents.name}: no document is long enough for ctx={ctx}: the longest has "
+            f"{longest.num_tokens} tokens ({documents.selection}); raise data.max_tokens and data.min_tokens."
+        )
+    if shortest.num_tokens < ctx:
+        raise UserError(
+            f"data={documents.name}: document {shortest.name!r} has {shortest.num_tokens} tokens, fewer than "
+            f"ctx={ctx}; every ctx uses the same documents, so set data.min_tokens={ctx}."
+        )
+
+
+def _select(spec: DataSpec, raw: Source, tokenizer: "PreTrainedTokenizerBase", seed: int) -> list[Document]:
+    from tqdm import tqdm
+
+    if not getattr(tokenizer, "is_fast", False):
+        raise UserError(
+            f"data={spec.name}: a fast tokenizer is needed for byte counts, got {type(tokenizer).__name__}."
+        )
+    texts: Iterator[RawText] = raw.texts()
+    if spec.selection == "random":
+        listed = list(texts)
+        order = np.random.default_rng(seed).permutation(len(listed))
+        texts = iter([listed[i] for i in order])
+    taken: list[Document] = []
+    longest, left_to_skip = 0, spec.skip
+    with tqdm(total=spec.num_documents, desc=f"tokenizing {spec.name}", unit="doc", leave=False) as bar:
+        for text in texts:
+            if spec.num_documents is not None and len(taken) == spec.num_documents:
+                break
+            document = _tokenize(text, tokenizer)
+            longest = max(longest, document.num_tokens)
+            if document.num_tokens < spec.min_tokens:
+                continue
+            if left_to_skip:
+                left_to_skip -= 1
+            else:
+                taken.append(_cut(document, spec.max_tokens))
+                bar.update()
+    if not taken or (spec.num_documents is not None and len(taken) < spec.num_documents):
+        wanted = f"{spec.num_documents} documents" if spec.num_documents else "a document"
+        wanted += f" after {spec.skip} others" if spec.skip else ""
+        raise UserError(
+            f"data={spec.name}: {wanted} of at least {spec.min_tokens} tokens wanted, {len(taken)} found; "
+            f"the longest has {longest} tokens."
+        )
+    return taken
+
+
+def _tokenize(text: RawText, tokenizer: "PreTrainedTokenizerBase") -> Document:
+    encoded = tokenizer(
+        text.text,
+        add_special_tokens=False,
+        return_offsets_mapping=True,
+        verbose=False,
+        return_attention_mask=False,
+    )
+    ids = np.asarray(encoded["input_ids"], dtype=np.int64)
+    characters = np.frombuffer(text.text.encode("utf-32-le"), dtype=np.uint32)
+    widths = 1 + (characters >= 0x80).astype(np.int64) + (characters >= 0x800) + (characters >= 0x10000)
+    bytes_before = np.concatenate([[0], np.cumsum(widths)])
+    ends = np.asarray(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)[:, 1]
+    # Tokens that share a character end at the same place; whitespace that no token covers goes to the next one.
+    byte_ends = np.concatenate([[0], np.maximum.accumulate(bytes_before[ends])]) if len(ids) else np.zeros(1)
+    if len(ids):
+        byte_ends[-1] = bytes_before[-1]
+    return Document(text.name, ids, byte_ends.astype(np.int64))
+
+
+def _cut(document: Document, max_tokens: int | None) -> Document:
+    if max_tokens is None or document.num_tokens <= max_tokens:
+        return document
+    return Document(document.name, document.ids[:max_tokens], document.byte_ends[: max_tokens + 1])
+
+
+def _write(stored: Path, documents: list[Document]) -> None:
+    arrays = {f"ids_{i}": d.ids for i, d in enumerate(documents)}
+    arrays |= {f"bytes_{i}": d.byte_ends for i, d in enumerate(documents)}
+    names = np.array([d.name for d in documents])
+    cache.write(stored, lambda file: np.savez(file, allow_pickle=False, names=names, **arrays))
+
+
+def _read(stored: Path) -> list[Document] | None:
+    if not stored.exists():
+        return None
+    try:
+        with np.load(stored, allow_pickle=False) as arrays:
+            names = arrays["names"]
+            return [Document(str(n), arrays[f"ids_{i}"], arrays[f"bytes_{i}"]) for i, n in enumerate(names)]
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        log.warning("cached documents %s are unreadable (%s); tokenizing again", stored, error)
+        return None

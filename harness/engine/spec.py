@@ -1,0 +1,36 @@
+"""How to compute, without any influence on what is computed beyond rounding."""
+
+import re
+from dataclasses import dataclass
+
+from harness.errors import UserError, unknown
+
+DTYPES = ("auto", "float32", "float16", "bfloat16")
+ATTENTIONS = ("auto", "sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention")
+MODES = ("auto", "layered", "sliced", "plain")
+PARALLEL = ("context", "documents")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSpec:
+    """The engine as configuration names it."""
+
+    dtype: str = "auto"  # auto: float32 on CPU, bfloat16 on a GPU
+    device: str = "auto"  # auto | cpu | cuda | cuda:N
+    attention: str = "auto"  # one of ATTENTIONS
+    tokens_per_batch: int | None = None  # null: found from free memory
+    compile: bool = False
+    mode: str = "auto"  # auto | layered | sliced | plain; see harness.engine.engine
+    parallel: str = "documents"  # what the processes of torchrun share: documents | context, the tokens of each window
+
+    def __post_init__(self) -> None:
+        choices = {"dtype": DTYPES, "attention": ATTENTIONS, "mode": MODES, "parallel": PARALLEL}
+        for field, known in choices.items():
+            if getattr(self, field) not in known:
+                raise unknown(f"engine.{field}", getattr(self, field), known)
+        if self.parallel == "context" and self.mode not in ("auto", "layered"):
+            raise UserError(f"engine.parallel=context runs in engine.mode=layered (or auto), got {self.mode}.")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise UserError(f"engine.device must be auto, cpu, cuda or cuda:N, got {self.device!r}.")
+        if self.tokens_per_batch is not None and self.tokens_per_batch < 1:
+            raise UserError(f"engine.tokens_per_batch must be null or at least 1, got {self.tokens_per_batch}.")

@@ -1,0 +1,218 @@
+"""What all figures share: canvas, looks, axes, legend, titles. Legible in grey, and nothing covers anything."""
+
+import itertools
+import re
+import textwrap
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+from numpy.typing import NDArray
+
+from harness.errors import UserError
+from harness.statistics import lines as curves
+
+LABEL_ROOM, LABEL_WIDTH = 0.36, 0.2  # of a label that stands upright: share of the axes' height; inches
+LOG_RANGE = 3.0  # largest over smallest value from which a value axis is logarithmic
+COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.2, 1.2, 1.2)), (0, (9, 2)))
+AXES = {"ctx": "context length (tokens)", "position": "position in the window (tokens before)"}
+STYLE: Any = {
+    "font.size": 11,
+    "axes.titlesize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "svg.hashsalt": "harness",
+}
+CHARACTER = 0.083  # inches a character of text takes, about
+Look = dict[str, Any]
+
+
+class Canvas(NamedTuple):
+    """An empty figure: its axes, and the width in inches that they have beside the legend."""
+
+    figure: Figure
+    axes: list[Axes]
+    width: float
+
+
+def canvas(panels: Sequence[object], labels: Sequence[str] = (), share: bool = True) -> Canvas:
+    """An empty figure with one pair of axes a panel, at most three abreast, with room for a legend of `labels`."""
+    across = min(3, len(panels))
+    down = -(-len(panels) // across)
+    beside = 0.9 + CHARACTER * max(map(len, labels)) if labels else 0.0
+    width = (5.8 if across == 1 else 4.3 * across) + beside
+    height = max(3.9 * down + 0.9, 0.24 * len(labels) + 0.4)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        grid = figure.subplots(down, across, squeeze=False, sharey=share)
+    axes = list(grid.flat)
+    for ax in axes[len(panels) :]:
+        ax.remove()
+    return Canvas(figure, axes[: len(panels)], width - beside)
+
+
+def looks(labels: pd.Series) -> dict[str, Look]:
+    """One colour, marker and dash a label; the unscaled model is black, whatever else is drawn."""
+    names = sorted(labels.unique(), key=first_none)
+    cycles = zip(itertools.cycle(COLOURS), itertools.cycle(MARKERS), itertools.cycle(DASHES), strict=False)
+    if "none" not in names:
+        next(cycles)
+    return {
+        name: {"color": colour, "marker": marker, "linestyle": dash}
+        for name, (colour, marker, dash) in zip(names, cycles, strict=False)
+    }
+
+
+def first_none(name: object) -> tuple[bool, str]:
+    """Sorts the unscaled model before all others."""
+    return name != "none", str(name)
+
+
+def lines(ax: Axes, rows: pd.DataFrame, x: str, hue: str, look: dict[str, Look], y: str) -> None:
+    """One line with its band, where there is one, for each value of `hue`."""
+    for place, (name, line) in enumerate(rows.groupby(rows[hue].astype(str), sort=True)):
+        line = line.sort_values(x)
+        every = (place % 4, 4) if len(line) > 16 else 1  # a marker a length would hide the line
+        ax.plot(
+            line[x], line[y], label=str(name), linewidth=1.7, markersize=5.5, markevery=every,
+            markeredgecolor="white", markeredgewidth=0.6, **look[str(name)],
+        )  # fmt: skip
+        if "low" in line:
+            known = line.dropna(subset=["low", "high"])
+            colour = look[str(name)]["color"]
+            ax.fill_between(known[x], known["low"], known["high"], color=colour, alpha=0.13, linewidth=0)
+
+
+def printed_lines(ax: Axes, rows: pd.DataFrame, look: dict[str, Look], quiet: bool = False) -> None:
+    """Lines through published values. `quiet` draws thin grey ones to lie under measured lines."""
+    for name, line in rows[rows["qualifier"] == "eq"].groupby("curve", sort=True):
+        line = line.sort_values("ctx")
+        own = look[str(name)] | ({"color": "#888888", "markerfacecolor": "white"} if quiet else {})
+        every = 4 if len(line) > 16 else 1
+        width = 1.0 if quiet else 1.5
+        ax.plot(line["ctx"], line["value"], label=str(name), linewidth=width, markersize=4.5, markevery=every, **own)
+
+
+def printed_bounds(ax: Axes, rows: pd.DataFrame, look: dict[str, Look]) -> None:
+    """Hollow triangles where only a lower bound was printed, at the upper edge where the bound lies above it."""
+    top = ax.get_ylim()[1]
+    for name, line in rows[rows["qualifier"] == "gt"].groupby("curve", sort=True):
+        ax.plot(
+            line["ctx"], line["value"].clip(upper=top), linestyle="none", marker="^", markersize=7, label="_bound",
+            markerfacecolor="none", markeredgecolor=look[str(name)]["color"], clip_on=False,
+        )  # fmt: skip
+
+
+def length_axis(ax: Axes, values: pd.Series, name: str) -> None:
+    """Base-2 axis of tokens with ticks at powers of two: 512, 1k, 2k."""
+    values = values.astype(float)
+    if not (values > 0).all():
+        raise UserError(f"{name} must be a positive number to be an axis, got {values.min():g}.")
+    ax.set_xscale("log", base=2)
+    low, high = np.log2(values.min()), np.log2(values.max())
+    step = max(1, int(np.ceil((high - low) / 9)))
+    ticks = 2.0 ** np.arange(np.ceil(low - 1e-9), np.floor(high + 1e-9) + 1, step)
+    ax.xaxis.set_major_locator(FixedLocator(list(ticks) if len(ticks) > 1 else sorted(set(values))))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: curves.tokens(value)))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel(AXES.get(name, name))
+
+
+def value_axis(ax: Axes, values: pd.Series, name: str, log: bool = True) -> None:
+    """Logarithmic, if `log`, where the values span more than LOG_RANGE, with plain numbers either way."""
+    finite = values[np.isfinite(values)].astype(float)
+    if log and finite.min() > 0 and finite.max() / finite.min() > LOG_RANGE:
+        ax.set_yscale("log")
+        decades = np.log10(finite.max() / finite.min())
+        ax.yaxis.set_major_locator(LogLocator(subs=_subdivisions(decades)))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.yaxis.set_minor_formatter(NullFormatter())
+    if ax.get_subplotspec() is None or ax.get_subplotspec().is_first_col():  # type: ignore[union-attr]
+        ax.set_ylabel(name)
+
+
+def frame(ax: Axes, values: pd.Series, low: pd.Series, high: pd.Series) -> None:
+    """Limits of the value axis that show all values, and bands as far as they leave the values room.
+
+    A band reaches beyond the values by at most their span; wider ones leave the frame.
+    """
+    log = ax.get_yscale() == "log"
+    places, below, above = (np.log(one) if log else one for one in (values, low.clip(lower=1e-300), high))
+    span = max(places.max() - places.min(), 0.02 * abs(places).max())
+    bottom = np.nanmax([places.min() - span, np.nanmin([below.min(), places.min()])])
+    top = np.nanmin([places.max() + span, np.nanmax([above.max(), places.max()])])
+    margin = 0.04 * (top - bottom)
+    limits = (bottom - margin, top + margin)
+    ax.set_ylim(*(np.exp(limits) if log else (max(0.0, limits[0]), limits[1])))
+
+
+def _subdivisions(decades: float) -> tuple[float, ...]:
+    """Where between powers of ten the labelled ticks stand."""
+    return (1, 2, 3, 4, 5, 6, 8) if decades < 1.2 else (1, 2, 5) if decades < 3 else (1,)
+
+
+def trained_length(ax: Axes, rows: pd.DataFrame, x: str, hue: str, y: str) -> None:
+    """A vertical line at each length that a model in the panel was trained at, where the axis reaches it."""
+    for length in sorted(rows["original_max_position_embeddings"].dropna().unique()):
+        if not rows[x].min() <= length <= rows[x].max():
+            continue
+        ax.axvline(length, color="#555555", linewidth=1.0, linestyle=(0, (2, 2)), zorder=1)
+        passing = [_heights(ax, line[[x, y]].dropna().sort_values(x), length) for _, line in rows.groupby(hue)]
+        ax.annotate(
+            f"trained at {curves.tokens(length)}", (length, _clear_below(np.concatenate(passing))),
+            xycoords=("data", "axes fraction"), xytext=(3, -6), textcoords="offset points",
+            rotation=90, va="top", ha="left", fontsize=9, color="#555555",
+        )  # fmt: skip
+
+
+def _heights(ax: Axes, line: pd.DataFrame, at: float) -> NDArray[np.float64]:
+    """Where a line passes a label that stands right of `at`: at its left and right edge, in fractions of the axes."""
+    across, up = ax.transData.transform(line).T
+    left = ax.transData.transform((at, ax.get_ylim()[0]))[0]
+    heights = np.interp(left + np.array([0.0, LABEL_WIDTH * ax.figure.dpi]), across, up, np.nan, np.nan)
+    found = ax.transAxes.inverted().transform(np.column_stack([np.zeros(2), heights]))[:, 1]
+    return found[(found > 0) & (found < 1)]
+
+
+def _clear_below(heights: NDArray[np.float64]) -> float:
+    """The highest place with room for a label between lines that pass at `heights`; else the roomiest."""
+    gaps = list(itertools.pairwise(sorted([0.0, *heights, 1.0], reverse=True)))
+    return next((top for top, low in gaps if top - low >= LABEL_ROOM), max(gaps, key=lambda gap: gap[0] - gap[1])[0])
+
+
+def titles(figure: Figure, width: float, *parts: str) -> None:
+    """What all panels share, one part a line, left aligned and wrapped to the `width` in inches of the axes."""
+    folded = [line for part in parts if part for line in textwrap.wrap(part, int(width / CHARACTER / 1.05))]
+    with matplotlib.rc_context(STYLE):
+        figure.suptitle("\n".join(folded), fontsize=11.5, x=0.01, ha="left")
+
+
+def legend(figure: Figure, axes: list[Axes], by_name: bool = False) -> None:
+    """One legend to the right of all axes, in the order in which the lines end (of the last panel), or `by_name`."""
+    drawn = [line for ax in axes for line in ax.get_lines() if line.get_marker() != "None"]
+    handles = {str(line.get_label()): line for line in drawn if not str(line.get_label()).startswith("_")}
+    last = {name: _last(np.asarray(line.get_ydata(), float)) for name, line in handles.items()}
+    order = sorted(handles, key=_natural) if by_name else sorted(handles, key=lambda name: -last[name])
+    with matplotlib.rc_context(STYLE):
+        figure.legend([handles[name] for name in order], order, loc="outside right upper", handlelength=3.2)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts 7B before 13B."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
+
+
+def _last(values: np.ndarray) -> float:
+    return float(values[-1]) if len(values) else np.inf

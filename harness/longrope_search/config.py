@@ -1,0 +1,134 @@
+"""The schema of conf/search.yaml, and the check of what can be known without a model."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from harness.config import schema as config
+from harness.data.sources import DataSpec
+from harness.data.windows import Protocol
+from harness.engine.spec import EngineSpec
+from harness.errors import UserError, unknown
+from harness.longrope_search.evolution import Evolution
+from harness.longrope_search.space import N_HATS, Space, critical_pair
+from harness.methods.base import RopeGeometry, check_choice
+from harness.methods.frequency.longrope import LongRope
+from harness.models.checkpoint.spec import ModelSpec
+
+VARIANTS = ("longrope", "longrope2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpec(Evolution):
+    """What is searched for, and how long."""
+
+    variant: str = "longrope"  # longrope2: limits split at the critical pair
+    n_hat: bool = True  # false: every position is rescaled
+    temperature: Any = "su"  # su | yarn | none | a number: of the search and of the factors it finds
+    critical_pair: Any = None  # longrope2: null (from the geometry) | an index | search
+    batch: int | None = None  # individuals judged together; None: 1 on a CPU, 16 on a GPU
+    finetuned: bool = False  # the model was extended by training: windows within that length are searched, too
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("search", "variant", self.variant, VARIANTS)
+        if self.batch is not None and self.batch < 1:
+            raise UserError(f"search.batch must be null or at least 1, got {self.batch}.")
+        LongRope(long_factor=[1.0], temperature=self.temperature)  # checks it
+        critical = self.critical_pair
+        if critical is not None and critical != "search" and not (type(critical) is int and critical >= 1):
+            raise UserError(f"search.critical_pair must be null, search or an integer >= 1, got {critical!r}.")
+        if critical is not None and self.variant != "longrope2":
+            raise UserError(f"search.critical_pair is of search.variant=longrope2, got variant={self.variant}.")
+
+    def space(self, geometry: RopeGeometry, ctx: int) -> Space:
+        """The search space of a model at windows of `ctx` tokens. Raises UserError where there is none."""
+        trained = geometry.original_max_position_embeddings
+        least = trained if self.finetuned else trained + 1
+        if ctx < least:
+            raise UserError(
+                f"ctx must be at least {least} tokens, got {ctx}: within the trained length ({trained}) of a model "
+                "that was not fine-tuned all factors are 1 (search.finetuned=true searches there, too)."
+            )
+        return Space(
+            geometry=geometry,
+            factor=ctx / trained,
+            variant=self.variant,
+            n_hats=tuple(n for n in N_HATS if n < ctx) if self.n_hat else (0,),
+            critical_pairs=self._critical_pairs(geometry) if self.variant == "longrope2" else (),
+        )
+
+    def _critical_pairs(self, geometry: RopeGeometry) -> tuple[int, ...]:
+        """The given one, the theoretical one, or, to be searched, all up to the theoretical one."""
+        theory, pairs = critical_pair(geometry), geometry.rotary_dim // 2
+        if self.critical_pair is None:
+            return (theory,)
+        if self.critical_pair == "search":
+            return tuple(range(1, theory + 1))
+        if self.critical_pair >= pairs:
+            raise UserError(f"search.critical_pair must be below {pairs}, the pairs, got {self.critical_pair}.")
+        return (self.critical_pair,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """One search: a model, the lengths it is extended to, the documents that judge it and those it must not see."""
+
+    model: ModelSpec
+    data: DataSpec  # evaluation documents, kept out of the search
+    search_data: DataSpec
+    protocol: Protocol
+    engine: EngineSpec
+    search: SearchSpec
+    ctx: tuple[int, ...]  # tokens, ascending: one search each
+    seed: int
+    output_dir: Path
+    plots_dir: Path
+    command: str = field(default="", compare=False)
+
+
+_SECTIONS: dict[str, type] = {
+    "model": ModelSpec,
+    "data": DataSpec,
+    "search_data": DataSpec,
+    "protocol": Protocol,
+    "engine": EngineSpec,
+    "search": SearchSpec,
+}
+_TOP = ("ctx", "seed", "output_dir", "plots_dir")
+
+
+def parse(composed: DictConfig) -> SearchConfig:
+    """The configuration of a search, checked. Raises UserError for anything missing, mistyped or out of range."""
+    values = config.plain(composed)
+    for key in values:
+        if key not in {*_TOP, *_SECTIONS}:
+            raise unknown("key", key, {*_TOP, *_SECTIONS})
+    sections = {name: config.section(spec, values, name) for name, spec in _SECTIONS.items()}
+    if type(values["seed"]) is not int:
+        raise UserError(f"seed must be an integer, got {values['seed']!r}.")
+    parsed = SearchConfig(
+        **sections,
+        ctx=_lengths(values["ctx"]),
+        seed=values["seed"],
+        output_dir=Path(str(values["output_dir"])).expanduser().absolute(),
+        plots_dir=Path(str(values["plots_dir"])).expanduser().absolute(),
+    )
+    for ctx in parsed.ctx:
+        parsed.protocol.check(ctx)
+    return parsed
+
+
+def _lengths(given: Any) -> tuple[int, ...]:
+    lengths = given if isinstance(given, list) else [given]
+    if not lengths or any(type(ctx) is not int or ctx < 2 for ctx in lengths):
+        raise UserError(f"ctx must be an integer of at least 2 tokens or a list of such, got {given!r}.")
+    return tuple(sorted(set(lengths)))
+
+
+def parameters(spec: SearchSpec) -> dict[str, Any]:
+    """What determines the course of a search; how long it goes on is not part of it."""
+    return {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec) if f.name != "iterations"}

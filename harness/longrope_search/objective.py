@@ -1,0 +1,96 @@
+"""What individuals are judged by: the loss of a model on the search set under their factors."""
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from harness.data.documents import Document
+from harness.data.windows import Protocol
+from harness.engine import scores as evaluate
+from harness.engine.engine import PROBE_LENGTH, Engine, probed
+from harness.methods.base import RopeGeometry
+from harness.methods.frequency.linear import Linear
+from harness.models.install import applied_to_rows
+from harness.models.rotary.angles import turned_by
+
+log = logging.getLogger(__name__)
+
+SQUEEZED = 8.0  # factor of the probe: positions that tell rows apart
+
+
+class Objective(NamedTuple):
+    """Plain perplexity at one length: every scored token of the search set counts alike."""
+
+    engine: Engine
+    geometry: RopeGeometry
+    documents: Sequence[Document]
+    ctx: int
+    protocol: Protocol  # BOS policy resolved
+    seed: int
+    device: str
+    bos_token_id: int | None
+    together: bool  # rows of one batch may turn by different frequencies, as `takes_rows` says
+
+    def nll(self, methods: Sequence[Any]) -> list[float]:
+        """Mean loss in nats a token under each of several methods, factors resolved; exp of it is the perplexity.
+
+        Windows of all methods share batches, composed from `methods` and the engine's budget alone: the same list
+        gives the same bits on the same hardware, and a method in other company the same to float32 rounding.
+        Raises NonFiniteLoss.
+        """
+        if self.together:
+            return self._nll(methods)
+        return [nll for method in methods for nll in self._nll([method])]
+
+    def _nll(self, methods: Sequence[Any]) -> list[float]:
+        documents = [document for _ in methods for document in self.documents]
+        planned = evaluate.plans(self.documents, self.ctx, self.protocol, self.seed) * len(methods)
+        batches = evaluate.batches(planned, self.engine.tokens_per_batch)
+        with applied_to_rows(self.engine.model, methods, self.ctx, self.geometry):
+            started = [(batch, self._started(batch, documents, len(methods))) for batch in batches]
+        totals: list[list[float]] = [[] for _ in methods]
+        counts: list[list[float]] = [[] for _ in methods]
+        for batch, losses in started:
+            for job, values in evaluate.fetched(batch, losses, documents):
+                method = job.document // len(self.documents)
+                totals[method].append(job.span.weight * float(np.sum(values, dtype=np.float64)))
+                counts[method].append(job.span.weight * len(values))
+        return [math.fsum(total) / math.fsum(count) for total, count in zip(totals, counts, strict=True)]
+
+    def _started(self, batch: Sequence[evaluate.Job], documents: Sequence[Document], methods: int) -> torch.Tensor:
+        """Losses (batch, scored), on the model's device: nothing waits for them before all batches are under way."""
+        ids = torch.from_numpy(evaluate.token_ids(batch, documents, self.bos_token_id))
+        sets = torch.tensor([job.document // len(self.documents) for job in batch])
+        ids, sets = (given.to(self.device, non_blocking=True) for given in (ids, sets))
+        return self.engine.token_nll(ids, min(job.score_from for job in batch), sets if methods > 1 else None)
+
+
+def takes_rows(engine: Engine, geometry: RopeGeometry) -> bool:
+    """Whether a model scores the rows of a batch under frequencies of their own as it scores each alone.
+
+    Shown on one probe under two methods: each row must lie far nearer to its own method than the two to each other.
+    Says in the log where that fails.
+    """
+    model, methods = engine.model, [Linear(factor=1.0), Linear(factor=SQUEEZED)]
+    vocabulary = model.config.get_text_config().vocab_size
+    ids = torch.randint(0, vocabulary, (1, PROBE_LENGTH), generator=torch.Generator().manual_seed(0)).to(model.device)
+    alone = []
+    for method in methods:
+        with applied_to_rows(model, [method], PROBE_LENGTH, geometry):
+            alone.append(probed(model, engine.mode, ids))
+    try:
+        with applied_to_rows(model, methods, PROBE_LENGTH, geometry), turned_by(torch.arange(2)):
+            together = probed(model, engine.mode, ids.expand(2, -1))
+    except (AttributeError, LookupError, TypeError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+    else:
+        off, apart = (together - torch.cat(alone)).abs().mean().item(), (alone[0] - alone[1]).abs().mean().item()
+        if off <= 0.1 * apart:
+            return True
+        reason = f"losses differ by {off:.3g} nats a token"
+    log.warning("%s: individuals run one after another, not together: %s", type(model).__name__, reason)
+    return False

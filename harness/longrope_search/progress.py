@@ -1,0 +1,49 @@
+"""A search on disk: what it is a search of, and its individuals, generation after generation."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+from harness.longrope_search.evolution import Individual
+from harness.longrope_search.space import Genome
+from harness.storage.files import write_atomically
+
+log = logging.getLogger(__name__)
+
+
+def claim(folder: Path, recipe: Mapping[str, Any]) -> None:
+    """Mark `folder` as this search's; UserError where it holds another, naming what differs. Raises StorageError."""
+    file = folder / "recipe.json"
+    if not file.is_file():
+        write_atomically(file, lambda stream: stream.write((json.dumps(recipe, indent=1) + "\n").encode()))
+        return
+    found, wanted = json.loads(file.read_text()), json.loads(json.dumps(recipe))
+    changed = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
+    if changed:
+        raise UserError(
+            f"output_dir: {folder} holds another search; it differs in {', '.join(changed)}. "
+            "Choose another output_dir or delete this one."
+        )
+
+
+def save(folder: Path, individuals: Sequence[Individual]) -> None:
+    """Write the individuals of all whole generations, atomically."""
+    lines = [[list(one.genome.factors), *one.genome[1:], *one[1:]] for one in individuals]
+    text = json.dumps(lines, allow_nan=False).encode()
+    write_atomically(folder / "state.json", lambda stream: stream.write(text))
+
+
+def load(folder: Path, iterations: int) -> list[Individual]:
+    """The individuals of the whole generations that were saved, up to generation `iterations`."""
+    try:
+        lines = json.loads((folder / "state.json").read_text())
+        saved = [Individual(Genome(tuple(line[0]), *line[1:3]), *line[3:]) for line in lines]
+    except FileNotFoundError:
+        return []
+    except (ValueError, TypeError) as error:
+        log.warning("%s is damaged (%s); its generations are bred again", folder / "state.json", error)
+        return []
+    return [one for one in saved if one.generation <= iterations]

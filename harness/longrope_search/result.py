@@ -1,0 +1,70 @@
+"""What a search hands out: the table of its individuals, and the factors file that method=longrope reads."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.longrope_search.evolution import Individual, best
+from harness.storage.files import write_atomically
+
+
+def table(individuals: Sequence[Individual]) -> pd.DataFrame:
+    """One line an individual, in the order of the search.
+
+    Columns: `evaluation` (from 1), `generation`, `origin`, `nll` (nats a token), `perplexity`, `best_perplexity`
+    (so far), `unscaled_prefix` (tokens), `critical_pair`, `factors` (one a frequency).
+    """
+    frame = pd.DataFrame(
+        {
+            "evaluation": np.arange(1, len(individuals) + 1),
+            "generation": [one.generation for one in individuals],
+            "origin": [one.origin for one in individuals],
+            "nll": [one.nll for one in individuals],
+            "unscaled_prefix": [one.genome.unscaled_prefix for one in individuals],
+            "critical_pair": pd.array([one.genome.critical_pair for one in individuals], dtype="Int64"),
+            "factors": [list(one.genome.factors) for one in individuals],
+        }
+    )
+    perplexity = np.exp(frame["nll"])
+    return frame.assign(perplexity=perplexity, best_perplexity=perplexity.cummin())
+
+
+def stage(individuals: Sequence[Individual], methods_nll: Mapping[str, float]) -> dict[str, Any]:
+    """What was found at one length: the best individual, what it is compared to, and how the search got there.
+
+    methods_nll: losses on the search set of the seeds' methods as the harness runs them, own temperature and all.
+    """
+    winner = best(individuals, 1)[0]
+    history = table(individuals).groupby("generation").agg({"evaluation": "max", "best_perplexity": "min"})
+    return {
+        "long_factor": list(winner.genome.factors),
+        "unscaled_prefix": winner.genome.unscaled_prefix,
+        "critical_pair": winner.genome.critical_pair,
+        "perplexity": math.exp(winner.nll),
+        "found_in_generation": winner.generation,
+        "seeds": {one.origin: math.exp(one.nll) for one in individuals if one.origin not in ("mutation", "crossover")},
+        "methods": {name: math.exp(nll) for name, nll in methods_nll.items()},
+        "history": history.reset_index().to_dict("list"),
+    }
+
+
+def write_json(file: Path, content: Mapping[str, Any]) -> None:
+    """Write readable JSON atomically, lists of numbers on one line each."""
+    text = _text(content, 0) + "\n"
+    write_atomically(file, lambda stream: stream.write(text.encode()))
+
+
+def _text(value: Any, depth: int) -> str:
+    nested = isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
+    if not nested or not value:
+        return json.dumps(value, allow_nan=False)
+    inner, outer = "\n" + " " * (depth + 1), "\n" + " " * depth
+    if isinstance(value, dict):
+        lines = [f"{json.dumps(key)}: {_text(item, depth + 1)}" for key, item in value.items()]
+        return "{" + inner + f",{inner}".join(lines) + outer + "}"
+    return "[" + inner + f",{inner}".join(_text(item, depth + 1) for item in value) + outer + "]"

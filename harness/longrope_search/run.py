@@ -1,0 +1,225 @@
+"""One search from its configuration to its files: one model load, one stage a length."""
+
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from harness import methods
+from harness.cells import prepare
+from harness.cells.cell import Identity
+from harness.config.schema import Config, MethodSpec
+from harness.data import documents
+from harness.data.documents import DocumentSet
+from harness.data.overlap import check_disjoint
+from harness.engine.engine import Engine
+from harness.errors import UserError
+from harness.figures import search as figures
+from harness.figures.curves import save
+from harness.longrope_search import progress, result
+from harness.longrope_search.config import SearchConfig, parameters
+from harness.longrope_search.evaluations import Evaluations
+from harness.longrope_search.evolution import Individual, evolve
+from harness.longrope_search.objective import Objective, takes_rows
+from harness.longrope_search.space import SEED_METHODS, Genome, Space, seeds
+from harness.methods.base import RopeGeometry
+from harness.models.checkpoint.header import Header, header
+from harness.models.checkpoint.load import load
+from harness.results import store
+from harness.storage.leases import Leases
+
+log = logging.getLogger(__name__)
+VERSION = 2  # of what a search does: raised when the same recipe would take another course
+GPU_BATCH = 16  # individuals
+
+
+class Known(NamedTuple):
+    """What is known before the model is loaded."""
+
+    header: Header
+    geometry: RopeGeometry
+    identity: Identity  # of the search set
+    spaces: dict[int, Space]  # by length
+    search_set: DocumentSet
+    evaluation_set: DocumentSet
+
+
+def search(config: SearchConfig) -> list[Path]:
+    """Search at every length and write factors, individuals and figures; returns the files, the factors first.
+
+    Raises UserError for a mistake in the configuration, StorageError where nothing can be written.
+    """
+    known = _know(config)
+    for ctx in config.ctx:
+        progress.claim(_folder(config, ctx), _recipe(config, known, ctx))
+    engine, device = _engine(config)
+    together = takes_rows(engine, known.geometry)
+    stages, files = [], []
+    with Leases() as leases:
+        for ctx in config.ctx:
+            judge = Objective(
+                engine, known.geometry, known.search_set.documents, ctx,
+                dataclasses.replace(config.protocol, bos=known.identity.bos),
+                config.seed, device, known.header.bos_token_id, together,
+            )  # fmt: skip
+            stage, individuals = _stage(config, known, judge, leases)
+            stages.append(stage)
+            files += _write_stage(config, stage, individuals, seeds(known.spaces[ctx], ctx))
+    factors = config.output_dir / "factors.json"
+    result.write_json(factors, _about(config, known) | {"stages": stages})
+    return [factors, *files]
+
+
+def _know(config: SearchConfig) -> Known:
+    """Everything that can be wrong before the weights are read."""
+    known = header(config.model)
+    if known.geometry is None:
+        raise UserError(f"model {config.model.name} has no rotary embedding: there are no factors to search.")
+    cell = _cell_config(config)
+    prepare.check_device(cell)
+    spaces = {ctx: config.search.space(known.geometry, ctx) for ctx in config.ctx}
+    sets = [
+        documents.load(spec, known.tokenizer, known.tokenizer_fingerprint, config.seed)
+        for spec in (config.search_data, config.data)
+    ]
+    check_disjoint(*sets)
+    documents.check_lengths(sets[0], max(config.ctx))
+    return Known(known, known.geometry, prepare.identify(cell, known), spaces, *sets)
+
+
+def _cell_config(config: SearchConfig) -> Config:
+    """The unscaled cell on the search set, which knows device, dtype, BOS policy and fingerprints."""
+    return Config(
+        model=config.model, method=MethodSpec(name="none"), data=config.search_data, protocol=config.protocol,
+        engine=config.engine, ctx=config.ctx[0], seed=config.seed, results_dir=config.output_dir,
+        plots_dir=config.plots_dir, experiment="", force=False, dry_run=False, save_tokens=False,
+    )  # fmt: skip
+
+
+def _folder(config: SearchConfig, ctx: int) -> Path:
+    return config.output_dir / f"ctx{ctx}"
+
+
+def _recipe(config: SearchConfig, known: Known, ctx: int) -> dict[str, Any]:
+    """All that determines the course of a search at one length, and nothing that does not."""
+    protocol = dataclasses.replace(config.protocol, bos=known.identity.bos)
+    return {
+        "version": VERSION,
+        "model": known.identity.model_fingerprint,
+        "sliding_window": config.model.sliding_window,
+        "geometry": dataclasses.asdict(known.geometry),
+        "ctx": ctx,
+        "search": parameters(config.search) | {"batch": _batch(config)},
+        "seed": config.seed,
+        "protocol": [protocol.name, protocol.parameters()],
+        "search_set": known.identity.dataset_fingerprint,
+        "dtype": known.identity.dtype,
+    }
+
+
+def _batch(config: SearchConfig) -> int:
+    """Individuals judged together. They save a GPU launches; a CPU is busy with one, and a kill costs a batch."""
+    return config.search.batch or (1 if prepare.device(_cell_config(config)) == "cpu" else GPU_BATCH)
+
+
+def _engine(config: SearchConfig) -> tuple[Engine, str]:
+    import torch
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    cell = _cell_config(config)
+    device, attention = prepare.device(cell), config.engine.attention
+    dtype = getattr(torch, prepare.dtype(cell))
+    loaded = load(config.model, dtype, device, None if attention == "auto" else attention)
+    model: Any = loaded.model
+    return Engine(model, config.engine), device
+
+
+def _stage(
+    config: SearchConfig, known: Known, judge: Objective, leases: Leases
+) -> tuple[dict[str, Any], list[Individual]]:
+    """The search at one length: what it found, and every individual."""
+    folder, space = _folder(config, judge.ctx), known.spaces[judge.ctx]
+    evaluations = Evaluations(folder / "evaluations", leases)
+    baselines = {name: methods.build(name, {}, known.geometry, judge.ctx) for name in SEED_METHODS}
+    yardsticks = evaluations.get([baselines], lambda batch: [{"nll": nll} for nll in judge.nll(batch)])
+    individuals = progress.load(folder, config.search.iterations)
+    spec, size = config.search, _batch(config)
+    total = spec.population + spec.iterations * (spec.mutations + spec.crossovers)
+    with tqdm(total=total, desc=f"search ctx={judge.ctx}", unit="eval", dynamic_ncols=True, mininterval=1.0) as bar:
+        bar.update(len(individuals))
+
+        def evaluate(genomes: Sequence[Genome]) -> list[float]:
+            paid = {one.genome.key: one.nll for one in individuals}
+            new = [(key, genome) for key, genome in {g.key: g for g in genomes}.items() if key not in paid]
+            batches = [dict(new[begin : begin + size]) for begin in range(0, len(new), size)]
+            found = evaluations.get(batches, lambda batch: _measure(judge, space, batch, spec.temperature), bar.update)
+            bar.update(len(genomes) - len(new))
+            losses = paid | {key: record["nll"] for key, record in found.items()}
+            return [losses[genome.key] for genome in genomes]
+
+        for born in evolve(space, seeds(space, judge.ctx), spec, evaluate, config.seed, individuals):
+            individuals += born
+            progress.save(folder, individuals)
+            bar.set_postfix_str(f"generation {born[0].generation}, best {_best_perplexity(individuals):.4f}")
+    stage = {"target_ctx": judge.ctx, "factor": space.factor, "temperature": spec.temperature}
+    found = result.stage(individuals, {name: record["nll"] for name, record in yardsticks.items()})
+    return stage | found | {"evaluations": len(individuals), "recipe": _recipe(config, known, judge.ctx)}, individuals
+
+
+def _measure(judge: Objective, space: Space, genomes: Sequence[Genome], temperature: Any) -> list[dict[str, Any]]:
+    assert all(space.admits(genome) for genome in genomes), genomes
+    started = time.monotonic()
+    losses = judge.nll([genome.method(space.factor, temperature) for genome in genomes])
+    seconds = (time.monotonic() - started) / len(genomes)
+    return [{**g._asdict(), "nll": nll, "seconds": seconds} for g, nll in zip(genomes, losses, strict=True)]
+
+
+def _best_perplexity(individuals: Sequence[Individual]) -> float:
+    return math.exp(min(one.nll for one in individuals))
+
+
+def _about(config: SearchConfig, known: Known) -> dict[str, Any]:
+    """What the factors of all stages belong to."""
+    about = {
+        "model": config.model.name,
+        "model_fingerprint": known.identity.model_fingerprint,
+        **dataclasses.asdict(known.geometry),
+        "search_documents": _named(known.search_set),
+        "evaluation_documents": _named(known.evaluation_set),
+    }
+    if not config.search.finetuned:
+        about["short_factor"] = [1.0] * (known.geometry.rotary_dim // 2)
+    return about
+
+
+def _named(documents: DocumentSet) -> dict[str, Any]:
+    return {
+        "data": documents.name,
+        "fingerprint": documents.fingerprint,
+        "selection": documents.selection,
+        "documents": [document.name for document in documents.documents],
+    }
+
+
+def _write_stage(
+    config: SearchConfig, stage: dict[str, Any], individuals: Sequence[Individual], started_from: dict[str, Genome]
+) -> list[Path]:
+    """The parquet of individuals and the two figures of one length."""
+    ctx = stage["target_ctx"]
+    table = result.table(individuals)
+    parquet = _folder(config, ctx) / "individuals.parquet"
+    store.write_frame(parquet, table)
+    title = f"{config.model.name}, ctx={ctx}"
+    curves = {name: genome.factors for name, genome in started_from.items()}
+    stem = f"search_{store.safe(config.model.name)}_{ctx}"
+    drawn = [
+        (figures.progress(table, stage["methods"], title), f"{stem}_progress"),
+        (figures.factors(stage["long_factor"], curves, title), f"{stem}_factors"),
+    ]
+    return [parquet, *(path for figure, name in drawn for path in save(figure, config.plots_dir / name))]

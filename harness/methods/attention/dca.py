@@ -1,0 +1,94 @@
+"""Dual Chunk Attention."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+
+from harness.errors import UserError
+from harness.methods.attention.regions import Region, check_tokens, positions, share
+from harness.methods.base import RopeFrequencies, RopeGeometry, check_choice, growth
+
+SHARES = {"code": ((3, 4), (1, 8)), "paper": ((1, 1), (1, 4))}  # of the trained length: chunk, local
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dca:
+    """Dual Chunk Attention: positions start again in every chunk of n = chunk - local tokens.
+
+        key j:                      j mod n
+        query i, key in its chunk:  i mod n
+        key in the chunk before:    min(i mod n + n, cap)
+        key in an older chunk:      min(2n - 1, cap)
+
+    Frequencies are the unscaled ones. An et al. 2024, arXiv:2402.17463, sections 3.1-3.3, and its code
+    (ChunkLlama), which differ. `form` "code": cap = chunk, and by default chunk is 3/4 and local 1/8 of the trained
+    length, so relative positions end at 3/4 of it. "paper": cap = chunk - 1, chunk the trained length, local a
+    quarter of it, so relative positions end at the trained length - 1. The code multiplies cosines and sines by
+    0.05 ln(length / trained length) + 1, which its comment says the paper did not do: `temperature` null follows
+    the form.
+    """
+
+    form: str = "code"  # code | paper
+    chunk: int | None = None  # tokens
+    local: int | None = None  # tokens
+    temperature: bool | None = None  # None: in the code's form only
+
+    kind: ClassVar[str] = "attention"
+    changes: ClassVar[str] = "positions start again in every chunk; attention temperature (code)"
+    source: ClassVar[str] = "arXiv:2402.17463"
+    version: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        check_choice("dca", "form", self.form, SHARES)
+        check_tokens("dca", chunk=self.chunk)
+        check_tokens("dca", 0, local=self.local)
+        if self.chunk is not None and self.local is not None and not self.local < self.chunk:
+            raise UserError(f"dca: local must be < chunk ({self.chunk} tokens), got {self.local}.")
+
+    @property
+    def depends_on_length(self) -> bool:
+        """Whether the temperature, which grows with the window, is on."""
+        return self.form == "code" if self.temperature is None else self.temperature
+
+    def resolved(self, geometry: RopeGeometry) -> "Dca":
+        """With the form's defaults filled in."""
+        trained = geometry.original_max_position_embeddings
+        chunk, local = (share(trained, *part) for part in SHARES[self.form])
+        return replace(
+            self,
+            chunk=chunk if self.chunk is None else self.chunk,
+            local=local if self.local is None else self.local,
+            temperature=self.depends_on_length,
+        )
+
+    def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
+        """The unscaled frequencies and the temperature of `length`, as a multiplier of cosines and sines."""
+        if not self.depends_on_length:
+            return RopeFrequencies(geometry.inv_freq)
+        return RopeFrequencies(geometry.inv_freq, 0.05 * math.log(growth(geometry, length)) + 1)
+
+    def regions(self, length: int) -> tuple[Region, ...]:
+        """Three regions: a query's own chunk, the one before, and all older ones; key positions are the same in all."""
+        size, cap = self._chunk_and_cap()
+        rows = np.arange(length)
+        start = rows // size * size
+        before = np.maximum(0, start - size)
+        within = positions(length) % size
+        return (
+            Region(start, rows + 1, within, within),
+            Region(before, start, np.minimum(within + size, cap), within),
+            Region(np.zeros_like(rows), before, np.full(length, float(min(2 * size - 1, cap))), within),
+        )
+
+    def limit(self, geometry: RopeGeometry) -> int | None:
+        """Longest window (tokens) whose relative positions were all trained; None: any."""
+        size, cap = self._chunk_and_cap()
+        trained = geometry.original_max_position_embeddings
+        return None if min(2 * size - 1, cap) < trained else trained
+
+    def _chunk_and_cap(self) -> tuple[int, int]:
+        assert self.chunk is not None, "dca: resolve chunk first"
+        assert self.local is not None, "dca: resolve local first"
+        return self.chunk - self.local, self.chunk - (self.form == "paper")

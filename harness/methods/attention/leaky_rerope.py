@@ -1,0 +1,63 @@
+"""Leaky ReRoPE."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from harness.methods.attention.regions import Region, check_tokens, far, near, positions, share
+from harness.methods.base import RopeFrequencies, RopeGeometry, check_multiplier
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeakyReRope:
+    """Leaky ReRoPE: true distances within `window`, distances beyond it growing `factor` times more slowly.
+
+        relative position = i - j if i - j < window, else window + (i - j - window) / factor
+
+    Frequencies are the unscaled ones. Su 2023, github.com/bojone/rerope, where factor is 16 and the window 512 for
+    a trained length of 4096: an eighth of it, the default here. Factor 1 is direct extrapolation, an infinite one
+    is ReRoPE.
+    """
+
+    factor: float = 16.0
+    window: int | None = None  # tokens; None: original_max_position_embeddings / 8
+
+    kind: ClassVar[str] = "attention"
+    changes: ClassVar[str] = "relative positions beyond a window, growing factor times more slowly"
+    source: ClassVar[str] = "github.com/bojone/rerope"
+    version: ClassVar[int] = 1
+    depends_on_length: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_multiplier("leaky_rerope", self.factor)
+        check_tokens("leaky_rerope", window=self.window)
+
+    def resolved(self, geometry: RopeGeometry) -> "LeakyReRope":
+        """With the default window filled in."""
+        window = self.window or share(geometry.original_max_position_embeddings, 1, 8)
+        return replace(self, window=window)
+
+    def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
+        """The unscaled frequencies, whatever the length."""
+        return RopeFrequencies(geometry.inv_freq)
+
+    def regions(self, length: int) -> tuple[Region, ...]:
+        """Two regions: up to the window, and beyond it with positions divided and queries moved back by the rest.
+
+        At `window` both say the same; counted as near, it leaves blocks of so many rows edges that need no mask.
+        """
+        assert self.window is not None, "leaky_rerope: resolve the window first"
+        divided = positions(length) / self.factor
+        queries = divided + self.window * (1 - 1 / self.factor)
+        return near(length, self.window + 1), far(length, self.window + 1, queries, divided)
+
+    def limit(self, geometry: RopeGeometry) -> int | None:
+        """Longest window (tokens) whose relative positions were all trained.
+
+        That is factor (L0 - 1 - window) + window + 1 with L0 the trained length.
+        """
+        assert self.window is not None, "leaky_rerope: resolve the window first"
+        trained = geometry.original_max_position_embeddings
+        if self.window >= trained:
+            return trained
+        return math.floor(self.factor * (trained - 1 - self.window)) + self.window + 1

@@ -1,0 +1,1 @@
+"""Encodings as parts of a model."""

@@ -1,0 +1,1 @@
+"""Attention calls sent to functions of ours."""

@@ -1,0 +1,143 @@
+"""Running methods that change attention: unrotated queries and keys, rotated anew in each region of the scores.
+
+The rotary modules hand out rotations by 0, and an attention function registered with transformers turns queries and
+keys as the method's regions say (harness.models.attention.tiles). How a layer rotates is not known by family but
+measured (harness.models.attention.probe); what the probe cannot explain is refused by name.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, is_grad_enabled, nn
+
+from harness.errors import UserError
+from harness.methods.attention.regions import Region, near
+from harness.methods.base import RopeFrequencies
+from harness.models.attention.first_seen import first_seen
+from harness.models.attention.probe import LayerRotation, Source, layer_rotations
+from harness.models.attention.route import routed
+from harness.models.attention.tiles import LayerTurn, Part, attend, parts
+from harness.models.checkpoint.geometry import main_layer_type, text_config
+from harness.models.checkpoint.sliding_window import sees_everything
+from harness.models.install import identity_rotation, rotaries
+
+# Weighted norms of queries and keys after rotation: a rotation does not pass through them unless weights are equal.
+NORMS_AFTER_ROTATION = ("hunyuan_v1_dense", "hunyuan_v1_moe", "hunyuan_vl", "hunyuan_vl_text")
+UNKNOWN_OPTIONS = ("softcap", "position_bias")  # change scores in ways that fused attention does not know
+
+
+@dataclass(frozen=True)
+class Layer:
+    """How one layer turns queries and keys, and whether the method's regions hold in it."""
+
+    turn: LayerTurn | None  # None: the layer has no positions
+    local: bool  # a layer type with frequencies of its own for a context that did not grow: plain attention
+
+
+@dataclass
+class RegionAttention:
+    """The attention function of one method in the layers of one model; keeps the tables of the last length only."""
+
+    method: Any
+    layers: Mapping[nn.Module, Layer]
+    _length: int = 0
+    _prepared: dict[Any, Any] = field(default_factory=dict)
+
+    @torch.compiler.disable  # tables and tiles are planned in NumPy: a compiled layer calls this between its graphs
+    def __call__(
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        first_seen: Tensor | None = None,
+        *,
+        scaling: float | None = None,
+        **options: Any,
+    ) -> tuple[Tensor, None]:
+        """Attention as transformers calls it: (batch, heads, length, ...) in, (batch, length, heads, ...) out."""
+        _check(module, query, key, first_seen, options)
+        output = attend(
+            query,
+            key,
+            value,
+            self._parts(self.layers[module], query, first_seen),
+            query.shape[-1] ** -0.5 if scaling is None else scaling,
+            sinks=options.get("s_aux"),
+        )
+        return output.transpose(1, 2).contiguous(), None
+
+    def _parts(self, layer: Layer, query: Tensor, first_seen: Tensor | None) -> list[Part]:
+        hidden = None if first_seen is None else first_seen.flatten()
+        made: list[Part] = self._once(
+            query, layer, lambda length: parts(self._regions(layer, length), layer.turn, query)
+        )
+        return made if hidden is None else [part.seeing_from(hidden.numpy()) for part in made]
+
+    def _regions(self, layer: Layer, length: int) -> tuple[Region, ...]:
+        return (near(length, length),) if layer.local else self.method.regions(length)
+
+    def _once(self, query: Tensor, what: Any, make: Callable[[int], Any]) -> Any:
+        """What depends on the length, device and dtype of a call, made once for all layers that share it."""
+        if query.shape[2] != self._length:
+            self._length, self._prepared = query.shape[2], {}
+        place = (what, query.device, query.dtype)
+        if place not in self._prepared:
+            self._prepared[place] = make(self._length)
+        return self._prepared[place]
+
+
+@contextmanager
+def applied(model: nn.Module, method: Any, length: int, trained: int | None = None) -> Iterator[None]:
+    """Until the block ends, the model attends as the method (parameters resolved) says.
+
+    `trained` (tokens) overrides the trained length that the checkpoint declares. Frequencies are the unscaled ones;
+    a multiplier of cosines and sines or a softmax scale that the checkpoint declares is kept, since its weights were
+    trained with it. Raises UserError, by name, for models whose attention cannot be reached or explained.
+    """
+    text = text_config(model.config)
+    if text.model_type in NORMS_AFTER_ROTATION:
+        raise UserError(
+            f"{text.model_type} norms queries and keys after rotating them: methods that change attention cannot run "
+            "on it."
+        )
+    rotations = layer_rotations(model, _sources(model, trained))
+    layers = {module: _layer(rotation, method, length) for module, rotation in rotations.items()}
+    with identity_rotation(model, length), routed(model, RegionAttention(method, layers), first_seen):
+        yield
+
+
+def _sources(model: nn.Module, trained: int | None) -> list[Source]:
+    return [
+        Source(rotary, kind, rotary.geometry(kind, trained))
+        for rotary in rotaries(model)
+        for kind in rotary.layer_types
+    ]
+
+
+def _layer(rotation: LayerRotation | None, method: Any, length: int) -> Layer:
+    if rotation is None:
+        return Layer(None, local=False)
+    source = rotation.source
+    main = main_layer_type(source.rotary.config)
+    local = not (source.layer_type in (None, main) or sees_everything(source.rotary.config))
+    wanted = RopeFrequencies(source.geometry.inv_freq) if local else method(source.geometry, length)
+    kept = wanted._replace(attention_scaling=wanted.attention_scaling * source.declared_scaling)
+    return Layer(rotation.turn(kept), local)
+
+
+def _check(module: nn.Module, query: Tensor, key: Tensor, seen: Tensor | None, options: Mapping[str, Any]) -> None:
+    name = text_config(module.config).model_type
+    unknown = [option for option in UNKNOWN_OPTIONS if options.get(option) is not None]
+    if unknown or options.get("is_causal") is False:
+        what = f"attention with {unknown[0]}" if unknown else "attention that is not causal"
+        raise UserError(f"{name} uses {what}: methods that change attention cannot run on it.")
+    if query.shape[2] != key.shape[2]:
+        raise UserError("Methods that change attention score whole windows: run the model without a cache.")
+    if seen is not None and seen.shape != (1, 1, query.shape[2], 1):
+        raise UserError(f"{name} builds attention masks of its own: methods that change attention cannot run on it.")
+    if is_grad_enabled() and query.requires_grad:
+        raise UserError("Methods that change attention are for evaluation: they compute no gradients.")

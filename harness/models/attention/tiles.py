@@ -1,0 +1,239 @@
+"""Causal attention whose positions differ by region of the score matrix: exact, in memory linear in the length.
+
+The score matrix is walked in blocks of query rows. In a block, each region is cut into at most three tiles (a left
+edge, a full middle, a right edge); PyTorch's fused attention returns the output and the log-sum-exp of each tile, and
+tiles are merged exactly (harness.models.attention.fused).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import pad
+
+from harness.methods.attention.regions import Region
+from harness.models.attention.fused import Piece, fused, merged
+
+BLOCK_ROWS = {"cpu": 256, "cuda": 1024}  # more rows: fewer launches, larger masked edges
+
+
+@dataclass(frozen=True)
+class LayerTurn:
+    """How a layer rotates its queries and keys at position p: pair m by the angle p x inv_freq[m]."""
+
+    inv_freq: tuple[float, ...]  # radians a token
+    first: int  # first rotary channel of a head
+    interleaved: bool  # pairs (2m, 2m + 1) of the rotary channels, else (m, m + their number / 2)
+    scaling: float = 1.0  # multiplies cosines and sines
+
+    def table(self, positions: NDArray[np.float64], like: Tensor) -> "Table":
+        """Cosines and sines of the positions (tokens), from float64 angles, in float32 or better."""
+        angles = torch.from_numpy(np.outer(positions, self.inv_freq)).to(like.device)
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        cos, sin = angles.cos() * self.scaling, angles.sin() * self.scaling
+        return Table(cos.to(dtype), sin.to(dtype), self.first, self.interleaved)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cosines and sines, (length, pairs) each, and the channels that they turn."""
+
+    cos: Tensor
+    sin: Tensor
+    first: int
+    interleaved: bool
+
+    def __getitem__(self, rows: slice) -> "Table":
+        return Table(self.cos[rows], self.sin[rows], self.first, self.interleaved)
+
+    def turn(self, states: Tensor) -> Tensor:
+        """Queries or keys (batch, heads, length, head_dim) turned, computed in the tables' dtype and rounded once.
+
+        Each half is written where it belongs as it is computed: long sequences are bound by the memory's speed.
+        """
+        turned, last = torch.empty_like(states), self.first + 2 * self.cos.shape[-1]
+        turned[..., : self.first], turned[..., last:] = states[..., : self.first], states[..., last:]
+        (a, b), (turned_a, turned_b) = self._halves(states), self._halves(turned)
+        torch.addcmul(a * self.cos, b, self.sin, value=-1, out=turned_a)
+        torch.addcmul(b * self.cos, a, self.sin, out=turned_b)
+        return turned
+
+    def _halves(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """First and second channels of all pairs, as views."""
+        pairs = self.cos.shape[-1]
+        rotary = states[..., self.first : self.first + 2 * pairs]
+        if self.interleaved:
+            return rotary[..., 0::2], rotary[..., 1::2]
+        return rotary[..., :pairs], rotary[..., pairs:]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A region made ready for one layer: rows' key intervals, and tables (None: the layer does not rotate)."""
+
+    begin: NDArray[np.int64]  # (length,)
+    end: NDArray[np.int64]
+    query_table: Table | None
+    key_table: Table | None
+
+    def seeing_from(self, first_seen: NDArray[np.int64]) -> "Part":
+        """The part in a layer that hides keys before `first_seen` (length,) from each query."""
+        return replace(self, begin=np.maximum(self.begin, first_seen))
+
+
+def parts(regions: Sequence[Region], turn: LayerTurn | None, like: Tensor) -> list[Part]:
+    """Regions made ready for a layer that turns by `turn`, on the device of `like`.
+
+    Regions that hold the same array of positions share one table.
+    """
+    tables: dict[int, Table] = {}
+
+    def table(positions: NDArray[np.float64]) -> Table | None:
+        if turn is not None and id(positions) not in tables:
+            tables[id(positions)] = turn.table(positions, like)
+        return tables.get(id(positions))
+
+    return [
+        Part(region.begin, region.end, table(region.query_positions), table(region.key_positions)) for region in regions
+    ]
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    parts: Sequence[Part],
+    scale: float,
+    *,
+    sinks: Tensor | None = None,
+) -> Tensor:
+    """Attention output (batch, heads, length, value_dim) in the dtype of `query`.
+
+    query (batch, heads, length, head_dim), key and value (batch, key_heads, length, ...) are not rotated; heads is
+    a multiple of key_heads. `sinks` (heads,) are logits without a value.
+    """
+    length = query.shape[2]
+    out = query.new_empty(*query.shape[:3], value.shape[-1])
+    keys = _turned_keys(key, parts)
+    rows = BLOCK_ROWS.get(query.device.type, BLOCK_ROWS["cpu"])
+    for begin in range(0, length, rows):
+        block = slice(begin, min(begin + rows, length))
+        pieces = [
+            piece
+            for part, turned in zip(parts, keys, strict=True)
+            for piece in _pieces(query, turned, value, part, block, scale)
+        ]
+        out[:, :, block] = merged(pieces, sinks)
+    return out
+
+
+def _turned_keys(key: Tensor, parts: Sequence[Part]) -> list[Tensor]:
+    distinct = {id(part.key_table): part.key_table for part in parts}
+    turned = {name: _turned(key, table) for name, table in distinct.items()}
+    return [turned[id(part.key_table)] for part in parts]
+
+
+def _turned(states: Tensor, table: Table | None) -> Tensor:
+    return states if table is None else table.turn(states)
+
+
+def _pieces(query: Tensor, key: Tensor, value: Tensor, part: Part, block: slice, scale: float) -> Iterator[Piece]:
+    begin, end = part.begin[block], part.end[block]
+    cut = tiles(begin, end)
+    rows = _turned(query[:, :, block], part.query_table and part.query_table[block]) if cut else query
+    for tile in cut:
+        keys, values = key[:, :, tile.first : tile.last], value[:, :, tile.first : tile.last]
+        seen = _seen(begin, end, tile, query.device) if tile.shape == "masked" else None
+        yield _attention(rows, keys, values, tile.shape, seen, scale)
+
+
+class Tile(NamedTuple):
+    """Keys first <= j < last of a block of rows: all seen ("full"), or those up to ("lower") or from ("upper") the
+    diagonal of a square, or as a mask says ("masked")."""
+
+    first: int
+    last: int
+    shape: str
+
+
+def tiles(begin: NDArray[np.int64], end: NDArray[np.int64]) -> list[Tile]:
+    """Tiles that cover begin[i] <= key < end[i] of a block's rows, no key of a row twice.
+
+    An edge that moves by one key a row is half a square, which kernels know without a mask.
+    """
+    some = end > begin
+    if not some.any():
+        return []
+    first, last = int(begin[some].min()), int(end[some].max())
+    left, right = bool((np.diff(begin) == 1).all()), bool((np.diff(end) == 1).all())
+    full_first = int(begin[-1]) + 1 if left else int(begin.max())
+    full_last = int(end[0]) - 1 if right else int(end.min())
+    if full_first > full_last:
+        return [Tile(first, last, "masked")]
+    cut = [
+        Tile(first, full_first, "upper" if left else "masked"),
+        Tile(full_first, full_last, "full"),
+        Tile(full_last, last, "lower" if right else "masked"),
+    ]
+    return [tile for tile in cut if tile.first < tile.last]
+
+
+def _seen(begin: NDArray[np.int64], end: NDArray[np.int64], tile: Tile, device: torch.device) -> Tensor:
+    keys = torch.arange(tile.first, tile.last, device=device)
+    edges = torch.from_numpy(np.stack((begin, end))).to(device, non_blocking=True)[..., None]
+    return (keys >= edges[0]) & (keys < edges[1])
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, shape: str, seen: Tensor | None, scale: float) -> Piece:
+    """Output and log-sum-exp of one tile; rows that see no key of it get 0 and -inf."""
+    width = value.shape[-1]
+    channels = -(-max(query.shape[-1], width) // 8) * 8  # fused kernels want equal widths, multiples of 8
+    query, key, value = (_widened(x, channels) for x in (query, key, value))
+    if seen is not None:
+        output, lse = _masked(query, key, value, seen, scale)
+    elif shape == "upper":  # backwards, the keys from the diagonal are the keys up to it
+        output, lse = fused(query.flip(2), key.flip(2), value.flip(2), scale, causal=True)
+        output, lse = output.flip(2), lse.flip(2)
+    else:
+        output, lse = fused(query, key, value, scale, causal=shape == "lower")
+    return output[..., :width], lse
+
+
+def _widened(states: Tensor, channels: int) -> Tensor:
+    missing = channels - states.shape[-1]
+    return pad(states, (0, missing)) if missing else states
+
+
+def _masked(query: Tensor, key: Tensor, value: Tensor, seen: Tensor, scale: float) -> Piece:
+    bias = torch.zeros_like(seen, dtype=query.dtype).masked_fill_(~seen, -torch.inf)
+    if query.device.type == "cpu":
+        output, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            query, key, value, attn_mask=bias, scale=scale
+        )[:2]
+    else:
+        output, lse = torch.ops.aten._scaled_dot_product_efficient_attention(
+            query,
+            _for_each_head(query, key),
+            _for_each_head(query, value),
+            _aligned(bias, query),
+            compute_log_sumexp=True,
+            scale=scale,
+        )[:2]
+        lse = lse[..., : query.shape[2]]  # kernels may pad their rows
+    blind = ~seen.any(dim=-1)
+    return output.masked_fill(blind[:, None], 0), lse.masked_fill(blind, -torch.inf)
+
+
+def _aligned(bias: Tensor, query: Tensor) -> Tensor:
+    """The bias of every head, with rows that begin at addresses that the kernel accepts."""
+    columns = bias.shape[-1]
+    aligned = pad(bias, (0, -columns % 16))[:, :columns]
+    return aligned.expand(*query.shape[:2], -1, -1)
+
+
+def _for_each_head(query: Tensor, states: Tensor) -> Tensor:
+    return states.repeat_interleave(query.shape[1] // states.shape[1], dim=1)

@@ -1,0 +1,50 @@
+"""What is known of a model before its weights are read: enough to name its cells and to tokenize its documents."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from harness.methods.base import RopeGeometry
+from harness.models.checkpoint.files import directory, model_fingerprint, tokenizer_fingerprint
+from harness.models.checkpoint.load import load_config, load_geometry, load_tokenizer
+from harness.models.checkpoint.spec import ModelSpec
+
+
+class Header(NamedTuple):
+    """A model without its weights."""
+
+    spec: ModelSpec
+    config: Any  # transformers configuration
+    geometry: RopeGeometry | None  # None: no rotary embedding
+    tokenizer: Any
+    fingerprint: str  # of config and weights files
+    tokenizer_fingerprint: str
+    revision: str  # of a hub id: the commit; else empty
+
+    @property
+    def bos_token_id(self) -> int | None:
+        """The token that a BOS policy puts in front."""
+        return self.tokenizer.bos_token_id
+
+    @property
+    def adds_bos(self) -> bool:
+        """Whether the tokenizer puts a BOS in front of a text by itself: what `protocol.bos=auto` follows."""
+        return self.bos_token_id is not None and self.tokenizer("a")["input_ids"][:1] == [self.bos_token_id]
+
+
+def header(spec: ModelSpec) -> Header:
+    """Read everything but the weights. Raises UserError for anything missing, or a model that is no causal LM."""
+    config = load_config(spec)
+    return Header(
+        spec=spec,
+        config=config,
+        geometry=load_geometry(spec),
+        tokenizer=load_tokenizer(spec),
+        fingerprint=model_fingerprint(spec),
+        tokenizer_fingerprint=tokenizer_fingerprint(spec),
+        revision=_revision(directory(spec)),
+    )
+
+
+def _revision(folder: Path) -> str:
+    """The commit of a snapshot in the hub's local cache (.../snapshots/<commit>)."""
+    return folder.name if folder.parent.name == "snapshots" else ""

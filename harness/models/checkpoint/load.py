@@ -1,0 +1,137 @@
+"""Loading a model, its tokenizer and its geometry from what a spec names."""
+
+import copy
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers.utils import is_accelerate_available
+
+import harness.models.encoded.model  # noqa: F401  # makes its checkpoints known to transformers
+from harness.errors import UserError
+from harness.methods.base import RopeGeometry
+from harness.models.checkpoint.files import directory, model_fingerprint
+from harness.models.checkpoint.geometry import geometry, has_rope, text_config
+from harness.models.checkpoint.sliding_window import set_window
+from harness.models.checkpoint.spec import ModelSpec
+
+T = TypeVar("T")
+GENERATIVE = re.compile("CausalLM|LMHead|ConditionalGeneration")  # in the names of architectures
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to be scored, and what is known of it."""
+
+    model: nn.Module  # in eval mode
+    tokenizer: Any
+    geometry: RopeGeometry | None  # None: the model has no rotary embedding
+    fingerprint: str  # of config and weights
+
+
+def load(
+    spec: ModelSpec,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    attn_implementation: str | None = None,
+) -> LoadedModel:
+    """The model that a spec names, in eval mode on `device`; None lets transformers choose the attention.
+
+    Raises UserError where files are missing, or are not those of a causal language model.
+    """
+    if spec.device_map is not None and not is_accelerate_available():
+        raise UserError("model.device_map needs accelerate: pip install 'longctx-harness[device_map]'.")
+    config = load_config(spec)
+    if not isinstance(spec.sliding_window, str):
+        set_window(config, spec.sliding_window)
+    identity = model_fingerprint(spec)
+    model = _load_weights(spec, config, dtype=dtype, attn_implementation=attn_implementation)
+    return LoadedModel(
+        model=(model if spec.device_map else model.to(device)).eval(),
+        tokenizer=load_tokenizer(spec),
+        geometry=load_geometry(spec),
+        fingerprint=identity,
+    )
+
+
+def load_config(spec: ModelSpec) -> Any:
+    """The checkpoint's own configuration, a new copy; UserError unless it is that of a causal language model."""
+    return copy.deepcopy(_read_config(spec))
+
+
+@cache
+def load_geometry(spec: ModelSpec) -> RopeGeometry | None:
+    """The rotary geometry, read from the configuration alone; None where the model has no rotary embedding."""
+    config = load_config(spec)
+    if not has_rope(text_config(config)):
+        return None
+    return geometry(config, spec.original_max_position_embeddings)
+
+
+@cache
+def load_tokenizer(spec: ModelSpec) -> Any:
+    """The checkpoint's tokenizer."""
+    return _reading(spec, "tokenizer", lambda: AutoTokenizer.from_pretrained(directory(spec), **_source(spec)))
+
+
+@cache
+def _read_config(spec: ModelSpec) -> Any:
+    config = _reading(spec, "config", lambda: AutoConfig.from_pretrained(directory(spec), **_source(spec)))
+    _check_causal(spec, config)
+    return config
+
+
+def _load_weights(spec: ModelSpec, config: Any, **settings: Any) -> Any:
+    read: Any = AutoModelForCausalLM.from_pretrained
+    model, report = _reading(
+        spec,
+        "weights",
+        lambda: read(
+            directory(spec),
+            config=config,
+            device_map=spec.device_map,
+            use_safetensors=None if spec.allow_pickle or spec.gguf_file else True,
+            output_loading_info=True,
+            **_source(spec),
+            **settings,
+        ),
+    )
+    absent = sorted(report["missing_keys"])
+    if absent:  # they would be random
+        raise UserError(f"model {spec.name}: {len(absent)} weights are not in the checkpoint, as {absent[0]}.")
+    return model
+
+
+def _check_causal(spec: ModelSpec, config: Any) -> None:
+    architectures = getattr(config, "architectures", None) or []
+    brings_its_own = spec.trust_remote_code and "AutoModelForCausalLM" in getattr(config, "auto_map", {})
+    known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING or brings_its_own
+    named = not architectures or any(GENERATIVE.search(name) for name in architectures)
+    if not (known and named) or getattr(config, "is_encoder_decoder", False):
+        given = ", ".join(architectures) or config.model_type
+        raise UserError(f"model {spec.name} is no causal language model, got {given}.")
+
+
+def _source(spec: ModelSpec) -> dict[str, Any]:
+    gguf = {} if spec.gguf_file is None else {"gguf_file": spec.gguf_file}
+    return {**gguf, "trust_remote_code": spec.trust_remote_code, "local_files_only": True}
+
+
+def _reading(spec: ModelSpec, what: str, read: Callable[[], T]) -> T:
+    try:
+        return read()
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = " ".join(lines) if lines[0].rstrip().endswith(":") else lines[0]
+        if "trust_remote_code" in str(error):
+            reason = "it brings Python code of its own; model.trust_remote_code=true runs it."
+        raise UserError(f"model {spec.name}: cannot read its {what} from {directory(spec)}: {reason}") from error

@@ -1,0 +1,192 @@
+"""Putting a method's frequencies into a model for the length of a `with` block, and taking them out again."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from harness.errors import UserError
+from harness.methods.base import RopeFrequencies, RopeGeometry
+from harness.methods.encoding.trained_with import TrainedWith, method_name, not_trained_with
+from harness.methods.frequency.none import Unscaled
+from harness.models.checkpoint import geometry as shape
+from harness.models.checkpoint.geometry import declares_scaling, main_layer_type, no_rotary, text_config
+from harness.models.checkpoint.sliding_window import sees_everything, windowed_layers
+from harness.models.rotary.modules import RotaryModule, Wanted, rotary_modules
+from harness.models.rotary.softmax_scale import unscaled_softmax
+from harness.models.rotary.tables import SinusoidTables, sinusoid_tables
+
+Rotary = RotaryModule | SinusoidTables
+
+
+@dataclass(frozen=True)
+class Installed:
+    """Frequencies that one rotary module turns one of its layer types by."""
+
+    path: str  # of the module inside the model
+    layer_type: str | None
+    inv_freq: NDArray[np.float64]  # (rotary_dim // 2,), radians a token
+    attention_scaling: float
+    unscaled_prefix: int  # tokens
+
+
+@dataclass(frozen=True)
+class Patch:
+    """What was done to a model, and what its reader should know."""
+
+    installed: tuple[Installed, ...]  # empty: the model computes its own rotations
+    warnings: tuple[str, ...]
+
+
+@contextmanager
+def applied(
+    model: nn.Module, method: Any, length: int, geometry: RopeGeometry | None = None, *, logn: bool = False
+) -> Iterator[Patch]:
+    """Until the block ends, the model runs windows of up to `length` tokens under `method` (factor resolved).
+
+    Frequencies go in through the rotary modules, the checkpoint's own scaling switched off; where a method asks
+    for exactly what the model does anyway, the model is left alone. `geometry` overrides the trained length. `logn`
+    adds log-n scaling of queries to any method.
+    Raises UserError, by name, for models that the method cannot run on.
+    """
+    trained = None if geometry is None else geometry.original_max_position_embeddings
+    rotary = rotaries(model)
+    trained_with = TrainedWith.of(model.config)
+    if trained_with is not None:
+        encoded = import_module("harness.models.encoded.apply")  # late: only these models need it
+        if logn:
+            raise UserError(trained_with.no_modifiers)
+        with encoded.applied(model, trained_with, method, length):
+            yield Patch((), ())
+        return
+    if method.kind == "encoding":
+        raise not_trained_with(method_name(method))
+    with ExitStack() as stack:
+        if not rotary:
+            _check_runs_without_rotary(model, method, length)
+        installed = _ENTER[method.kind](stack, model, rotary, method, length, trained) if rotary else ()
+        if logn:
+            from harness.models.attention.log_n import growing_queries  # builds on this module
+
+            stack.enter_context(growing_queries(model, trained))
+        yield Patch(installed, (*windowed_layers(model.config, length), *_beyond_limit(model, method, length, trained)))
+
+
+@contextmanager
+def identity_rotation(model: nn.Module, length: int) -> Iterator[None]:
+    """Until the block ends, queries and keys leave the rotary embedding as they entered it."""
+    rotary = rotaries(model)
+    if not rotary:
+        raise no_rotary(text_config(model.config))
+    with ExitStack() as stack:
+        for module in rotary:
+            geometries = {kind: module.geometry(kind, None) for kind in module.layer_types}
+            still = {kind: (g, [RopeFrequencies(np.zeros_like(g.inv_freq))]) for kind, g in geometries.items()}
+            stack.enter_context(module.turned(still, length))
+        yield
+
+
+@contextmanager
+def applied_to_rows(
+    model: nn.Module, methods: Sequence[Any], length: int, geometry: RopeGeometry | None = None
+) -> Iterator[None]:
+    """As `applied`, for several methods that change frequencies alone: each for rows of a batch of its own.
+
+    `harness.models.rotary.angles.turned_by` says which rows. Raises UserError where the model keeps one table for all
+    rows; other models may not take rotations that differ by row, which only comparing losses shows.
+    """
+    trained = None if geometry is None else geometry.original_max_position_embeddings
+    with ExitStack() as stack:
+        stack.enter_context(unscaled_softmax(model))
+        for module in rotaries(model):
+            stack.enter_context(module.turned(_wanted(module, methods, length, trained), length))
+        yield
+
+
+def rotaries(model: nn.Module) -> list[Rotary]:
+    """Everything in the model that rotates queries and keys; [] where nothing does."""
+    return [*rotary_modules(model), *sinusoid_tables(model)]
+
+
+def _enter_frequencies(
+    stack: ExitStack, model: nn.Module, rotary: list[Rotary], method: Any, length: int, trained: int | None
+) -> tuple[Installed, ...]:
+    wanted = [_wanted(module, [method], length, trained) for module in rotary]
+    if not declares_scaling(text_config(model.config)) and all(
+        module.reaches(length) and all(_is_unscaled(*one) for one in kinds.values())
+        for module, kinds in zip(rotary, wanted, strict=True)
+    ):
+        return ()
+    stack.enter_context(unscaled_softmax(model))
+    for module, kinds in zip(rotary, wanted, strict=True):
+        stack.enter_context(module.turned(kinds, length))
+    return tuple(
+        Installed(module.path, kind, *frequencies)
+        for module, kinds in zip(rotary, wanted, strict=True)
+        for kind, (_, [frequencies]) in kinds.items()
+    )
+
+
+def _enter_native(
+    stack: ExitStack, model: nn.Module, rotary: list[Rotary], method: Any, length: int, trained: int | None
+) -> tuple[Installed, ...]:
+    for module in rotary:
+        stack.enter_context(module.stateless())
+    return ()
+
+
+def _enter_attention(
+    stack: ExitStack, model: nn.Module, rotary: list[Rotary], method: Any, length: int, trained: int | None
+) -> tuple[Installed, ...]:
+    attention = import_module("harness.models.attention.by_regions")  # late: it builds on this module
+    stack.enter_context(attention.applied(model, method, length, trained))
+    return ()
+
+
+_ENTER: dict[str, Callable[..., tuple[Installed, ...]]] = {
+    "frequency": _enter_frequencies,
+    "native": _enter_native,
+    "attention": _enter_attention,
+}
+
+
+def _beyond_limit(model: nn.Module, method: Any, length: int, trained: int | None) -> list[str]:
+    if method.kind != "attention":
+        return []
+    limit = method.limit(shape.geometry(model.config, trained))
+    if limit is None or length <= limit:
+        return []
+    return [
+        f"with its parameters the method reaches {limit} tokens; ctx={length} has relative positions never trained."
+    ]
+
+
+def _wanted(module: Rotary, methods: Sequence[Any], length: int, trained: int | None) -> Wanted:
+    """What methods ask of each layer type; local layers, whose context did not grow, stay unscaled."""
+    main = main_layer_type(module.config)
+    scaled_everywhere = sees_everything(module.config)
+    wanted = {}
+    for kind in module.layer_types:
+        geometry = module.geometry(kind, trained)
+        scaled = kind in (None, main) or scaled_everywhere
+        unscaled = RopeFrequencies(geometry.inv_freq)
+        wanted[kind] = geometry, [method(geometry, length) if scaled else unscaled for method in methods]
+    return wanted
+
+
+def _is_unscaled(geometry: RopeGeometry, sets: Sequence[RopeFrequencies]) -> bool:
+    return all(one.attention_scaling == 1 and np.array_equal(one.inv_freq, geometry.inv_freq) for one in sets)
+
+
+def _check_runs_without_rotary(model: nn.Module, method: Any, length: int) -> None:
+    if not (method.kind == "native" or isinstance(method, Unscaled)):
+        raise no_rotary(text_config(model.config))
+    text = text_config(model.config)
+    positions = getattr(text, "max_position_embeddings", None)
+    if positions is not None and length > positions:
+        raise UserError(f"{text.model_type} has no positions beyond {positions} tokens, got ctx={length}.")

@@ -1,0 +1,97 @@
+"""Rotations by chosen frequencies, handed out as a rotary module would hand out its own."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from harness.errors import UserError
+from harness.methods.base import RopeFrequencies, RopeGeometry
+from harness.models.rotary.layout import Layout, Rotation
+
+_sets: ContextVar[Tensor | None] = ContextVar("sets", default=None)
+
+
+@contextmanager
+def turned_by(sets: Tensor | None) -> Iterator[None]:
+    """Until the block ends, row r of a batch turns by the set of frequencies `sets[r]` of those that are installed.
+
+    sets: (batch,) int64; None, as outside of any block: all rows turn by the first.
+    """
+    token = _sets.set(sets)
+    try:
+        yield
+    finally:
+        _sets.reset(token)
+
+
+@dataclass(frozen=True)
+class Angles:
+    """Angles of positions under one or more sets of frequencies, all in float64."""
+
+    inv_freq: Tensor  # (sets, rotary_dim // 2), radians a token
+    unscaled: Tensor  # (rotary_dim // 2,): of positions below a set's prefix
+    prefix: Tensor  # (sets,) tokens
+    scaling: Tensor  # (sets,): multiplies cosines and sines of every position
+
+    @classmethod
+    def of(cls, geometry: RopeGeometry, sets: Sequence[RopeFrequencies], device: torch.device) -> "Angles":
+        """Angles under each of `sets`; the geometry gives the unscaled ones of the prefix."""
+
+        def tensor(values: object) -> Tensor:
+            return torch.from_numpy(np.array(values, dtype=np.float64)).to(device)
+
+        inv_freq, scaling, prefix = (tensor(values) for values in zip(*sets, strict=True))
+        return cls(inv_freq, tensor(geometry.inv_freq), prefix, scaling)
+
+    def __call__(self, positions: Tensor) -> Tensor:
+        """Radians (rows, length, rotary_dim // 2) of positions (rows or 1, length), each row under its set."""
+        rows, at = self.rows, positions[..., None].double()
+        angles = at * self.inv_freq[rows][:, None]
+        return torch.where(at < self.prefix[rows][:, None, None], at * self.unscaled, angles)
+
+    @property
+    def rows(self) -> Tensor | slice:
+        """The set of each row, as an index."""
+        held = _sets.get()
+        return slice(0, 1) if held is None else held.to(self.inv_freq.device)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A rotary module's forward with other frequencies: angles in float64, rounded once."""
+
+    layout: Layout
+    angles: Angles
+
+    def __call__(self, hidden: Tensor, position_ids: Tensor) -> Rotation:
+        """Rotations for positions (batch, length), of the device and dtype of the hidden states."""
+        angles = self.angles(text_positions(position_ids).to(self.angles.inv_freq.device))
+        return self.layout.rotation(angles, self.angles.scaling[self.angles.rows][:, None, None], hidden)
+
+    @property
+    def probed_positions(self) -> Tensor:
+        """The first position that each set turns by its scaled frequencies, int64 (sets, 1)."""
+        return self.angles.prefix.clamp(min=1).long()[:, None]
+
+    def explains(self, found: NDArray[np.complex128]) -> bool:
+        """Whether rotations (sets, channels) found at the probed positions are these, to 1e-6 of each angle."""
+        angles = (self.probed_positions * self.angles.inv_freq)[:, self.layout.channels].cpu().numpy()
+        off = np.abs(np.angle(found * np.exp(-1j * angles)))
+        turned_right = np.all(off <= 1e-6 * np.minimum(angles, 1.0))
+        scaled_right = np.allclose(np.abs(found).mean(axis=1), self.angles.scaling.cpu(), rtol=1e-6, atol=0)
+        return bool(turned_right) and scaled_right
+
+
+def text_positions(position_ids: Tensor) -> Tensor:
+    """Positions (batch, length); of models with a position for time, height and width, the one all share."""
+    if position_ids.ndim == 2:
+        return position_ids
+    if not bool((position_ids == position_ids[:1]).all()):
+        raise UserError("Only text can be scored: its tokens have one position, these have several.")
+    return position_ids[0]

@@ -1,0 +1,70 @@
+"""Models that keep a table of sines and cosines in every attention layer (GPT-J, CodeGen)."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from harness.errors import UserError
+from harness.methods.base import RopeGeometry
+from harness.models.checkpoint.geometry import layer_geometry, text_config
+from harness.models.rotary.angles import Angles
+from harness.models.rotary.modules import Wanted
+from harness.models.swap import swapped
+
+BUFFER = "embed_positions"
+
+
+@dataclass(frozen=True)
+class SinusoidTables:
+    """The tables of all attention layers, which hold the same: (positions, rotary_dim), sines before cosines."""
+
+    path: str  # of the first layer
+    modules: tuple[nn.Module, ...]
+    config: Any
+
+    @property
+    def layer_types(self) -> list[str | None]:
+        """One set of frequencies for all layers."""
+        return [None]
+
+    def geometry(self, layer_type: str | None, trained: int | None) -> RopeGeometry:
+        """The geometry that the tables were made with; `trained` (tokens) overrides the declared length."""
+        return layer_geometry(self.config, layer_type, trained)
+
+    def reaches(self, length: int) -> bool:
+        """Whether the model's own tables have a row for every position of a window."""
+        return length <= len(getattr(self.modules[0], BUFFER))
+
+    @contextmanager
+    def turned(self, wanted: Wanted, length: int) -> Iterator[None]:
+        """Until the block ends, all layers look up `length` positions in one table of the frequencies wanted."""
+        geometry, sets = wanted[None]
+        if len(sets) > 1:
+            raise UserError(f"{self.config.model_type} looks rotations up in tables that all rows of a batch share.")
+        own = getattr(self.modules[0], BUFFER)
+        (angles,) = Angles.of(geometry, sets, own.device)(torch.arange(length, device=own.device)[None])
+        table = torch.cat((angles.sin(), angles.cos()), dim=-1) * sets[0].attention_scaling
+        with ExitStack() as stack:
+            for module in self.modules:
+                stack.enter_context(swapped(module, BUFFER, table.to(own.dtype)))
+            yield
+
+    @contextmanager
+    def stateless(self) -> Iterator[None]:
+        """Tables keep no state."""
+        yield
+
+
+def sinusoid_tables(model: nn.Module) -> list[SinusoidTables]:
+    """The model's tables as a list of one; [] where it has none."""
+    text = text_config(model.config)
+    layers = {path: module for path, module in model.named_modules() if _holds_table(module)}
+    return [SinusoidTables(next(iter(layers)), tuple(layers.values()), text)] if layers else []
+
+
+def _holds_table(module: nn.Module) -> bool:
+    return any(name == BUFFER for name, _ in module.named_buffers(recurse=False))

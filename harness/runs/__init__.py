@@ -1,0 +1,1 @@
+"""Cells computed, here or elsewhere."""

@@ -1,0 +1,54 @@
+"""The losses of finished documents of an unfinished cell: one file a document, so that a killed cell goes on.
+
+Not results: a checkpoint that is truncated, or does not fit the plan, is named, removed and computed again.
+"""
+
+import logging
+import shutil
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from harness.data.windows import Window
+from harness.engine.scores import Scores
+from harness.storage.files import write_atomically
+
+log = logging.getLogger(__name__)
+
+
+def save(folder: Path, scored: Scores) -> None:
+    """Keep the float32 losses of one document. Raises StorageError."""
+    counts = np.array([len(nll) for nll in scored.nll])
+    losses = np.concatenate(scored.nll).astype(np.float32, copy=False)
+    # Not synced: after a power failure a torn file is found out by its checksum (the zip format's CRC-32).
+    file = folder / f"{scored.document}.npz"
+    write_atomically(file, lambda stream: np.savez(stream, counts=counts, losses=losses), sync=False)
+
+
+def load(folder: Path, planned: Sequence[Sequence[Window]]) -> list[Scores]:
+    """The documents that are finished, bit for bit as they were saved."""
+    found = (_read(folder / f"{index}.npz", index, windows) for index, windows in enumerate(planned))
+    return [scored for scored in found if scored is not None]
+
+
+def _read(file: Path, document: int, windows: Sequence[Window]) -> Scores | None:
+    if not file.exists():
+        return None
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            counts, losses = arrays["counts"], arrays["losses"]
+        fits = counts.tolist() == [w.num_scored for w in windows] and losses.shape == (counts.sum(),)
+        if not fits or losses.dtype != np.float32:
+            raise ValueError("it belongs to other windows")
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        log.warning("checkpoint %s is unusable (%s); its document is computed again", file, str(error).split("\n")[0])
+        file.unlink(missing_ok=True)
+        return None
+    return Scores(document, list(windows), np.split(losses, np.cumsum(counts)[:-1]))
+
+
+def discard(folder: Path) -> None:
+    """Forget all checkpoints of a cell."""
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,113 @@
+"""A sweep that runs elsewhere, told from files alone: its record in results/.jobs/<run_id>/, and its cells."""
+
+import json
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from harness.cells import record as records
+from harness.cells.record import Outcome, Record
+from harness.errors import UserError
+from harness.storage.files import write_atomically
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All cells of one sweep, where its figure goes, and the batch jobs that compute them."""
+
+    run_id: str
+    command: str
+    figure: Path
+    cells: list[Record]
+    finished_before: list[bool]
+    jobs: dict[str, list[int]]  # job -> its cells, by number
+
+    @property
+    def folder(self) -> Path:
+        """Where the record and the logs of the sweep lie."""
+        return self.cells[0].place.parents[2] / ".jobs" / self.run_id
+
+    def save(self) -> None:
+        """Write the record. Raises StorageError."""
+        text = json.dumps(asdict(self), default=str, indent=1)
+        write_atomically(self.folder / "sweep.json", lambda stream: stream.write(text.encode()))
+
+    def outcomes(self, missing: dict[int, str], otherwise: str) -> list[Outcome]:
+        """What became of every cell; `missing` and `otherwise` say why one was neither computed nor failed."""
+        made = []
+        for i, (cell, before) in enumerate(zip(self.cells, self.finished_before, strict=True)):
+            outcome = records.outcome(cell, "finished" if before else "computed")
+            lost = outcome.status == "missing"
+            made.append(outcome._replace(message=missing.get(i, otherwise)) if lost else outcome)
+        return made
+
+
+def begin(cells: Sequence[Record], finished: Sequence[bool], figure: Path) -> Sweep:
+    """Record a sweep that is about to run elsewhere."""
+    command = shlex.join(["python", "-m", "harness", *sys.argv[1:]])
+    sweep = Sweep(cells[0].run_id, command, figure, list(cells), list(finished), {})
+    sweep.save()
+    return sweep
+
+
+def load(folder: Path) -> Sweep:
+    """The record of a sweep. Raises UserError where it is none."""
+    file = folder / "sweep.json"
+    try:
+        values: dict[str, Any] = json.loads(file.read_text())
+        cells = [replace(Record(**c), place=Path(c["place"]), tables=tuple(c["tables"])) for c in values.pop("cells")]
+        return Sweep(**values | {"cells": cells, "figure": Path(values["figure"])})
+    except FileNotFoundError:
+        raise UserError(f"{str(file)!r} does not exist.") from None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{str(file)!r} is not the record of a sweep: {error}") from None
+
+
+def newest(results: Path) -> Sweep:
+    """The sweep under a results directory that was started last. Raises UserError where there is none."""
+    files = sorted(results.glob(".jobs/*/sweep.json"), key=lambda file: file.stat().st_mtime_ns)
+    if not files:
+        raise UserError(f"no sweep with cluster=slurm or cluster=gpus was started into {str(results)!r}.")
+    return load(files[-1].parent)
+
+
+def is_settled(record: Record) -> bool:
+    """Whether a cell is finished, as its name says, or has failed in this run; cheap, for polling."""
+    if record.force:
+        return records.outcome(record, "computed").status != "missing"
+    return record.windows.exists() or records.failure(record) is not None
+
+
+class Progress:
+    """A bar over the cells of a sweep that counts files."""
+
+    def __init__(self, cells: Sequence[Record]) -> None:
+        from tqdm import tqdm
+
+        self.open = list(cells)
+        self.note = ""
+        self.bar = tqdm(total=len(self.open), desc="cells", unit="cell", dynamic_ncols=True)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.update()
+        self.bar.close()
+
+    def update(self, note: str = "") -> bool:
+        """Look at the files; returns whether every cell is settled."""
+        still = [cell for cell in self.open if not is_settled(cell)]
+        if len(still) < len(self.open) or note != self.note:
+            self.bar.set_postfix_str(note, refresh=False)
+            self.bar.update(len(self.open) - len(still))
+        self.note = note
+        self.open = still
+        return not still

@@ -1,0 +1,154 @@
+"""This process's share of a pass over the documents: the model and the documents it keeps, the losses it computes."""
+
+import logging
+import time
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from harness.cells.cell import Cell
+from harness.cells.prepare import Prepared, describe, device, dtype, load_documents
+from harness.data.documents import DocumentSet
+from harness.data.windows import Window
+from harness.engine import scores as evaluate
+from harness.methods.base import RopeGeometry
+from harness.runs import checkpoints
+from harness.runs.ranks import processes as ranks
+
+if TYPE_CHECKING:
+    from harness.engine.engine import Engine
+    from harness.models.checkpoint.header import Header
+
+log = logging.getLogger(__name__)
+
+
+class Share(NamedTuple):
+    """Losses of the documents that one process has computed."""
+
+    scores: list[evaluate.Scores]
+    seconds: float
+
+
+class Ready(NamedTuple):
+    """A model on its device, and how its losses are computed."""
+
+    engine: "Engine"
+    geometry: RopeGeometry | None
+    device: str
+    bos_token_id: int | None
+
+
+class Passes:
+    """What the passes of this process have in common: one model at a time, and all documents."""
+
+    def __init__(self) -> None:
+        self._documents: dict[str, DocumentSet] = {}
+        self._loaded: tuple[Any, Ready] | None = None
+
+    def documents(self, prepared: Prepared) -> DocumentSet:
+        """The documents of a cell, read once."""
+        key = prepared.cell.columns["dataset_fingerprint"]
+        if key not in self._documents:
+            self._documents |= load_documents([prepared])
+        return self._documents[key]
+
+    def share(self, group: list[Prepared], finished: Collection[int]) -> Share:
+        """The losses of this rank's documents that are not finished, each kept as soon as it is complete.
+
+        `group` are the cells of the pass, the longest first: it is computed, and kept under its name.
+        """
+        ready, documents = self._ready(group[0]), self.documents(group[0])
+        started = time.monotonic()
+        scored = []
+        for document in _scores(ready, documents, plan(group[0], documents), group, finished):
+            if ready.engine.over is None or ranks.rank() == 0:  # ranks that share windows all have their losses
+                checkpoints.save(group[0].record.checkpoint, document)
+                scored.append(document)
+        return Share(scored, time.monotonic() - started)
+
+    def _ready(self, prepared: Prepared) -> Ready:
+        key = (prepared.cell.config.model, prepared.cell.config.engine)
+        if self._loaded is None or self._loaded[0] != key:
+            self._loaded = None  # free one model before the next is read
+            started = time.monotonic()
+            self._loaded = (key, _load(prepared.header, prepared.cell))
+            log.info("loaded model %s in %.1f s", prepared.cell.config.model.name, time.monotonic() - started)
+        return self._loaded[1]
+
+
+def plan(prepared: Prepared, documents: DocumentSet) -> list[list[Window]]:
+    """The windows of every document under a cell."""
+    cell = prepared.cell
+    return evaluate.plans(documents.documents, cell.ctx, cell.protocol, cell.config.seed)
+
+
+def _load(header: "Header", one: Cell) -> Ready:
+    import torch
+    import transformers
+
+    from harness.engine.engine import Engine
+    from harness.engine.shared import Ranks
+    from harness.models.checkpoint.load import load
+
+    transformers.utils.logging.disable_progress_bar()
+    engine = one.config.engine
+    attention = None if engine.attention == "auto" else engine.attention
+    where = device(one.config)
+    if where == "cuda" and ranks.size() > 1:
+        torch.cuda.set_device(ranks.local_rank())
+    loaded = load(one.config.model, getattr(torch, dtype(one.config)), where, attention)
+    model: Any = loaded.model
+    over = None
+    if engine.parallel == "context" and ranks.size() > 1:
+        group = ranks.tensor_group("gloo" if where == "cpu" else "nccl")
+        over = Ranks(ranks.rank(), ranks.size(), group)
+    return Ready(Engine(model, engine, over), loaded.geometry, where, header.bos_token_id)
+
+
+def _scores(
+    ready: Ready,
+    documents: DocumentSet,
+    planned: list[list[Window]],
+    group: list[Prepared],
+    finished: Collection[int],
+) -> Iterator[evaluate.Scores]:
+    """The losses of this rank's documents that are not finished, each as soon as it is complete."""
+    from tqdm import tqdm
+
+    from harness.models.install import applied
+
+    longest, engine = group[0].cell, ready.engine
+    config = longest.config
+    lengths = [evaluate.num_tokens(windows) for windows in planned]
+    own = set(range(len(lengths))) if engine.over else evaluate.shares(lengths, ranks.size())[ranks.rank()]
+    mine = [windows if i in own else [] for i, windows in enumerate(planned)]
+    with (
+        applied(engine.model, longest.method, longest.ctx, ready.geometry, logn=config.method.logn) as patch,
+        tqdm(
+            total=sum(lengths[i] for i in own),
+            desc=_title(group),
+            unit="tok",
+            unit_scale=True,
+            dynamic_ncols=True,
+            disable=ranks.rank() > 0,
+        ) as bar,
+    ):
+        for warning in patch.warnings:
+            log.warning("%s: %s", describe(longest), warning)
+        bar.update(sum(lengths[i] for i in own & set(finished)))
+        yield from evaluate.scores(
+            documents.documents,
+            mine,
+            engine.token_nll,
+            engine.tokens_per_batch,
+            bos_token_id=ready.bos_token_id,
+            device=ready.device,
+            finished=finished,
+            progress=bar.update,
+        )
+
+
+def _title(group: list[Prepared]) -> str:
+    lengths = ",".join(str(p.cell.ctx) for p in reversed(group))
+    config = group[0].cell.config
+    where = f" rank 0 of {ranks.size()}" if ranks.size() > 1 else ""
+    return f"{config.model.name} {config.method.name} ctx={lengths}{where}"

@@ -1,0 +1,130 @@
+"""A run under torchrun: rank 0 walks the cells as a process alone does, and tells the others what each pass needs.
+
+Every rank computes the documents that are its share and keeps them as they come; rank 0 collects the losses and writes
+the cell. Configurations travel as data, as to a worker of a cluster.
+"""
+
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import NamedTuple
+
+from harness.cells import record as records
+from harness.cells.prepare import Prepared
+from harness.cells.record import Record
+from harness.config.schema import Config
+from harness.errors import UserError
+from harness.runs.cluster.pack import Pack
+from harness.runs.passes import Passes, Share
+from harness.runs.ranks import processes as ranks
+
+log = logging.getLogger(__name__)
+CONTEXT_GRACE_S = 120.0  # for other ranks to end after one has, where they share windows; loading may take as long
+
+
+class Order(NamedTuple):
+    """A pass that all ranks compute together."""
+
+    pack: Pack  # its cells, the longest first
+    finished: frozenset[int]  # documents that were computed before
+
+
+class Failure(NamedTuple):
+    """What kept a rank from computing its share, as text."""
+
+    rank: str
+    message: str
+    traceback: str
+    is_mistake: bool  # of the user
+
+
+class RankFailed(RuntimeError):
+    """Another rank could not compute its share."""
+
+
+def run(lead: Callable[[], object]) -> None:
+    """On rank 0 `lead()`; the others do what it asks of them until it ends. The exit code is rank 0's."""
+    ranks.join()
+    code = None
+    try:
+        lead() if ranks.rank() == 0 else _follow()
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):  # the others were interrupted, too
+            raise
+        code = end.code
+    except KeyboardInterrupt:
+        sys.exit(1)
+    if ranks.rank() == 0:
+        ranks.broadcast(None)
+    ranks.part()
+    sys.exit(code)
+
+
+def _follow() -> None:
+    logging.getLogger("harness").setLevel(logging.ERROR)  # rank 0 says the rest
+    passes = Passes()
+    while (order := ranks.broadcast()) is not None:
+        with ranks.at_death(partial(_tell_death, order.pack.records[0])):
+            try:
+                done: Share | Failure = passes.share(order.pack.prepared(), order.finished)
+            except Exception as error:
+                done = _failure(error)
+            _gathered(done, order.pack.configs[0])
+
+
+def compute(passes: Passes, group: list[Prepared], finished: Collection[int]) -> Share:
+    """All documents of a pass that are not finished, by all ranks; the seconds are those of the slowest.
+
+    Raises what computing here raises, and UserError or RankFailed for what the first other rank raised.
+    """
+    if ranks.size() == 1:
+        return passes.share(group, finished)
+    raised: Exception | None = None
+    done: Share | Failure
+    ranks.broadcast(Order(Pack.of(group), frozenset(finished)))
+    with ranks.at_death(partial(_tell_death, group[0].record)):
+        try:
+            done = passes.share(group, finished)
+        except Exception as error:
+            raised, done = error, _failure(error)
+        everyones = _gathered(done, group[0].cell.config)
+    if raised is not None:
+        raise raised
+    shares = [_successful(each) for each in everyones]
+    return Share([s for share in shares for s in share.scores], max(share.seconds for share in shares))
+
+
+def _gathered(done: Share | Failure, config: Config) -> list[Share | Failure]:
+    """On rank 0 what became of every share.
+
+    Ranks that share each window end together. Where they do not, one has failed while the others wait for its part.
+    """
+    if config.engine.parallel == "context":
+        reason = f"{done.rank}: {done.message}" if isinstance(done, Failure) else "another rank does not answer"
+        ranks.meet(CONTEXT_GRACE_S, reason)
+    return ranks.gather(done)
+
+
+def _failure(error: Exception) -> Failure:
+    text = " ".join(str(error).split())
+    is_mistake = isinstance(error, UserError)
+    message = text if is_mistake else f"{type(error).__name__}: {text}"
+    return Failure(ranks.name(), message, "".join(traceback.format_exception(error)), is_mistake)
+
+
+def _successful(done: Share | Failure) -> Share:
+    if isinstance(done, Share):
+        return done
+    error = (UserError if done.is_mistake else RankFailed)(f"{done.rank}: {done.message}")
+    error.add_note(done.traceback)
+    raise error
+
+
+def _tell_death(record: Record, which: str) -> None:
+    """A dead rank fails the cell that it was computing, unless it said why."""
+    if records.failure(record) is None:
+        message = f"{which}; finished documents are kept"
+        records.write_failure(record, message, "")
+        log.error("FAILED %s: %s", record.label, message)

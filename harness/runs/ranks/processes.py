@@ -1,0 +1,195 @@
+"""The processes of one run under torchrun: who this one is, how they talk, and their common end when one dies.
+
+torchrun starts equal processes, the ranks, and tells each its number by environment variables. Objects pass between
+them through a gloo group, on any device. Nobody waits for a dead rank: every rank watches the others of its machine,
+and those of other machines through torchrun, which ends all when one ends. torch is imported when ranks join.
+"""
+
+import datetime
+import json
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, NoReturn
+
+from harness.storage.leases import is_gone, process
+
+log = logging.getLogger(__name__)
+
+VARIABLES = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}  # as torchrun sets
+WATCH_S = 1.0  # between looks at the other ranks
+LINGER_S = 3.0  # that a rank stays when another has died, so that it is not taken for the dead one
+PATIENCE = datetime.timedelta(days=365)  # a rank may compute for days before it answers; death is noticed otherwise
+
+
+def rank() -> int:
+    """The number of this process among those of the run; 0 is the one that prints, draws and writes results."""
+    return _number("RANK", 0)
+
+
+def size() -> int:
+    """Processes of this run; 1 without torchrun."""
+    return _number("WORLD_SIZE", 1)
+
+
+def local_rank() -> int:
+    """The number of this process on its machine: the GPU that it computes on."""
+    return _number("LOCAL_RANK", 0)
+
+
+def local_size() -> int:
+    """Processes of this run on this machine."""
+    return _number("LOCAL_WORLD_SIZE", 1)
+
+
+def name() -> str:
+    """This process in messages."""
+    return f"rank {rank()} of {size()} on {socket.gethostname()}"
+
+
+def _number(variable: str, alone: int) -> int:
+    return int(os.environ[variable]) if os.environ.keys() >= VARIABLES else alone
+
+
+def join() -> None:
+    """Meet the other ranks; every rank calls it once, before it talks."""
+    from torch import distributed
+
+    distributed.init_process_group("gloo", timeout=PATIENCE)
+    peers: list[Any] = [None] * size()
+    distributed.all_gather_object(peers, {"name": name(), **process()})
+    _watch.start(peers)
+
+
+def part() -> None:
+    """Leave in order, all ranks together."""
+    from torch import distributed
+
+    _watch.stop()
+    with _talking():
+        distributed.barrier()
+    distributed.destroy_process_group()
+
+
+def broadcast(value: Any = None) -> Any:
+    """What rank 0 gives, on every rank."""
+    from torch import distributed
+
+    box = [value]
+    with _talking():
+        distributed.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def gather(value: Any) -> list[Any]:
+    """On rank 0 what every rank gives, in their order; elsewhere nothing."""
+    from torch import distributed
+
+    found: list[Any] | None = [None] * size() if rank() == 0 else None
+    with _talking():
+        distributed.gather_object(value, found)
+    return found or []
+
+
+def meet(within_s: float, otherwise: str) -> None:
+    """Wait until every rank is here; where one is not in time, this process ends all, for the reason `otherwise`."""
+    from torch import distributed
+
+    try:
+        distributed.monitored_barrier(timeout=datetime.timedelta(seconds=within_s))
+    except RuntimeError:
+        _watch.end_all(otherwise)
+
+
+@cache
+def tensor_group(backend: str) -> Any:
+    """The ranks as torch.distributed knows them for tensors, through gloo or nccl; every rank calls it."""
+    from torch import distributed
+
+    return distributed.new_group(backend=backend)
+
+
+@contextmanager
+def _talking() -> Iterator[None]:
+    """A connection that breaks is the death of a rank; whose, the watch finds out."""
+    try:
+        yield
+    except RuntimeError as error:
+        _watch.end_all(f"lost the connection to another rank: {' '.join(str(error).split())}")
+
+
+@contextmanager
+def at_death(tell: Callable[[str], object]) -> Iterator[None]:
+    """Until the block ends, the death of a rank is told by `tell(which)`, on one of the ranks that are left."""
+    _watch.tell = tell
+    try:
+        yield
+    finally:
+        _watch.tell = log.error
+
+
+class _Watch:
+    """A thread that ends this process when another rank has died, or when the run is told to end.
+
+    A thread, since the main one may be waiting inside a library for the very rank that died.
+    """
+
+    def __init__(self) -> None:
+        self.tell: Callable[[str], object] = log.error
+        self._peers: list[dict[str, Any]] = []
+        self._stopped = threading.Event()
+        self._is_interrupted = False
+
+    def start(self, peers: list[dict[str, Any]]) -> None:
+        """Begin to watch."""
+        self._peers = peers
+        self._signals, wakeup = os.pipe()
+        os.set_blocking(wakeup, False)
+        signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, lambda number, frame: None)  # the thread answers: it can while main is waiting
+        self._thread = threading.Thread(target=self._run, name="ranks", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """No longer watch: the ranks are about to end."""
+        self._stopped.set()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.set_wakeup_fd(-1)
+
+    def end_all(self, reason: str) -> NoReturn:
+        """End this process because another has ended; by its name where it is known after a moment."""
+        time.sleep(2 * WATCH_S)  # the thread ends this process first where it sees who has died
+        self._leave(reason)
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            ready, _, _ = select.select([self._signals], [], [], WATCH_S)
+            told = set(os.read(self._signals, 64)) if ready else set()
+            self._is_interrupted |= signal.SIGINT in told
+            dead = [i for i, peer in enumerate(self._peers) if is_gone(json.dumps(peer))]
+            if self._stopped.is_set():
+                return
+            if dead and not self._is_interrupted:
+                alive = next(i for i in range(len(self._peers)) if i not in dead)
+                names = " and ".join(self._peers[i]["name"] for i in dead)
+                self._leave(f"{names} died" if rank() == alive else None)
+            if dead or signal.SIGTERM in told:
+                self._leave(None)
+
+    def _leave(self, reason: str | None) -> NoReturn:
+        if reason:
+            self.tell(reason)
+        sys.stderr.flush()
+        time.sleep(LINGER_S)
+        os._exit(1)
+
+
+_watch = _Watch()

@@ -1,0 +1,61 @@
+"""What a run says at its end: one table, one figure, where both lie, and what failed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from harness.cells.record import Outcome
+from harness.config.schema import Config
+from harness.results import store
+from harness.statistics import summary as statistics
+
+
+def figure_path(config: Config) -> Path:
+    """Where the figure of a run lies, without its ending."""
+    name = config.experiment or "-".join([config.model.name, config.data.name, config.protocol.name])
+    return config.plots_dir / store.safe(name)
+
+
+def report(outcomes: Sequence[Outcome], figure: Path) -> None:
+    """Print the table of all finished cells, draw their curves where there is more than one length, list failures."""
+    done = [o for o in outcomes if o.is_done]
+    if done:
+        rows = pd.concat([store.load_results(o.record.windows) for o in done], ignore_index=True)
+        summary = statistics.summarize(rows.drop_duplicates(["cell_id", "document_index", "window"]))
+        print(statistics.table(summary))
+        print()
+        computed = sum(o.status == "computed" for o in done)
+        count = f"{len(done)} cell" + "s" * (len(done) > 1)
+        print(f"{count}: {computed} computed, {len(done) - computed} found finished")
+        for place in sorted({str(_short(o.record.place.parents[2])) for o in done}):
+            print(f"results  {place}/")
+        for drawn in _figures(summary, figure):
+            print(f"figure   {_short(drawn)}")
+    _list_failures([o for o in outcomes if not o.is_done], len(outcomes))
+
+
+def _figures(summary: pd.DataFrame, figure: Path) -> list[Path]:
+    if summary["ctx"].nunique() < 2:
+        return []
+    from harness.figures import curves as figures
+
+    return figures.save(figures.perplexity(summary), figure)
+
+
+def _list_failures(failed: Sequence[Outcome], total: int) -> None:
+    if not failed:
+        return
+    print(f"\n{len(failed)} of {total} cells have no result:")
+    for outcome in failed:
+        print(f"{outcome.status.upper():8} {outcome.record.label}: {outcome.message}")
+        if outcome.status == "failed":
+            print(f"         traceback  {_short(outcome.record.log)}")
+        print(f"         again      {outcome.record.command}")
+    print("The same command again computes only what is missing.")
+
+
+def _short(path: Path) -> Path:
+    """Relative to where the user stands, if below it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -1,0 +1,169 @@
+"""Two sets of results, before and after: which cells can be compared, and which got worse."""
+
+import json
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from harness.errors import UserError
+from harness.statistics import lines as curves
+from harness.statistics import paired as contrasts
+from harness.statistics import summary as statistics
+
+PAIR = ["model", "method", "method_params", "ctx", "protocol", "dataset"]  # what makes two cells the same cell
+EXACT = [*PAIR, "protocol_params", "dataset_fingerprint", "dtype"]
+WINDOW = ["document_index", "document", "window", "begin", "end", "score_from", "bos", "weight", "num_bytes"]
+_JUDGED = ["before", "after", "ratio", "low", "high", "num_documents", "num_improved", "verdict", "note"]
+_ORDER = ["model", "dataset", "protocol", "curve", "ctx"]
+FAULTS = ("worse", "different")  # verdicts that fail a comparison
+
+
+class Comparison(NamedTuple):
+    """Compared cells, one line each, and what could not be compared, in words."""
+
+    cells: pd.DataFrame  # identifying columns, before, after, ratio, low, high, num_*, verdict, note
+    refused: list[str]
+    missing: dict[str, list[str]]  # by side, "baseline" and "candidate": cells that only the other side has
+    tolerance: float
+
+    @property
+    def faults(self) -> int:
+        """Cells that got worse or are no longer the same measurement."""
+        return int(self.cells["verdict"].isin(FAULTS).sum())
+
+    @property
+    def exit_code(self) -> int:
+        """1: a cell got worse; 2: a cell had to be refused, or there is none to compare; else 0."""
+        return 1 if self.faults else 2 if self.refused or self.cells.empty else 0
+
+
+def compare(
+    baseline: pd.DataFrame,
+    candidate: pd.DataFrame,
+    tolerance: float = 0.001,
+    aggregate: str = "token",
+    confidence: float = 0.95,
+) -> Comparison:
+    """Pair the cells of two windows tables and judge each pair.
+
+    A cell is `worse` where the lower limit of the paired ratio of perplexities, after over before, exceeds
+    1 + tolerance, `better` where the upper limit is below 1 - tolerance; below five documents, where there are no
+    limits, the ratio itself decides. It is `different` where fingerprints agree and yet other tokens were scored. Cells
+    whose documents or protocol parameters differ are refused.
+    """
+    if not tolerance >= 0:
+        raise UserError(f"tolerance must be >= 0 (0.001: a tenth of a per cent), got {tolerance}.")
+    sides = {"baseline": baseline, "candidate": candidate}
+    for rows in sides.values():
+        statistics.check(rows, aggregate, confidence)
+    tables = {side: _one_each(rows, side) for side, rows in sides.items()}
+    pairs, refused = _pairs(tables["baseline"], tables["candidate"])
+    by_id = {side: dict(list(rows.groupby("cell_id"))) for side, rows in sides.items()}
+    labels = curves.label(tables["baseline"]).drop_duplicates("cell_id").set_index("cell_id")["curve"]
+    lines = []
+    for old, new in pairs:
+        before, after = by_id["baseline"][old["cell_id"]], by_id["candidate"][new["cell_id"]]
+        judged = _judge(before, after, tolerance, aggregate, confidence)
+        judged["note"] = "; ".join(part for part in (judged["note"], _changed(old, new)) if part)
+        lines.append({column: old[column] for column in PAIR} | {"curve": labels[old["cell_id"]]} | judged)
+    seen = pd.DataFrame([old for old, _ in pairs] + [cell for cell, _ in refused], columns=PAIR)
+    missing = {
+        "candidate": _absent(tables["baseline"], seen),
+        "baseline": _absent(tables["candidate"], seen),
+    }
+    columns = [*PAIR, "curve", *_JUDGED]
+    reasons = [f"{name(cell)}: {reason}" for cell, reason in refused]
+    cells = pd.DataFrame(lines, columns=columns).sort_values(_ORDER, ignore_index=True)
+    return Comparison(cells, reasons, missing, tolerance)
+
+
+def name(cell: dict[Any, Any]) -> str:
+    """A cell in one phrase: reference yarn ctx 2k sliding sotu."""
+    params = {key: value for key, value in json.loads(cell["method_params"]).items() if value is not None}
+    given = f" {json.dumps(params, sort_keys=True)}" if params else ""
+    return (
+        f"{cell['model']} {cell['method']}{given} ctx {curves.tokens(cell['ctx'])} {cell['protocol']} {cell['dataset']}"
+    )
+
+
+def _one_each(rows: pd.DataFrame, side: str) -> pd.DataFrame:
+    table = contrasts.cell_table(rows)
+    twice = table[table.duplicated(EXACT, keep=False)]
+    if not twice.empty:
+        ids = ", ".join(twice["cell_id"].iloc[:2])
+        raise UserError(f"The {side} holds {name(twice.iloc[0].to_dict())} more than once (cells {ids}); keep one.")
+    return table
+
+
+def _pairs(
+    old: pd.DataFrame, new: pd.DataFrame
+) -> tuple[list[tuple[dict[Any, Any], dict[Any, Any]]], list[tuple[dict[Any, Any], str]]]:
+    """Cells to compare, exact matches first; and cells whose counterpart measures something else, with the reason."""
+    exact = old.merge(new[[*EXACT, "cell_id"]], on=EXACT, suffixes=("", "_new"))
+    old_by_id, new_by_id = _by_id(old), _by_id(new)
+    pairs = [(old_by_id[a], new_by_id[b]) for a, b in zip(exact["cell_id"], exact["cell_id_new"], strict=True)]
+    rest_old = old[~old["cell_id"].isin(exact["cell_id"])]
+    rest_new = new[~new["cell_id"].isin(exact["cell_id_new"])]
+    refused = []
+    for _, loose in rest_old.merge(rest_new[[*PAIR, "cell_id"]], on=PAIR, suffixes=("", "_new")).groupby("cell_id"):
+        before, after = old_by_id[loose["cell_id"].iloc[0]], new_by_id[loose["cell_id_new"].iloc[0]]
+        if reason := _refusal(before, after):
+            refused.append((before, reason))
+        else:
+            pairs.append((before, after))
+    return pairs, refused
+
+
+def _by_id(table: pd.DataFrame) -> dict[Any, dict[Any, Any]]:
+    return {cell["cell_id"]: cell for cell in table.to_dict("records")}
+
+
+def _refusal(before: dict[Any, Any], after: dict[Any, Any]) -> str | None:
+    if before["protocol_params"] != after["protocol_params"]:
+        return f"its protocol differs: {before['protocol_params']} before, {after['protocol_params']} after"
+    if before["dataset_fingerprint"] != after["dataset_fingerprint"]:
+        return f"its documents differ: {before['dataset_fingerprint']} before, {after['dataset_fingerprint']} after"
+    return None
+
+
+def _changed(old: dict[Any, Any], new: dict[Any, Any]) -> str:
+    """What else is not as it was, and yet no reason to refuse."""
+    changed = [column for column in ("model_revision", "dtype") if old[column] != new[column]]
+    return "; ".join(f"{column} {old[column]} before, {new[column]} after" for column in changed)
+
+
+def _judge(
+    before: pd.DataFrame, after: pd.DataFrame, tolerance: float, aggregate: str, confidence: float
+) -> dict[str, Any]:
+    """Perplexities, their paired ratio, and the verdict on one pair."""
+    values = {"before": statistics.point(before, aggregate), "after": statistics.point(after, aggregate)}
+    if difference := _windows_differ(before, after):
+        return values | {"ratio": values["after"] / values["before"], "verdict": "different", "note": difference}
+    ratio = contrasts.pair(before, after, aggregate, confidence)
+    alone = np.isnan(ratio["low"])
+    low, high = (ratio["ratio"], ratio["ratio"]) if alone else (ratio["low"], ratio["high"])
+    verdict = "worse" if low > 1 + tolerance else "better" if high < 1 - tolerance else "same"
+    return values | ratio | {"verdict": verdict, "note": "too few documents for an interval" if alone else ""}
+
+
+def _windows_differ(before: pd.DataFrame, after: pd.DataFrame) -> str | None:
+    """What tells the windows of two runs apart that should be the same; None where nothing does."""
+    counts = [rows.groupby("document")["num_scored"].sum() for rows in (before, after)]
+    table = pd.concat(counts, axis=1, keys=["before", "after"]).fillna(0).astype(int)
+    changed = table[table["before"] != table["after"]]
+    if not changed.empty:
+        first = changed.iloc[0]
+        return (
+            f"{len(changed)} documents have other scored tokens, {changed.index[0]!r} {first['before']} before "
+            f"and {first['after']} after"
+        )
+    windows = [rows.sort_values(WINDOW)[WINDOW].reset_index(drop=True) for rows in (before, after)]
+    if not windows[0].equals(windows[1]):
+        return "the windows lie elsewhere or are weighted otherwise"
+    return None
+
+
+def _absent(table: pd.DataFrame, seen: pd.DataFrame) -> list[str]:
+    keys = set(seen[PAIR].itertuples(index=False, name=None))
+    return [name(cell) for cell in table.to_dict("records") if tuple(cell[column] for column in PAIR) not in keys]

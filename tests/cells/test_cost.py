@@ -1,0 +1,79 @@
+"""The cost model against PyTorch's own count of FLOPs, and against arithmetic done by hand."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from harness.cells import cost, dry_run
+from harness.cells.cost import Shape
+from harness.cells.prepare import Prepared
+from harness.data.windows import Window
+from harness.engine import packed
+from tests.tiny import tiny_config, tiny_model, tokens
+
+BY_HAND = Shape(
+    matrix_parameters=1000,
+    weight_bytes=5000,
+    hidden=10,
+    inner=40,
+    vocabulary=100,
+    heads=2,
+    key_dim=5,
+    value_dim=3,
+    attention_windows=(None, 4),
+)
+
+
+def test_flops_by_hand():
+    # matrices 2 x 1000 x 8; attention 2 x (8^2 / 2 + 8 x 4 - 4^2 / 2) x 2 x (5 + 3); logits 2 x 10 x 100 x 3
+    assert cost.flops(BY_HAND, [Window(0, 8, 5)]) == 16_000 + 2 * (32 + 24) * 16 + 6_000
+    assert cost.flops(BY_HAND, [Window(0, 7, 4, True)] * 3) == 3 * cost.flops(BY_HAND, [Window(0, 8, 5)])
+
+
+def test_memory_by_hand():
+    # weights; 4 x 10 numbers of 2 bytes for 64 tokens; 6 x 10 + 3 x 40 for 16 tokens; 500 logits in 2 + 4 + 4 bytes
+    found = cost.memory(BY_HAND, tokens=64, chunk=16, logits=500, element_bytes=2)
+    assert found == 5000 + 64 * 2 * 40 + 16 * 2 * 180 + 5000
+
+
+def shape_of(config, place):
+    prepared = place.prepared("method=none ctx=32")[0]
+    return dry_run.shape(Prepared(prepared.header._replace(config=config), prepared.cell, prepared.record))
+
+
+@pytest.mark.parametrize(
+    "family", ["llama", "mistral", "qwen3", "gemma2", "olmo3", "phi3", "gpt_neox", "gpt2", "mixtral", "qwen3_moe"]
+)
+def test_flops_are_those_that_pytorch_counts(place, family):
+    config, length = tiny_config(family), 24
+    config._experts_implementation = "eager"  # one product an expert, which the counter knows
+    shape = shape_of(config, place)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        tiny_model(config)(tokens(length))
+    counted = counter.get_total_flops()
+    # Eager attention computes every pair of positions; what is not needed is added to what the model says.
+    pairs = sum(length**2 - cost._pairs(length, w) for w in shape.attention_windows)
+    needless = 2 * pairs * shape.heads * (shape.key_dim + shape.value_dim)
+    assert cost.flops(shape, [Window(0, length, 0)]) + needless == pytest.approx(counted, rel=0.01)
+
+
+def test_weights_are_those_of_the_checkpoint(place):
+    shape = dry_run.shape(place.prepared("method=none ctx=32")[0])
+    stored = (place.model / "model.safetensors").stat().st_size
+    assert shape.weight_bytes == pytest.approx(stored, rel=0.05)
+
+
+def test_a_shared_pass_is_paid_once(place):
+    cells = place.prepared("method=none ctx=16", "method=none ctx=32", "method=linear ctx=64")
+    estimates = [dry_run.estimate(cells)[p.cell.cell_id][0] for p in cells]
+    alone = [dry_run.estimate([p])[p.cell.cell_id][0] for p in cells]
+    assert estimates == [0, *alone[1:]]
+    assert all(a > 0 for a in alone)
+
+
+def test_packed_copies_of_weights_are_counted_while_they_are_made(place, monkeypatch):
+    cells = place.prepared("method=none ctx=32")
+    (_, with_copies), *_ = dry_run.estimate(cells).values()
+    monkeypatch.setattr(packed, "LARGEST", 0)
+    (_, without), *_ = dry_run.estimate(cells).values()
+    assert with_copies - without == dry_run.shape(cells[0]).weight_bytes

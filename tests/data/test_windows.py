@@ -1,0 +1,126 @@
+"""Windows as literal tables worked by hand, and what every protocol promises."""
+
+import numpy as np
+import pytest
+
+from harness.data.windows import PROTOCOLS, Protocol, Window, plan
+from harness.errors import UserError
+
+
+def spans(num_tokens, ctx, name="sliding", bos="none", **options):
+    """(begin, end, score_from, bos) of every window."""
+    return [w[:4] for w in plan(num_tokens, ctx, Protocol(name=name, bos=bos, **options))]
+
+
+TABLES = [
+    # num_tokens, ctx, protocol, bos, options, windows
+    (10, 4, "sliding", "none", {"stride": 2}, [(0, 4, 1, 0), (2, 6, 4, 0), (4, 8, 6, 0), (6, 10, 8, 0)]),
+    # the last window lies on the grid and is cut at the document's end
+    (9, 4, "sliding", "none", {"stride": 2}, [(0, 4, 1, 0), (2, 6, 4, 0), (4, 8, 6, 0), (6, 9, 8, 0)]),
+    (4, 4, "sliding", "none", {"stride": 2}, [(0, 4, 1, 0)]),
+    # a BOS takes one place of the ctx, and makes the first token scorable
+    (7, 4, "sliding", "every_window", {"stride": 2}, [(0, 3, 0, 1), (2, 5, 3, 1), (4, 7, 5, 1)]),
+    (7, 4, "sliding", "first_window", {"stride": 2}, [(0, 3, 0, 1), (1, 5, 3, 0), (3, 7, 5, 0)]),
+    (10, 4, "single_pass", "none", {}, [(0, 4, 1, 0)]),
+    (10, 4, "single_pass", "every_window", {}, [(0, 3, 0, 1)]),
+    (10, 4, "disjoint", "none", {}, [(0, 4, 1, 0), (4, 8, 5, 0), (8, 10, 9, 0)]),
+    # a last window of one token has nothing to score without a BOS
+    (9, 4, "disjoint", "none", {}, [(0, 4, 1, 0), (4, 8, 5, 0)]),
+    (7, 4, "disjoint", "every_window", {}, [(0, 3, 0, 1), (3, 6, 3, 1), (6, 7, 6, 1)]),
+    (10, 4, "disjoint", "first_window", {}, [(0, 3, 0, 1), (3, 7, 4, 0), (7, 10, 8, 0)]),
+    # full windows only; the tail that no full window reaches is not scored
+    (9, 4, "last", "none", {"stride": 2}, [(0, 4, 2, 0), (2, 6, 4, 0), (4, 8, 6, 0)]),
+    (9, 4, "last", "none", {"stride": 2, "num_targets": 3}, [(0, 4, 1, 0), (2, 6, 3, 0), (4, 8, 5, 0)]),
+    (8, 4, "last", "every_window", {"stride": 2, "num_targets": 1}, [(0, 3, 2, 1), (2, 5, 4, 1), (4, 7, 6, 1)]),
+    # llama.cpp: chunk of 8 scores the 3 tokens behind position 4; the BOS overwrites the chunk's first token
+    (20, 8, "second_half", "none", {}, [(0, 8, 5, 0), (8, 16, 13, 0)]),
+    (20, 8, "second_half", "every_window", {}, [(1, 8, 5, 1), (9, 16, 13, 1)]),
+    # the same last tokens at every length
+    (20, 8, "fixed_targets", "none", {"num_targets": 3}, [(12, 20, 17, 0)]),
+    (20, 16, "fixed_targets", "none", {"num_targets": 3}, [(4, 20, 17, 0)]),
+    (20, 8, "fixed_targets", "every_window", {"num_targets": 3}, [(13, 20, 17, 1)]),
+    (9, 4, "overlapping_full", "none", {"stride": 2}, [(0, 4, 1, 0), (2, 6, 3, 0), (4, 8, 5, 0)]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("num_tokens", "ctx", "name", "bos", "options", "expected"), TABLES)
+def test_windows_are_those_worked_by_hand(num_tokens, ctx, name, bos, options, expected):
+    assert spans(num_tokens, ctx, name, bos, **options) == [(b, e, s, bool(x)) for b, e, s, x in expected]
+
+
+@pytest.mark.parametrize("bos", ["none", "every_window", "first_window"])
+@pytest.mark.parametrize("name", ["sliding", "disjoint"])
+@pytest.mark.parametrize(("num_tokens", "ctx", "stride"), [(100, 16, 8), (101, 16, 15), (97, 32, 1), (64, 64, 5)])
+def test_every_token_is_scored_exactly_once(name, bos, num_tokens, ctx, stride):
+    windows = plan(num_tokens, ctx, Protocol(name=name, bos=bos, stride=stride))
+    scored = np.concatenate([np.arange(w.score_from, w.end) for w in windows])
+    unscored = {0} if bos == "none" else set()
+    if name == "disjoint" and bos != "every_window":  # a window without BOS cannot score its first token
+        unscored = {w.begin for w in windows if not w.bos}
+        unscored |= {num_tokens - 1} if windows[-1].end < num_tokens else set()
+    assert sorted(scored) == sorted(set(range(num_tokens)) - unscored)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize("bos", ["none", "every_window", "first_window"])
+def test_no_window_is_longer_than_ctx_or_leaves_the_document(name, bos):
+    protocol = Protocol(name=name, bos=bos, stride=7, num_targets=5)
+    for w in plan(123, 24, protocol):
+        assert 0 <= w.begin <= w.score_from < w.end <= 123
+        assert w.end - w.begin + w.bos <= 24
+        assert w.bos or w.score_from > w.begin  # the first token of a window has no prediction
+
+
+def test_sampled_windows_keep_the_first_and_stand_for_the_rest():
+    everything = plan(1000, 16, Protocol(stride=8, bos="none"))
+    sampled = plan(1000, 16, Protocol(stride=8, bos="none", max_windows=5), seed=3)
+    assert sampled[0] == everything[0]
+    assert len(sampled) == 5
+    assert {w[:4] for w in sampled} <= {w[:4] for w in everything}
+    assert sum(w.weight for w in sampled) == pytest.approx(len(everything))
+    assert sampled == plan(1000, 16, Protocol(stride=8, bos="none", max_windows=5), seed=3)
+    assert sampled != plan(1000, 16, Protocol(stride=8, bos="none", max_windows=5), seed=4)
+
+
+def test_weighted_sums_of_samples_are_unbiased():
+    loss = {
+        w.begin: 5.0 if w.begin == 0 else 1.0 + w.begin / 1000 for w in plan(1000, 16, Protocol(stride=8, bos="none"))
+    }
+    truth = sum(loss.values())
+    draws = [
+        sum(w.weight * loss[w.begin] for w in plan(1000, 16, Protocol(stride=8, bos="none", max_windows=6), seed=s))
+        for s in range(4000)
+    ]
+    assert np.mean(draws) == pytest.approx(truth, abs=4 * np.std(draws) / np.sqrt(len(draws)))
+
+
+def test_a_sample_as_large_as_the_plan_is_the_plan():
+    assert plan(40, 16, Protocol(stride=8, bos="none", max_windows=99)) == plan(40, 16, Protocol(stride=8, bos="none"))
+
+
+@pytest.mark.parametrize(
+    ("options", "ctx", "message"),
+    [
+        ({"name": "slding"}, 16, "Did you mean 'sliding'"),
+        ({"bos": "always"}, 16, "Known: auto, every_window, first_window, none"),
+        ({"stride": 0}, 16, "at least 1 token, got 0"),
+        ({"stride": 17}, 16, "at most the 16 text tokens"),
+        ({"stride": 16, "bos": "every_window"}, 16, "at most the 15 text tokens"),
+        ({"max_windows": 1}, 16, "at least 2"),
+        ({"name": "fixed_targets"}, 16, "needs protocol.num_targets"),
+        ({"name": "fixed_targets", "num_targets": 16}, 16, "at most ctx - 1 = 15"),
+        ({"stride": 1}, 1, "at least 2 tokens, got 1"),
+    ],
+)
+def test_impossible_protocols_are_refused(options, ctx, message):
+    with pytest.raises(UserError, match=message):
+        Protocol(**options).check(ctx)
+
+
+def test_a_document_shorter_than_a_window_is_refused():
+    with pytest.raises(UserError, match="15 tokens is shorter than one window of ctx=16"):
+        plan(15, 16, Protocol(stride=8, bos="none"))
+
+
+def test_window_counts_its_scored_tokens():
+    assert Window(4, 10, 7).num_scored == 3
