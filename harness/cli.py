@@ -1,7 +1,6 @@
 """The command line: composes with Hydra, runs cells, and tells mistakes in one line. Light: torch is not imported."""
 
 import functools
-import logging
 import os
 import re
 import shlex
@@ -18,13 +17,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from harness import torchrun
 from harness.errors import UserError, unknown
-from harness.runs.ranks import processes as ranks
+from harness.logs import configure_logging
 
 
 def main() -> None:
     """``python -m harness``: one cell, or with -m a sweep; under torchrun by all its processes together."""
-    if ranks.size() == 1:
+    if torchrun.size() == 1:
         return run_app(_task, "config")
     from harness.runs.ranks import lead as team
 
@@ -63,7 +63,7 @@ def run_app(task: Callable[[DictConfig], Any], config_name: str) -> None:
     if int(version("hydra-core").split(".")[1]) < 4:
         options["version_base"] = "1.3"  # from 1.4 on the parameter is deprecated
     configure_logging()
-    if ranks.size() > 1 and config_name != "config":
+    if torchrun.size() > 1 and config_name != "config":
         exit_with(UserError(f"python -m harness.{config_name} runs in one process: run it without torchrun."))
     try:
         hydra.main(**options)(_told_in_one_line(task))()
@@ -141,9 +141,3 @@ def _leaves(node: DictConfig, prefix: str = "") -> Iterator[str]:
             yield from _leaves(inner, f"{name}.")
         else:
             yield name
-
-
-def configure_logging() -> None:
-    """Warnings of all, and what the harness does, on stderr."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
-    logging.getLogger("harness").setLevel(logging.INFO)

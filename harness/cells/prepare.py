@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from harness import torchrun
 from harness.cells import cell as cells
 from harness.cells import record as records
 from harness.cells.cell import Cell, Identity
@@ -14,7 +15,6 @@ from harness.data.documents import DocumentSet
 from harness.errors import UserError
 from harness.methods.encoding.trained_with import TrainedWith
 from harness.results import store
-from harness.runs.ranks import processes as ranks
 
 if TYPE_CHECKING:
     from harness.models.checkpoint.header import Header
@@ -123,12 +123,12 @@ def check_device(config: Config) -> None:
     if not torch.cuda.is_available():
         raise UserError(f"engine.device={wanted}{reason}: no CUDA device is available here; use cpu or auto.")
     number = wanted.partition(":")[2]
-    if ranks.size() > 1:
+    if torchrun.size() > 1:
         if number:
             raise UserError(f"engine.device must be auto, cuda or cpu under torchrun (a GPU a process), got {wanted}.")
-        if ranks.local_size() > torch.cuda.device_count():
+        if torchrun.local_size() > torch.cuda.device_count():
             raise UserError(
-                f"torchrun must start at most one process a GPU, got {ranks.local_size()} processes and "
+                f"torchrun must start at most one process a GPU, got {torchrun.local_size()} processes and "
                 f"{torch.cuda.device_count()} CUDA devices on this machine; engine.device=cpu runs without."
             )
     if number.isdigit() and int(number) >= torch.cuda.device_count():

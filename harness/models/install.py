@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -14,14 +13,15 @@ from harness.errors import UserError
 from harness.methods.base import RopeFrequencies, RopeGeometry
 from harness.methods.encoding.trained_with import TrainedWith, method_name, not_trained_with
 from harness.methods.frequency.none import Unscaled
+from harness.models.attention import by_regions
+from harness.models.attention.log_n import growing_queries
 from harness.models.checkpoint import geometry as shape
 from harness.models.checkpoint.geometry import declares_scaling, main_layer_type, no_rotary, text_config
 from harness.models.checkpoint.sliding_window import sees_everything, windowed_layers
-from harness.models.rotary.modules import RotaryModule, Wanted, rotary_modules
+from harness.models.encoded import apply as encoded_apply
+from harness.models.rotary.find import Rotary, rotaries
+from harness.models.rotary.modules import Wanted
 from harness.models.rotary.softmax_scale import unscaled_softmax
-from harness.models.rotary.tables import SinusoidTables, sinusoid_tables
-
-Rotary = RotaryModule | SinusoidTables
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,9 @@ def applied(
     rotary = rotaries(model)
     trained_with = TrainedWith.of(model.config)
     if trained_with is not None:
-        encoded = import_module("harness.models.encoded.apply")  # late: only these models need it
         if logn:
             raise UserError(trained_with.no_modifiers)
-        with encoded.applied(model, trained_with, method, length):
+        with encoded_apply.applied(model, trained_with, method, length):
             yield Patch((), ())
         return
     if method.kind == "encoding":
@@ -71,24 +70,8 @@ def applied(
             _check_runs_without_rotary(model, method, length)
         installed = _ENTER[method.kind](stack, model, rotary, method, length, trained) if rotary else ()
         if logn:
-            from harness.models.attention.log_n import growing_queries  # builds on this module
-
             stack.enter_context(growing_queries(model, trained))
         yield Patch(installed, (*windowed_layers(model.config, length), *_beyond_limit(model, method, length, trained)))
-
-
-@contextmanager
-def identity_rotation(model: nn.Module, length: int) -> Iterator[None]:
-    """Until the block ends, queries and keys leave the rotary embedding as they entered it."""
-    rotary = rotaries(model)
-    if not rotary:
-        raise no_rotary(text_config(model.config))
-    with ExitStack() as stack:
-        for module in rotary:
-            geometries = {kind: module.geometry(kind, None) for kind in module.layer_types}
-            still = {kind: (g, [RopeFrequencies(np.zeros_like(g.inv_freq))]) for kind, g in geometries.items()}
-            stack.enter_context(module.turned(still, length))
-        yield
 
 
 @contextmanager
@@ -106,11 +89,6 @@ def applied_to_rows(
         for module in rotaries(model):
             stack.enter_context(module.turned(_wanted(module, methods, length, trained), length))
         yield
-
-
-def rotaries(model: nn.Module) -> list[Rotary]:
-    """Everything in the model that rotates queries and keys; [] where nothing does."""
-    return [*rotary_modules(model), *sinusoid_tables(model)]
 
 
 def _enter_frequencies(
@@ -143,8 +121,7 @@ def _enter_native(
 def _enter_attention(
     stack: ExitStack, model: nn.Module, rotary: list[Rotary], method: Any, length: int, trained: int | None
 ) -> tuple[Installed, ...]:
-    attention = import_module("harness.models.attention.by_regions")  # late: it builds on this module
-    stack.enter_context(attention.applied(model, method, length, trained))
+    stack.enter_context(by_regions.applied(model, method, length, trained))
     return ()
 
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from harness import torchrun
 from harness.cells.cell import Cell
 from harness.cells.prepare import Prepared, describe, device, dtype, load_documents
 from harness.data.documents import DocumentSet
@@ -60,7 +61,7 @@ class Passes:
         started = time.monotonic()
         scored = []
         for document in _scores(ready, documents, plan(group[0], documents), group, finished):
-            if ready.engine.over is None or ranks.rank() == 0:  # ranks that share windows all have their losses
+            if ready.engine.over is None or torchrun.rank() == 0:  # ranks that share windows all have their losses
                 checkpoints.save(group[0].record.checkpoint, document)
                 scored.append(document)
         return Share(scored, time.monotonic() - started)
@@ -93,14 +94,14 @@ def _load(header: "Header", one: Cell) -> Ready:
     engine = one.config.engine
     attention = None if engine.attention == "auto" else engine.attention
     where = device(one.config)
-    if where == "cuda" and ranks.size() > 1:
-        torch.cuda.set_device(ranks.local_rank())
+    if where == "cuda" and torchrun.size() > 1:
+        torch.cuda.set_device(torchrun.local_rank())
     loaded = load(one.config.model, getattr(torch, dtype(one.config)), where, attention)
     model: Any = loaded.model
     over = None
-    if engine.parallel == "context" and ranks.size() > 1:
+    if engine.parallel == "context" and torchrun.size() > 1:
         group = ranks.tensor_group("gloo" if where == "cpu" else "nccl")
-        over = Ranks(ranks.rank(), ranks.size(), group)
+        over = Ranks(torchrun.rank(), torchrun.size(), group)
     return Ready(Engine(model, engine, over), loaded.geometry, where, header.bos_token_id)
 
 
@@ -119,7 +120,7 @@ def _scores(
     longest, engine = group[0].cell, ready.engine
     config = longest.config
     lengths = [evaluate.num_tokens(windows) for windows in planned]
-    own = set(range(len(lengths))) if engine.over else evaluate.shares(lengths, ranks.size())[ranks.rank()]
+    own = set(range(len(lengths))) if engine.over else evaluate.shares(lengths, torchrun.size())[torchrun.rank()]
     mine = [windows if i in own else [] for i, windows in enumerate(planned)]
     with (
         applied(engine.model, longest.method, longest.ctx, ready.geometry, logn=config.method.logn) as patch,
@@ -129,7 +130,7 @@ def _scores(
             unit="tok",
             unit_scale=True,
             dynamic_ncols=True,
-            disable=ranks.rank() > 0,
+            disable=torchrun.rank() > 0,
         ) as bar,
     ):
         for warning in patch.warnings:
@@ -150,5 +151,5 @@ def _scores(
 def _title(group: list[Prepared]) -> str:
     lengths = ",".join(str(p.cell.ctx) for p in reversed(group))
     config = group[0].cell.config
-    where = f" rank 0 of {ranks.size()}" if ranks.size() > 1 else ""
+    where = f" rank 0 of {torchrun.size()}" if torchrun.size() > 1 else ""
     return f"{config.model.name} {config.method.name} ctx={lengths}{where}"

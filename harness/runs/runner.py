@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness import torchrun
 from harness.cells import cell as cells
 from harness.cells import record as records
 from harness.cells.cell import Cell
@@ -32,7 +33,6 @@ from harness.runs import checkpoints
 from harness.runs.passes import Passes, plan
 from harness.runs.provenance import commit
 from harness.runs.ranks import lead as team
-from harness.runs.ranks import processes as ranks
 from harness.storage.files import StorageError, remove_temporary
 from harness.storage.leases import Leases
 
@@ -195,7 +195,7 @@ def _run_pass(passes: Passes, group: list[Prepared]) -> None:
         "tokens": tokens,
         "tokens_per_second": tokens / seconds,
         "resumed_documents": len(kept),
-        "ranks": ranks.size(),
+        "ranks": torchrun.size(),
     }
     for p in reversed(group):
         own = scored if p is group[0] else [evaluate.cut(s, p.cell.ctx) for s in scored]

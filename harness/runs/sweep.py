@@ -5,6 +5,7 @@ import sys
 import uuid
 from collections.abc import Callable, Sequence
 
+from harness import torchrun
 from harness.cells.prepare import Prepared, check_device, load_documents, prepare
 from harness.cells.record import Outcome, failure, outcome
 from harness.config.cluster import ClusterSpec
@@ -13,7 +14,6 @@ from harness.errors import UserError
 from harness.results import store
 from harness.runs import summary as report_run
 from harness.runs.cluster import record as watch
-from harness.runs.ranks import processes as ranks
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def main(configs: Sequence[Config], *, sweep: bool) -> None:
 
 def elsewhere(configs: Sequence[Config], launch: Callable[[list[int]], None]) -> None:
     """The same with the missing cells, by number, computed by another launcher, each in a `one_cell` of its own."""
-    if ranks.size() > 1:
+    if torchrun.size() > 1:
         raise UserError("hydra/launcher starts its own processes: run it without torchrun.")
     if _cluster(configs).name != "local":
         raise UserError("hydra/launcher and cluster both say where cells run: give one of them.")
@@ -89,9 +89,9 @@ def _cluster(configs: Sequence[Config]) -> ClusterSpec:
     """The one place of all cells."""
     if any(c.cluster != configs[0].cluster or c.dry_run != configs[0].dry_run for c in configs):
         raise UserError("cluster and dry_run belong to the whole sweep: give one value, not several to choose from.")
-    if ranks.size() > 1 and configs[0].cluster.name != "local":
+    if torchrun.size() > 1 and configs[0].cluster.name != "local":
         raise UserError(f"cluster={configs[0].cluster.name} starts its own processes: run it without torchrun.")
-    if ranks.size() > 1 and any(c.model.device_map is not None for c in configs):
+    if torchrun.size() > 1 and any(c.model.device_map is not None for c in configs):
         raise UserError("model.device_map spreads a model over the GPUs of one process: run it without torchrun.")
     return configs[0].cluster
 

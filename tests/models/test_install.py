@@ -13,8 +13,9 @@ from harness.errors import UserError
 from harness.methods import METHODS, RopeFrequencies, build
 from harness.models.checkpoint.geometry import geometry
 from harness.models.checkpoint.sliding_window import set_window, windowed_layers
-from harness.models.install import applied, identity_rotation, rotaries
+from harness.models.install import applied
 from harness.models.rotary.angles import Angles, Turn
+from harness.models.rotary.find import identity_rotation, rotaries
 from harness.models.rotary.layout import probe
 from tests.tiny import (
     TRAINED,

@@ -7,14 +7,13 @@ import time
 import pandas as pd
 import pytest
 
-from harness import cli
+from harness import cli, torchrun
 from harness.cells.prepare import check_device
 from harness.engine import scores as evaluate
 from harness.errors import UserError
 from harness.results import store
 from harness.runs import runner
 from harness.runs.ranks import lead as team
-from harness.runs.ranks import processes as ranks
 from harness.runs.sweep import _cluster
 from tests import sweeps
 from tests.sweeps import Place, ranks_environment
@@ -154,7 +153,7 @@ def test_commands_that_run_alone_say_so(monkeypatch, capsys):
 def test_what_starts_processes_of_its_own_is_refused(place, monkeypatch):
     configs = place.configs("cluster=gpus ctx=32")
     as_ranks(2, monkeypatch)
-    assert (ranks.rank(), ranks.size(), ranks.local_size()) == (0, 2, 2)
+    assert (torchrun.rank(), torchrun.size(), torchrun.local_size()) == (0, 2, 2)
     with pytest.raises(UserError, match="cluster=gpus starts its own processes: run it without torchrun"):
         _cluster(configs)
 

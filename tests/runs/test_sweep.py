@@ -21,6 +21,7 @@ from harness.results import store
 from harness.runs import runner, sweep
 from harness.runs.cluster import record as watch
 from harness.runs.cluster import slurm
+from harness.runs.cluster.compute import compute
 from harness.runs.cluster.pack import Pack
 from harness.runs.summary import figure_path
 from harness.storage import leases
@@ -239,7 +240,7 @@ def test_a_model_that_changes_after_submission_fails_its_cells(place):
     config.write_text(config.read_text().replace('"rope_theta": 10000.0', '"rope_theta": 20000.0'))
     for cached in (loading._read_config, loading.load_geometry, loading.load_tokenizer):
         cached.cache_clear()
-    (outcome,) = pack.compute()
+    (outcome,) = compute(pack)
     assert outcome.status == "failed"
     assert "changed after the sweep was started" in outcome.message
     assert not store.is_finished(outcome.record.place, ["windows"])

@@ -22,7 +22,7 @@ from harness.models.attention.route import routed
 from harness.models.attention.tiles import LayerTurn, Part, attend, parts
 from harness.models.checkpoint.geometry import main_layer_type, text_config
 from harness.models.checkpoint.sliding_window import sees_everything
-from harness.models.install import identity_rotation, rotaries
+from harness.models.rotary.find import identity_rotation, rotaries
 
 # Weighted norms of queries and keys after rotation: a rotation does not pass through them unless weights are equal.
 NORMS_AFTER_ROTATION = ("hunyuan_v1_dense", "hunyuan_v1_moe", "hunyuan_vl", "hunyuan_vl_text")

@@ -14,7 +14,7 @@ from harness.methods.base import RopeFrequencies, RopeGeometry
 from harness.models.attention.route import present, routed
 from harness.models.attention.tiles import LayerTurn
 from harness.models.checkpoint.geometry import text_config
-from harness.models.install import Rotary, identity_rotation
+from harness.models.rotary.find import Rotary, identity_rotation
 
 LENGTH = 16  # tokens
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}  # of the states' norm; halves of precision round more

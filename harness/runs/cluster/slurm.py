@@ -20,8 +20,9 @@ from harness.cells import record as records
 from harness.cells.record import Outcome
 from harness.config.cluster import ClusterSpec
 from harness.errors import UserError
+from harness.logs import configure_logging, quiet_bars
 from harness.runs.cluster import record as watch
-from harness.runs.cluster.pack import Pack, quiet_bars
+from harness.runs.cluster.pack import Pack
 
 if TYPE_CHECKING:
     from harness.cells.prepare import Prepared
@@ -206,12 +207,12 @@ class Job:
     def __call__(self, pack: Pack) -> None:
         """Compute the cells. Ends with CellsFailed where one failed, or queues the job again."""
         quiet_bars()
-        from harness.cli import configure_logging
-
         configure_logging()
+        from harness.runs.cluster.compute import compute  # imports torch and tqdm
+
         requeue = Requeue(self.cluster, pack.records)
         signal.signal(getattr(signal, f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}"), requeue.on_signal)
-        done = pack.compute()
+        done = compute(pack)
         if any(o.status == "missing" for o in done):
             requeue("the GPU failed in a cell")
         failed = [o for o in done if not o.is_done]

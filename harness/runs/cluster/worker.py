@@ -9,7 +9,7 @@ import sys
 import threading
 from typing import IO
 
-from harness.runs.cluster.pack import quiet_bars
+from harness.logs import configure_logging, quiet_bars
 
 CELLS_LEFT = 75
 
@@ -17,13 +17,13 @@ CELLS_LEFT = 75
 def main() -> None:
     """Compute the cells that come in."""
     quiet_bars()
-    from harness.cli import configure_logging
-
     configure_logging()
+    from harness.runs.cluster.compute import compute  # imports torch and tqdm
+
     with open(0, "rb", buffering=0, closefd=False) as stream:
         pack = pickle.loads(_read(stream, int.from_bytes(_read(stream, 8), "little")))
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    outcomes = pack.compute()
+    outcomes = compute(pack)
     sys.exit(CELLS_LEFT if any(o.status == "missing" for o in outcomes) else 0)
 
 

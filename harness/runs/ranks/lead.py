@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import NamedTuple
 
+from harness import torchrun
 from harness.cells import record as records
 from harness.cells.prepare import Prepared
 from harness.cells.record import Record
@@ -49,14 +50,14 @@ def run(lead: Callable[[], object]) -> None:
     ranks.join()
     code = None
     try:
-        lead() if ranks.rank() == 0 else _follow()
+        lead() if torchrun.rank() == 0 else _follow()
     except SystemExit as end:
         if isinstance(end.__context__, KeyboardInterrupt):  # the others were interrupted, too
             raise
         code = end.code
     except KeyboardInterrupt:
         sys.exit(1)
-    if ranks.rank() == 0:
+    if torchrun.rank() == 0:
         ranks.broadcast(None)
     ranks.part()
     sys.exit(code)
@@ -79,7 +80,7 @@ def compute(passes: Passes, group: list[Prepared], finished: Collection[int]) ->
 
     Raises what computing here raises, and UserError or RankFailed for what the first other rank raised.
     """
-    if ranks.size() == 1:
+    if torchrun.size() == 1:
         return passes.share(group, finished)
     raised: Exception | None = None
     done: Share | Failure
@@ -111,7 +112,7 @@ def _failure(error: Exception) -> Failure:
     text = " ".join(str(error).split())
     is_mistake = isinstance(error, UserError)
     message = text if is_mistake else f"{type(error).__name__}: {text}"
-    return Failure(ranks.name(), message, "".join(traceback.format_exception(error)), is_mistake)
+    return Failure(torchrun.name(), message, "".join(traceback.format_exception(error)), is_mistake)
 
 
 def _successful(done: Share | Failure) -> Share:

@@ -11,7 +11,6 @@ import logging
 import os
 import select
 import signal
-import socket
 import sys
 import threading
 import time
@@ -20,43 +19,14 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any, NoReturn
 
+from harness import torchrun
 from harness.storage.leases import is_gone, process
 
 log = logging.getLogger(__name__)
 
-VARIABLES = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}  # as torchrun sets
 WATCH_S = 1.0  # between looks at the other ranks
 LINGER_S = 3.0  # that a rank stays when another has died, so that it is not taken for the dead one
 PATIENCE = datetime.timedelta(days=365)  # a rank may compute for days before it answers; death is noticed otherwise
-
-
-def rank() -> int:
-    """The number of this process among those of the run; 0 is the one that prints, draws and writes results."""
-    return _number("RANK", 0)
-
-
-def size() -> int:
-    """Processes of this run; 1 without torchrun."""
-    return _number("WORLD_SIZE", 1)
-
-
-def local_rank() -> int:
-    """The number of this process on its machine: the GPU that it computes on."""
-    return _number("LOCAL_RANK", 0)
-
-
-def local_size() -> int:
-    """Processes of this run on this machine."""
-    return _number("LOCAL_WORLD_SIZE", 1)
-
-
-def name() -> str:
-    """This process in messages."""
-    return f"rank {rank()} of {size()} on {socket.gethostname()}"
-
-
-def _number(variable: str, alone: int) -> int:
-    return int(os.environ[variable]) if os.environ.keys() >= VARIABLES else alone
 
 
 def join() -> None:
@@ -64,8 +34,8 @@ def join() -> None:
     from torch import distributed
 
     distributed.init_process_group("gloo", timeout=PATIENCE)
-    peers: list[Any] = [None] * size()
-    distributed.all_gather_object(peers, {"name": name(), **process()})
+    peers: list[Any] = [None] * torchrun.size()
+    distributed.all_gather_object(peers, {"name": torchrun.name(), **process()})
     _watch.start(peers)
 
 
@@ -93,7 +63,7 @@ def gather(value: Any) -> list[Any]:
     """On rank 0 what every rank gives, in their order; elsewhere nothing."""
     from torch import distributed
 
-    found: list[Any] | None = [None] * size() if rank() == 0 else None
+    found: list[Any] | None = [None] * torchrun.size() if torchrun.rank() == 0 else None
     with _talking():
         distributed.gather_object(value, found)
     return found or []
@@ -180,7 +150,7 @@ class _Watch:
             if dead and not self._is_interrupted:
                 alive = next(i for i in range(len(self._peers)) if i not in dead)
                 names = " and ".join(self._peers[i]["name"] for i in dead)
-                self._leave(f"{names} died" if rank() == alive else None)
+                self._leave(f"{names} died" if torchrun.rank() == alive else None)
             if dead or signal.SIGTERM in told:
                 self._leave(None)
 
