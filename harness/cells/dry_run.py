@@ -11,7 +11,8 @@ import torch
 from harness.cells import cell as cells
 from harness.cells import cost
 from harness.cells.cost import Shape
-from harness.cells.prepare import Prepared, check_device, device, dtype, load_documents
+from harness.cells.device import Placement, check_device
+from harness.cells.prepare import Prepared, load_documents
 from harness.cells.record import is_finished
 from harness.engine import engine, packed
 from harness.engine import scores as evaluate
@@ -48,7 +49,7 @@ def _line(estimated: tuple[float, int] | None, rate: float | None, is_done: bool
 def _told_time(total: float, rate: float | None, one: Prepared) -> str:
     if rate is None:
         return "; times are told on the machine that computes, which is elsewhere"
-    where = f"{dtype(one.cell.config)} reaches on this {device(one.cell.config)}"
+    where = f"{one.placement.dtype} reaches on this {one.placement.device}"
     return (
         f", {_duration(total / rate)} at the {rate / 1e9:.3g} GFLOP/s that a matrix product in {where}: "
         "a lower bound, loading and small operations come on top"
@@ -65,27 +66,29 @@ def estimate(todo: Sequence[Prepared]) -> dict[str, tuple[float, int]]:
     """FLOPs and peak bytes by cell id; a cell that comes with the pass of a longer one costs nothing."""
     sets = load_documents(todo)
     shapes = {p.cell.config.model: shape(p) for p in {p.cell.config.model: p for p in todo}.values()}
+    placements = {p.cell.cell_id: p.placement for p in todo}
     made: dict[str, tuple[float, int]] = {}
     for group in cells.passes(p.cell for p in todo):
         cell = group[0]
+        where = placements[cell.cell_id]
         documents = sets[cell.columns["dataset_fingerprint"]].documents
         planned = evaluate.plans(documents, cell.ctx, cell.protocol, cell.config.seed)
         known = shapes[cell.config.model]
-        made[cell.cell_id] = cost.flops(known, [w for ws in planned for w in ws]), _memory(known, cell)
+        made[cell.cell_id] = cost.flops(known, [w for ws in planned for w in ws]), _memory(known, cell, where)
         made |= {other.cell_id: (0.0, made[cell.cell_id][1]) for other in group[1:]}
     return made
 
 
-def _memory(known: Shape, cell: cells.Cell) -> int:
+def _memory(known: Shape, cell: cells.Cell, where: Placement) -> int:
     """With the batch, the chunk and the packed copies of weights that the engine would take."""
-    on_cpu = device(cell.config) == "cpu"
+    on_cpu = where.device == "cpu"
     batch = cell.config.engine.tokens_per_batch or (
         engine.CPU_TOKENS_PER_BATCH if on_cpu else engine.GPU_TOKENS_PER_BATCH
     )
     tokens = max(cell.ctx, batch // cell.ctx * cell.ctx)
     logits = min(engine.LOGITS_PER_SLICE["cpu" if on_cpu else "cuda"], tokens * known.vocabulary)
     chunk = engine.CPU_CHUNK if on_cpu else engine.GPU_TOKENS_PER_BATCH // 2
-    size = getattr(torch, dtype(cell.config)).itemsize
+    size = getattr(torch, where.dtype).itemsize
     copies = known.weight_bytes if on_cpu and size == 4 and known.weight_bytes <= packed.LARGEST else 0
     return copies + cost.memory(known, tokens=tokens, chunk=chunk, logits=logits, element_bytes=size)
 
@@ -109,7 +112,7 @@ def shape(prepared: Prepared) -> Shape:
     key_dim = getattr(config, "qk_nope_head_dim", 0) + getattr(config, "qk_rope_head_dim", 0) or head_dim
     return Shape(
         matrix_parameters=sum(p.numel() * _share(name, config) for name, p in matrices),
-        weight_bytes=sum(p.numel() for p in model.parameters()) * getattr(torch, dtype(prepared.cell.config)).itemsize,
+        weight_bytes=sum(p.numel() for p in model.parameters()) * getattr(torch, prepared.placement.dtype).itemsize,
         hidden=config.hidden_size,
         inner=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
         vocabulary=config.vocab_size,
@@ -139,9 +142,9 @@ def _rate(one: Prepared) -> float | None:
     config = one.cell.config
     if config.cluster.name == "slurm":
         return None
-    check_device(config)
+    check_device(config.engine, config.cluster)
     hidden = one.header.config.get_text_config().hidden_size
-    options: Any = {"device": device(config), "dtype": getattr(torch, dtype(config))}
+    options: Any = {"device": one.placement.device, "dtype": getattr(torch, one.placement.dtype)}
     a, b = torch.ones(2048, hidden, **options), torch.ones(hidden, 4 * hidden, **options)
     count, started = 0, time.monotonic()
     while time.monotonic() - started < CALIBRATION_S:

@@ -4,14 +4,16 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from harness import torchrun
 from harness.cells import cell as cells
 from harness.cells import record as records
 from harness.cells.cell import Cell, Identity
+from harness.cells.device import Placement, placement
 from harness.cells.record import Record
 from harness.config.schema import MODIFIERS, Config
 from harness.data import documents
 from harness.data.documents import DocumentSet
+from harness.data.sources import DataSpec
+from harness.data.windows import Protocol
 from harness.errors import UserError
 from harness.methods.encoding.trained_with import TrainedWith
 from harness.results import store
@@ -26,6 +28,7 @@ class Prepared(NamedTuple):
     header: "Header"
     cell: Cell
     record: Record
+    placement: Placement  # where it is computed, and in which precision
 
 
 def prepare(configs: Sequence[Config], run_id: str, *, sweep: bool) -> list[Prepared]:
@@ -36,8 +39,9 @@ def prepare(configs: Sequence[Config], run_id: str, *, sweep: bool) -> list[Prep
     prepared = []
     for config in configs:
         known = headers[config.model]
-        cell = cells.cell(config, identify(config, known))
-        prepared.append(Prepared(known, cell, record(cell, run_id, sweep=sweep)))
+        where = placement(config.engine, config.cluster)
+        cell = cells.cell(config, identify(known, config.data, config.protocol, config.seed, where.dtype))
+        prepared.append(Prepared(known, cell, record(cell, run_id, sweep=sweep), where))
     return prepared
 
 
@@ -63,73 +67,31 @@ def describe(cell: Cell) -> str:
     return " ".join([f"model={cell.config.model.name}", f"method={method.name}", *params, f"ctx={cell.ctx}"])
 
 
-def identify(config: Config, header: "Header") -> Identity:
-    """What determines the numbers of a cell besides its own configuration."""
-    policy = config.protocol.bos
+def identify(header: "Header", data: DataSpec, protocol: Protocol, seed: int, dtype: str) -> Identity:
+    """What determines the numbers of a cell besides its method, its length and its windows. Raises UserError."""
+    policy = protocol.bos
     if policy == "auto":
         policy = "every_window" if header.adds_bos else "none"
     if policy != "none" and header.bos_token_id is None:
-        raise UserError(f"protocol.bos={policy}: the tokenizer of {config.model.name} has no BOS token; use none.")
+        raise UserError(f"protocol.bos={policy}: the tokenizer of {header.spec.name} has no BOS token; use none.")
     return Identity(
         model_fingerprint=header.fingerprint,
         model_revision=header.revision,
         geometry=header.geometry,
         trained_with=TrainedWith.of(header.config),
         bos=policy,
-        dataset_fingerprint=documents.fingerprint(config.data, header.tokenizer_fingerprint, config.seed),
-        dtype=dtype(config),
+        dataset_fingerprint=documents.fingerprint(data, header.tokenizer_fingerprint, seed),
+        dtype=dtype,
     )
 
 
 def load_documents(prepared: Sequence[Prepared]) -> dict[str, DocumentSet]:
     """The documents of cells by fingerprint, every one long enough. Raises UserError."""
     sets: dict[str, DocumentSet] = {}
-    for header, cell, _ in prepared:
+    for p in prepared:
+        header, cell = p.header, p.cell
         config, key = cell.config, cell.columns["dataset_fingerprint"]
         if key not in sets:
             sets[key] = documents.load(config.data, header.tokenizer, header.tokenizer_fingerprint, config.seed)
         documents.check_lengths(sets[key], cell.ctx)
     return sets
-
-
-def dtype(config: Config) -> str:
-    """What a cell computes in: asked for, or float32 on a CPU and bfloat16 on a GPU."""
-    if config.engine.dtype != "auto":
-        return config.engine.dtype
-    return "float32" if device(config) == "cpu" else "bfloat16"
-
-
-def device(config: Config) -> str:
-    """Where a cell will run, told without being there: asked for, given by the cluster, or found here."""
-    if config.engine.device != "auto":
-        return config.engine.device
-    if config.cluster.name == "gpus" or (config.cluster.name == "slurm" and config.cluster.gpus):
-        return "cuda"
-    if config.cluster.name == "slurm":
-        return "cpu"
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def check_device(config: Config) -> None:
-    """Raise UserError where the device of a cell is not on this machine."""
-    wanted = device(config)
-    if not wanted.startswith("cuda"):
-        return
-    import torch
-
-    reason = "" if config.engine.device != "auto" else f" (cluster={config.cluster.name} gives a GPU to every process)"
-    if not torch.cuda.is_available():
-        raise UserError(f"engine.device={wanted}{reason}: no CUDA device is available here; use cpu or auto.")
-    number = wanted.partition(":")[2]
-    if torchrun.size() > 1:
-        if number:
-            raise UserError(f"engine.device must be auto, cuda or cpu under torchrun (a GPU a process), got {wanted}.")
-        if torchrun.local_size() > torch.cuda.device_count():
-            raise UserError(
-                f"torchrun must start at most one process a GPU, got {torchrun.local_size()} processes and "
-                f"{torch.cuda.device_count()} CUDA devices on this machine; engine.device=cpu runs without."
-            )
-    if number.isdigit() and int(number) >= torch.cuda.device_count():
-        raise UserError(f"engine.device={wanted}: this machine has {torch.cuda.device_count()} CUDA devices, from 0.")

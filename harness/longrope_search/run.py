@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from harness import methods
-from harness.cells import prepare
 from harness.cells.cell import Identity
-from harness.config.schema import Config, MethodSpec
+from harness.cells.device import check_device, placement
+from harness.cells.prepare import identify
+from harness.cells.ready import ready
 from harness.data import documents
 from harness.data.documents import DocumentSet
 from harness.data.overlap import check_disjoint
-from harness.engine.engine import Engine
 from harness.errors import UserError
 from harness.figures import search as figures
 from harness.figures.curves import save
@@ -29,7 +29,6 @@ from harness.longrope_search.objective import Objective, takes_rows
 from harness.longrope_search.space import SEED_METHODS, Genome, Space, seeds
 from harness.methods.base import RopeGeometry
 from harness.models.checkpoint.header import Header, header
-from harness.models.checkpoint.load import load
 from harness.results import store
 from harness.storage.leases import Leases
 
@@ -57,7 +56,7 @@ def search(config: SearchConfig) -> list[Path]:
     known = _know(config)
     for ctx in config.ctx:
         progress.claim(_folder(config, ctx), _recipe(config, known, ctx))
-    engine, device = _engine(config)
+    engine, _, device = ready(config.model, config.engine, placement(config.engine))
     together = takes_rows(engine, known.geometry)
     stages, files = [], []
     with Leases() as leases:
@@ -80,8 +79,7 @@ def _know(config: SearchConfig) -> Known:
     known = header(config.model)
     if known.geometry is None:
         raise UserError(f"model {config.model.name} has no rotary embedding: there are no factors to search.")
-    cell = _cell_config(config)
-    prepare.check_device(cell)
+    check_device(config.engine)
     spaces = {ctx: config.search.space(known.geometry, ctx) for ctx in config.ctx}
     sets = [
         documents.load(spec, known.tokenizer, known.tokenizer_fingerprint, config.seed)
@@ -89,16 +87,9 @@ def _know(config: SearchConfig) -> Known:
     ]
     check_disjoint(*sets)
     documents.check_lengths(sets[0], max(config.ctx))
-    return Known(known, known.geometry, prepare.identify(cell, known), spaces, *sets)
-
-
-def _cell_config(config: SearchConfig) -> Config:
-    """The unscaled cell on the search set, which knows device, dtype, BOS policy and fingerprints."""
-    return Config(
-        model=config.model, method=MethodSpec(name="none"), data=config.search_data, protocol=config.protocol,
-        engine=config.engine, ctx=config.ctx[0], seed=config.seed, results_dir=config.output_dir,
-        plots_dir=config.plots_dir, experiment="", force=False, dry_run=False, save_tokens=False,
-    )  # fmt: skip
+    dtype = placement(config.engine).dtype
+    identity = identify(known, config.search_data, config.protocol, config.seed, dtype)
+    return Known(known, known.geometry, identity, spaces, *sets)
 
 
 def _folder(config: SearchConfig, ctx: int) -> Path:
@@ -124,20 +115,7 @@ def _recipe(config: SearchConfig, known: Known, ctx: int) -> dict[str, Any]:
 
 def _batch(config: SearchConfig) -> int:
     """Individuals judged together. They save a GPU launches; a CPU is busy with one, and a kill costs a batch."""
-    return config.search.batch or (1 if prepare.device(_cell_config(config)) == "cpu" else GPU_BATCH)
-
-
-def _engine(config: SearchConfig) -> tuple[Engine, str]:
-    import torch
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()
-    cell = _cell_config(config)
-    device, attention = prepare.device(cell), config.engine.attention
-    dtype = getattr(torch, prepare.dtype(cell))
-    loaded = load(config.model, dtype, device, None if attention == "auto" else attention)
-    model: Any = loaded.model
-    return Engine(model, config.engine), device
+    return config.search.batch or (1 if placement(config.engine).device == "cpu" else GPU_BATCH)
 
 
 def _stage(

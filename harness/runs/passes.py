@@ -3,21 +3,16 @@
 import logging
 import time
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from harness import torchrun
-from harness.cells.cell import Cell
-from harness.cells.prepare import Prepared, describe, device, dtype, load_documents
+from harness.cells.prepare import Prepared, describe, load_documents
+from harness.cells.ready import Ready, ready
 from harness.data.documents import DocumentSet
 from harness.data.windows import Window
 from harness.engine import scores as evaluate
-from harness.methods.base import RopeGeometry
 from harness.runs import checkpoints
 from harness.runs.ranks import processes as ranks
-
-if TYPE_CHECKING:
-    from harness.engine.engine import Engine
-    from harness.models.checkpoint.header import Header
 
 log = logging.getLogger(__name__)
 
@@ -27,15 +22,6 @@ class Share(NamedTuple):
 
     scores: list[evaluate.Scores]
     seconds: float
-
-
-class Ready(NamedTuple):
-    """A model on its device, and how its losses are computed."""
-
-    engine: "Engine"
-    geometry: RopeGeometry | None
-    device: str
-    bos_token_id: int | None
 
 
 class Passes:
@@ -57,11 +43,11 @@ class Passes:
 
         `group` are the cells of the pass, the longest first: it is computed, and kept under its name.
         """
-        ready, documents = self._ready(group[0]), self.documents(group[0])
+        loaded, documents = self._ready(group[0]), self.documents(group[0])
         started = time.monotonic()
         scored = []
-        for document in _scores(ready, documents, plan(group[0], documents), group, finished):
-            if ready.engine.over is None or torchrun.rank() == 0:  # ranks that share windows all have their losses
+        for document in _scores(loaded, documents, plan(group[0], documents), group, finished):
+            if loaded.engine.over is None or torchrun.rank() == 0:  # ranks that share windows all have their losses
                 checkpoints.save(group[0].record.checkpoint, document)
                 scored.append(document)
         return Share(scored, time.monotonic() - started)
@@ -71,7 +57,7 @@ class Passes:
         if self._loaded is None or self._loaded[0] != key:
             self._loaded = None  # free one model before the next is read
             started = time.monotonic()
-            self._loaded = (key, _load(prepared.header, prepared.cell))
+            self._loaded = (key, _load(prepared))
             log.info("loaded model %s in %.1f s", prepared.cell.config.model.name, time.monotonic() - started)
         return self._loaded[1]
 
@@ -82,31 +68,24 @@ def plan(prepared: Prepared, documents: DocumentSet) -> list[list[Window]]:
     return evaluate.plans(documents.documents, cell.ctx, cell.protocol, cell.config.seed)
 
 
-def _load(header: "Header", one: Cell) -> Ready:
-    import torch
-    import transformers
-
-    from harness.engine.engine import Engine
+def _load(prepared: Prepared) -> Ready:
     from harness.engine.shared import Ranks
-    from harness.models.checkpoint.load import load
 
-    transformers.utils.logging.disable_progress_bar()
-    engine = one.config.engine
-    attention = None if engine.attention == "auto" else engine.attention
-    where = device(one.config)
-    if where == "cuda" and torchrun.size() > 1:
-        torch.cuda.set_device(torchrun.local_rank())
-    loaded = load(one.config.model, getattr(torch, dtype(one.config)), where, attention)
-    model: Any = loaded.model
-    over = None
-    if engine.parallel == "context" and torchrun.size() > 1:
-        group = ranks.tensor_group("gloo" if where == "cpu" else "nccl")
-        over = Ranks(torchrun.rank(), torchrun.size(), group)
-    return Ready(Engine(model, engine, over), loaded.geometry, where, header.bos_token_id)
+    config, where = prepared.cell.config, prepared.placement
+    shared = None
+    if torchrun.size() > 1:
+        if where.device == "cuda":
+            import torch
+
+            torch.cuda.set_device(torchrun.local_rank())
+        if config.engine.parallel == "context":
+            group = ranks.tensor_group("gloo" if where.device == "cpu" else "nccl")
+            shared = Ranks(torchrun.rank(), torchrun.size(), group)
+    return ready(config.model, config.engine, where, shared)
 
 
 def _scores(
-    ready: Ready,
+    loaded: Ready,
     documents: DocumentSet,
     planned: list[list[Window]],
     group: list[Prepared],
@@ -117,13 +96,13 @@ def _scores(
 
     from harness.models.install import applied
 
-    longest, engine = group[0].cell, ready.engine
+    longest, engine = group[0].cell, loaded.engine
     config = longest.config
     lengths = [evaluate.num_tokens(windows) for windows in planned]
     own = set(range(len(lengths))) if engine.over else evaluate.shares(lengths, torchrun.size())[torchrun.rank()]
     mine = [windows if i in own else [] for i, windows in enumerate(planned)]
     with (
-        applied(engine.model, longest.method, longest.ctx, ready.geometry, logn=config.method.logn) as patch,
+        applied(engine.model, longest.method, longest.ctx, loaded.geometry, logn=config.method.logn) as patch,
         tqdm(
             total=sum(lengths[i] for i in own),
             desc=_title(group),
@@ -141,8 +120,8 @@ def _scores(
             mine,
             engine.token_nll,
             engine.tokens_per_batch,
-            bos_token_id=ready.bos_token_id,
-            device=ready.device,
+            bos_token_id=group[0].header.bos_token_id,
+            device=loaded.device,
             finished=finished,
             progress=bar.update,
         )

@@ -23,7 +23,7 @@ from harness import torchrun
 from harness.cells import cell as cells
 from harness.cells import record as records
 from harness.cells.cell import Cell
-from harness.cells.prepare import Prepared, device
+from harness.cells.prepare import Prepared
 from harness.cells.record import Outcome, Record
 from harness.data.documents import DocumentSet
 from harness.engine import scores as evaluate
@@ -223,7 +223,7 @@ def provenance(prepared: Prepared) -> dict[str, Any]:
         "commit": commit(),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
         "command": shlex.join(["python", "-m", "harness", *sys.argv[1:]]),
-        "device": device(prepared.cell.config),
+        "device": prepared.placement.device,
         "versions": {p: version(p) for p in ("longctx-harness", "torch", "transformers", "datasets", "numpy")},
         "python": platform.python_version(),
     }

@@ -6,7 +6,8 @@ import uuid
 from collections.abc import Callable, Sequence
 
 from harness import torchrun
-from harness.cells.prepare import Prepared, check_device, load_documents, prepare
+from harness.cells.device import check_device
+from harness.cells.prepare import Prepared, load_documents, prepare
 from harness.cells.record import Outcome, failure, outcome
 from harness.config.cluster import ClusterSpec
 from harness.config.schema import Config
@@ -55,7 +56,7 @@ def one_cell(config: Config) -> None:
     from harness.runs import runner
 
     prepared = _start([config], sweep=True)
-    check_device(config)
+    check_device(config.engine, config.cluster)
     failed = [o for o in runner.run(prepared) if not o.is_done]
     if failed:
         raise CellFailed(f"{failed[0].record.label}: {failed[0].message}")
@@ -99,8 +100,8 @@ def _cluster(configs: Sequence[Config]) -> ClusterSpec:
 def run(prepared: Sequence[Prepared], cluster: ClusterSpec) -> list[Outcome]:
     """The outcomes of all cells, in their order; documents are tokenized, once, before anything starts."""
     if cluster.name != "slurm":
-        for config in {(p.cell.config.engine, p.cell.config.cluster.name): p.cell.config for p in prepared}.values():
-            check_device(config)
+        for engine in {p.cell.config.engine for p in prepared}:
+            check_device(engine, cluster)
     before = [outcome(p.record, "finished") for p in prepared]
     todo = [p for p, o in zip(prepared, before, strict=True) if not o.is_done]
     if todo:

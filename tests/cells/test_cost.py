@@ -6,7 +6,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from harness.cells import cost, dry_run
 from harness.cells.cost import Shape
-from harness.cells.prepare import Prepared
 from harness.data.windows import Window
 from harness.engine import packed
 from tests.tiny import tiny_config, tiny_model, tokens
@@ -38,7 +37,7 @@ def test_memory_by_hand():
 
 def shape_of(config, place):
     prepared = place.prepared("method=none ctx=32")[0]
-    return dry_run.shape(Prepared(prepared.header._replace(config=config), prepared.cell, prepared.record))
+    return dry_run.shape(prepared._replace(header=prepared.header._replace(config=config)))
 
 
 @pytest.mark.parametrize(

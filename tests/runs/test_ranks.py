@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from harness import cli, torchrun
-from harness.cells.prepare import check_device
+from harness.cells.device import check_device
 from harness.engine import scores as evaluate
+from harness.engine.spec import EngineSpec
 from harness.errors import UserError
 from harness.results import store
 from harness.runs import runner
@@ -165,9 +166,9 @@ def test_what_starts_processes_of_its_own_is_refused(place, monkeypatch):
         ("cuda", "at most one process a GPU, got 2 processes and 1 CUDA devices"),
     ],
 )
-def test_every_rank_needs_a_gpu_of_its_own(place, monkeypatch, device, message):
+def test_every_rank_needs_a_gpu_of_its_own(monkeypatch, device, message):
     as_ranks(2, monkeypatch)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     with pytest.raises(UserError, match=message):
-        check_device(place.configs(f"engine.device={device} ctx=32")[0])
+        check_device(EngineSpec(device=device))

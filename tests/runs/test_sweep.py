@@ -7,14 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 
 import pytest
 
-from harness.cells import prepare
 from harness.cells import record as records
 from harness.config.cluster import ClusterSpec
-from harness.engine.spec import EngineSpec
 from harness.errors import UserError
 from harness.models.checkpoint import load as loading
 from harness.results import store
@@ -220,13 +217,6 @@ def test_the_launchers_of_submitit_are_refused_by_what_does_their_work():
     with pytest.raises(UserError, match=r"runs through cluster=slurm here \(this machine's GPUs: cluster=gpus\)"):
         sweep.check_launcher("hydra_plugins.hydra_submitit_launcher.submitit_launcher")
     sweep.check_launcher("hydra_plugins.hydra_ray_launcher.ray_launcher")
-
-
-def test_the_dtype_of_a_cell_is_that_of_the_machine_that_will_compute_it(place):
-    cells = ["cluster=slurm", "cluster=slurm cluster.gpus=0", "cluster=gpus", "cluster=slurm engine.device=cpu"]
-    free = [replace(c, engine=EngineSpec(device=c.engine.device)) for c in place.configs(*cells)]
-    automatic = [replace(c, engine=EngineSpec()) for c in free[:3]]
-    assert [prepare.dtype(c) for c in [*automatic, free[3]]] == ["bfloat16", "float32", "bfloat16", "float32"]
 
 
 def test_a_figure_never_leaves_its_folder(place):

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.cells.prepare import Prepared, device
+from harness.cells.prepare import Prepared
 from harness.cells.record import Outcome
 from harness.config.cluster import ClusterSpec
 from harness.errors import UserError
@@ -44,7 +44,7 @@ def run(todo: Sequence[Prepared], cluster: ClusterSpec, sweep: watch.Sweep) -> l
 
 def visible_gpus(todo: Sequence[Prepared], cluster: ClusterSpec) -> list[str | None]:
     """What CUDA_VISIBLE_DEVICES is to say in every worker; None: no GPU is asked for. Raises UserError."""
-    devices = {device(p.cell.config) for p in todo}
+    devices = {p.placement.device for p in todo}
     if devices == {"cpu"}:
         if cluster.workers is None:
             raise UserError("cluster=gpus with engine.device=cpu needs cluster.workers, the number of processes.")

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.cells.prepare import Prepared, check_device, prepare
+from harness.cells.device import check_device
+from harness.cells.prepare import Prepared, prepare
 from harness.cells.record import Record
 from harness.config.schema import Config
 from harness.runs.provenance import source
@@ -28,8 +29,8 @@ class Pack:
 
     def prepared(self) -> list[Prepared]:
         """These cells, ready to run here. Raises Changed, and UserError for a mistake."""
-        for config in {config.engine: config for config in self.configs}.values():
-            check_device(config)
+        for engine, cluster in {config.engine: config.cluster for config in self.configs}.items():
+            check_device(engine, cluster)
         prepared = prepare(self.configs, self.records[0].run_id, sweep=True)
         for p, sent in zip(prepared, self.records, strict=True):
             if p.record.place != sent.place:
