@@ -1,4 +1,4 @@
-"""The command line: composes with Hydra, runs cells, and tells mistakes in one line. Light: torch is not imported."""
+"""The command line: composes with Hydra, runs cells, and reports mistakes in one line. Light: torch is not imported."""
 
 import functools
 import os
@@ -26,25 +26,25 @@ def main() -> None:
     """``python -m harness``: one cell, or with -m a sweep; under torchrun by all its processes together."""
     if torchrun.size() == 1:
         return run_app(_task, "config")
-    from harness.runs.ranks import lead as team
+    from harness.runs.ranks import lead
 
     configure_logging()
-    team.run(lambda: run_app(_task, "config"))
+    lead.run(lambda: run_app(_task, "config"))
 
 
 def _task(composed: DictConfig) -> None:
     """One cell. A sweep does not come here: the harness sweeper runs its cells together."""
-    from harness.config import schema as config
+    from harness.config.schema import parse
     from harness.runs import sweep
 
     hydra_config = HydraConfig.get()
     overrides = list(hydra_config.overrides.task)
     if hydra_config.mode == RunMode.MULTIRUN:  # one cell of a sweep, under a launcher that is not ours
-        sweep.one_cell(config.parse(composed, overrides))
+        sweep.one_cell(parse(composed, overrides))
         return
     if hydra_config.sweeper.params:
         raise _needs_m("this experiment is a sweep", overrides)
-    parsed = config.parse(composed, overrides)
+    parsed = parse(composed, overrides)
     if parsed.cluster.name != "local":
         raise _needs_m(f"cluster={parsed.cluster.name} runs sweeps", overrides)
     if not str(hydra_config.launcher._target_).startswith("hydra_plugins.harness_plugins."):
@@ -66,7 +66,7 @@ def run_app(task: Callable[[DictConfig], Any], config_name: str) -> None:
     if torchrun.size() > 1 and config_name != "config":
         exit_with(UserError(f"python -m harness.{config_name} runs in one process: run it without torchrun."))
     try:
-        hydra.main(**options)(_told_in_one_line(task))()
+        hydra.main(**options)(_reported_at_once(task))()
     except (UserError, HydraException, OmegaConfBaseException) as error:
         exit_with(error, config_name)
     except ValueError as error:
@@ -77,11 +77,11 @@ def run_app(task: Callable[[DictConfig], Any], config_name: str) -> None:
         sys.exit("interrupted; finished cells are kept, the same command goes on from here")
 
 
-def _told_in_one_line(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
-    """The task with a user's mistake told at once: Hydra would put a line of its own in front."""
+def _reported_at_once(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
+    """The task with a user's mistake reported at once: Hydra would put a line of its own in front."""
 
     @functools.wraps(task)
-    def told(composed: DictConfig) -> Any:
+    def reporting(composed: DictConfig) -> Any:
         try:
             return task(composed)
         except UserError as error:
@@ -89,7 +89,7 @@ def _told_in_one_line(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig
                 raise  # to a launcher that is not ours
             exit_with(error)
 
-    return told
+    return reporting
 
 
 def exit_with(error: Exception, config_name: str = "config") -> NoReturn:
@@ -124,13 +124,13 @@ def one_line(error: Exception, config_name: str = "config") -> str:
 
 def _keys(config_name: str) -> set[str]:
     """Every key that an override of this app may name."""
-    from harness.config import schema as config
+    from harness.config.schema import override_keys
 
     GlobalHydra.instance().clear()
     with hydra.initialize_config_module("harness.conf", version_base="1.3"):
         composed = hydra.compose(config_name)
     own = set(_leaves(composed))
-    return own | {key for key in config.override_keys() if key.startswith("method.")} if "method" in composed else own
+    return own | {key for key in override_keys() if key.startswith("method.")} if "method" in composed else own
 
 
 def _leaves(node: DictConfig, prefix: str = "") -> Iterator[str]:

@@ -15,14 +15,14 @@ def main() -> None:
 
 
 def _task(composed: DictConfig) -> None:
-    from harness.config.schema import plain
+    from harness.config.checks import folder, plain
     from harness.runs import summary as report_run
     from harness.runs.cluster import record as watch
     from harness.runs.cluster import slurm
 
     values = plain(composed)
-    results = Path(str(values["results_dir"])).expanduser().absolute()
-    sweep = watch.newest(results) if values["sweep"] is None else watch.load(_folder(results, str(values["sweep"])))
+    results = folder(values, "results_dir")
+    sweep = watch.newest(results) if values["sweep"] is None else watch.load(_named(results, str(values["sweep"])))
     print(f"sweep    {sweep.run_id}: {sweep.command}\n")
     queue = slurm.Queue(sweep.jobs)
     if sweep.jobs and not values["wait"]:
@@ -33,7 +33,7 @@ def _task(composed: DictConfig) -> None:
         sys.exit(1)
 
 
-def _folder(results: Path, sweep: str) -> Path:
+def _named(results: Path, sweep: str) -> Path:
     """The record of a sweep by its id, or its beginning."""
     found = [f for f in results.glob(".jobs/*") if f.name.startswith(sweep)]
     if len(found) != 1:

@@ -29,7 +29,7 @@ def main() -> None:
 
 def task(composed: DictConfig) -> None:
     """Draw what the configuration asks for. Raises UserError for anything that cannot be drawn."""
-    from harness.config.schema import plain
+    from harness.config.checks import plain
     from harness.figures import curves as figures
 
     values = plain(composed)

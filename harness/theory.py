@@ -17,7 +17,7 @@ def main() -> None:
 
 
 def _task(composed: DictConfig) -> None:
-    from harness.config.schema import plain
+    from harness.config.checks import plain
     from harness.figures import curves as figures
     from harness.figures import spectrum
     from harness.scaling_laws import bounds

@@ -11,7 +11,8 @@ def main() -> None:
 
 
 def _task(composed: DictConfig) -> None:
-    from harness.config.schema import MODIFIERS, plain
+    from harness.config.checks import plain
+    from harness.config.schema import MODIFIERS
     from harness.errors import UserError
     from harness.training import config
 

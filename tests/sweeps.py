@@ -16,8 +16,8 @@ from hydra import compose, initialize_config_module
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from harness.cells import prepare
-from harness.config import schema as config
+from harness.cells.prepare import Prepared, prepare
+from harness.config.schema import Config, parse
 from tests.tiny import TRAINED, VOCABULARY, tiny_llama
 
 POISON = 5  # a token whose embedding is NaN where a checkpoint is poisoned
@@ -75,18 +75,18 @@ class Place:
             f"plots_dir={self.folder / 'plots'}",
         ]
 
-    def configs(self, *cells: str, common: tuple[str, ...] = ()) -> list[config.Config]:
+    def configs(self, *cells: str, common: tuple[str, ...] = ()) -> list[Config]:
         """A configuration for each of `cells`, overrides separated by spaces."""
         made = []
         with initialize_config_module("harness.conf", version_base="1.3"):
             for cell in cells:
                 overrides = [*self.overrides, *common, *cell.split()]
-                made.append(config.parse(compose("config", overrides), overrides))
+                made.append(parse(compose("config", overrides), overrides))
         return made
 
-    def prepared(self, *cells: str, common: tuple[str, ...] = (), run_id: str = "run") -> list[prepare.Prepared]:
+    def prepared(self, *cells: str, common: tuple[str, ...] = (), run_id: str = "run") -> list[Prepared]:
         """These cells, ready to run."""
-        return prepare.prepare(self.configs(*cells, common=common), run_id, sweep=True)
+        return prepare(self.configs(*cells, common=common), run_id, sweep=True)
 
     def command(self, *overrides: str, module: str = "harness") -> list[str]:
         """The command line of a sweep."""

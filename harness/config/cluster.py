@@ -1,18 +1,18 @@
 """Where a sweep runs, as configuration names it."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 from harness.errors import UserError, unknown
 
-CLUSTERS = ("gpus", "local", "slurm")
+Cluster = Literal["local", "gpus", "slurm"]  # this process | a process a GPU of this machine | batch jobs
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterSpec:
     """The place of a sweep; fields of the other places are not looked at."""
 
-    name: str = "local"  # local: this process | gpus: a process a GPU of this machine | slurm: batch jobs
+    name: Cluster = "local"
     workers: int | None = None  # gpus: processes; null: one a visible GPU
     partition: str | None = None  # slurm, from here on
     gpus: int = 1  # of a job; 0: cells run on its CPUs
@@ -26,12 +26,12 @@ class ClusterSpec:
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
-    setup: list[Any] = field(default_factory=list, hash=False)  # shell lines before python, as `module load cuda`
-    options: dict[Any, Any] = field(default_factory=dict, hash=False)  # of sbatch by their long names
+    setup: list[str] = field(default_factory=list, hash=False)  # shell lines before python, as `module load cuda`
+    options: dict[str, Any] = field(default_factory=dict, hash=False)  # of sbatch by their long names
 
     def __post_init__(self) -> None:
-        if self.name not in CLUSTERS:
-            raise unknown("cluster", self.name, CLUSTERS)
+        if self.name not in get_args(Cluster):
+            raise unknown("cluster", self.name, get_args(Cluster))
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is not None and value < least:

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from harness.config import schema as config
+from harness.config.checks import folder, plain, section, typed
 from harness.data.sources import DataSpec
 from harness.data.windows import Protocol
 from harness.engine.spec import EngineSpec
@@ -90,32 +90,27 @@ class SearchConfig:
     command: str = field(default="", compare=False)
 
 
-_SECTIONS: dict[str, type] = {
-    "model": ModelSpec,
-    "data": DataSpec,
-    "search_data": DataSpec,
-    "protocol": Protocol,
-    "engine": EngineSpec,
-    "search": SearchSpec,
-}
+_SECTIONS = ("model", "data", "search_data", "protocol", "engine", "search")
 _TOP = ("ctx", "seed", "output_dir", "plots_dir")
 
 
 def parse(composed: DictConfig) -> SearchConfig:
     """The configuration of a search, checked. Raises UserError for anything missing, mistyped or out of range."""
-    values = config.plain(composed)
+    values = plain(composed)
     for key in values:
         if key not in {*_TOP, *_SECTIONS}:
             raise unknown("key", key, {*_TOP, *_SECTIONS})
-    sections = {name: config.section(spec, values, name) for name, spec in _SECTIONS.items()}
-    if type(values["seed"]) is not int:
-        raise UserError(f"seed must be an integer, got {values['seed']!r}.")
     parsed = SearchConfig(
-        **sections,
+        model=section(ModelSpec, values, "model"),
+        data=section(DataSpec, values, "data"),
+        search_data=section(DataSpec, values, "search_data"),
+        protocol=section(Protocol, values, "protocol"),
+        engine=section(EngineSpec, values, "engine"),
+        search=section(SearchSpec, values, "search"),
         ctx=_lengths(values["ctx"]),
-        seed=values["seed"],
-        output_dir=Path(str(values["output_dir"])).expanduser().absolute(),
-        plots_dir=Path(str(values["plots_dir"])).expanduser().absolute(),
+        seed=typed("seed", values["seed"], int),
+        output_dir=folder(values, "output_dir"),
+        plots_dir=folder(values, "plots_dir"),
     )
     for ctx in parsed.ctx:
         parsed.protocol.check(ctx)

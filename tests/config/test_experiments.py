@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from harness import published
-from harness.config import schema as config
+from harness.config.schema import Config, parse
 
 PAPERS = {
     "pi_table1": ("pi", "Table 1", "linear"),
@@ -32,13 +32,13 @@ def choices(preset: str) -> dict[str, list[str]]:
     return {one.key_or_group: list(one.sweep_string_iterator()) for one in parsed}
 
 
-def cells(preset: str) -> list[config.Config]:
+def cells(preset: str) -> list[Config]:
     path = [] if preset.endswith("_small") else ["model.path=weights"]
     grid: list[list[str]] = [[]]
     for key, values in choices(preset).items():
         grid = [[*cell, f"{key}={value}"] for cell in grid for value in values]
     picked = grid if len(grid) <= 4 else [grid[0], grid[1], grid[-1]]
-    return [config.parse(composed(f"experiment={preset}", *path, *cell)) for cell in picked]
+    return [parse(composed(f"experiment={preset}", *path, *cell)) for cell in picked]
 
 
 def test_every_preset_of_a_paper_has_a_small_one() -> None:

@@ -1,0 +1,65 @@
+"""From a composed configuration to dataclasses: every key, type and choice checked, a mistake said in one line."""
+
+from pathlib import Path
+from types import UnionType
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from harness.errors import UserError, unknown
+
+T = TypeVar("T")
+WANTED: dict[type, str] = {int: "an integer", float: "a number", bool: "true or false", str: "text", list: "a list"}
+
+
+def plain(composed: DictConfig) -> dict[str, Any]:
+    """A composed configuration as plain Python, interpolations resolved, Hydra's own part left out."""
+    try:
+        ours = OmegaConf.masked_copy(composed, [str(k) for k in composed if k != "hydra"])
+        values = OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"configuration: {str(error).splitlines()[0]}") from error
+    assert isinstance(values, dict)
+    return {str(k): v for k, v in values.items()}
+
+
+def typed(key: str, value: object, kind: type[T]) -> T:
+    """`value` if it is of this kind; numbers are not rounded and words are not guessed. Raises UserError."""
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise UserError(f"{key} must be {WANTED.get(kind, kind.__name__)}, got {value!r}.")
+    return value
+
+
+def folder(values: dict[str, Any], key: str) -> Path:
+    """The directory that a key names, absolute."""
+    return Path(str(values[key])).expanduser().absolute()
+
+
+def section(spec: type[T], values: dict[str, Any], name: str) -> T:
+    """One group of the configuration as its dataclass, every key and type checked against it. Raises UserError."""
+    given = values.get(name) or {}
+    hints = get_type_hints(spec)
+    hints = {key: hint for key, hint in hints.items() if get_origin(hint) is not ClassVar}
+    for key, value in given.items():
+        if key not in hints:
+            raise unknown("key", f"{name}.{key}", [f"{name}.{k}" for k in hints])
+        kinds = admitted(hints[key])
+        if value is None and type(None) in kinds:
+            continue
+        if len(kinds - {type(None)}) == 1:
+            typed(f"{name}.{key}", value, next(iter(kinds - {type(None)})))
+    return spec(**given)
+
+
+def admitted(hint: Any) -> set[type]:
+    """The types of plain values that an annotation admits; empty for `Any`."""
+    if get_origin(hint) in (Union, UnionType):
+        return {kind for option in get_args(hint) for kind in admitted(option)}
+    if get_origin(hint) is Literal:
+        return {type(choice) for choice in get_args(hint)}
+    if hint is Any:
+        return set()
+    return {get_origin(hint) or hint}
