@@ -27,7 +27,8 @@ from harness import methods
 from harness.data.documents import Document
 from harness.data.windows import Protocol
 from harness.engine import scores as evaluate
-from harness.engine.engine import Engine, token_nll
+from harness.engine.engine import Engine
+from harness.engine.nll import token_nll
 from harness.engine.spec import EngineSpec
 from harness.models.attention.fused import fused
 from harness.models.checkpoint.geometry import geometry

@@ -22,7 +22,8 @@ import transformers
 from torch import distributed
 
 from harness.engine import scores as evaluate
-from harness.engine.engine import Engine, token_nll
+from harness.engine.engine import Engine
+from harness.engine.nll import token_nll
 from harness.engine.shared import Ranks
 from harness.engine.spec import EngineSpec
 

@@ -14,8 +14,10 @@ from harness.cells.cost import Shape
 from harness.cells.device import Placement, check_device
 from harness.cells.prepare import Prepared, load_documents
 from harness.cells.record import is_finished
-from harness.engine import engine, packed
 from harness.engine import scores as evaluate
+from harness.engine.budget import CPU_CHUNK, CPU_TOKENS_PER_BATCH, GPU_TOKENS_PER_BATCH
+from harness.engine.nll import LOGITS_PER_SLICE
+from harness.engine.packed import LARGEST
 
 CALIBRATION_S = 0.3
 EXPERT = re.compile(r"\.experts\.")
@@ -82,14 +84,12 @@ def estimate(todo: Sequence[Prepared]) -> dict[str, tuple[float, int]]:
 def _memory(known: Shape, cell: cells.Cell, where: Placement) -> int:
     """With the batch, the chunk and the packed copies of weights that the engine would take."""
     on_cpu = where.device == "cpu"
-    batch = cell.config.engine.tokens_per_batch or (
-        engine.CPU_TOKENS_PER_BATCH if on_cpu else engine.GPU_TOKENS_PER_BATCH
-    )
+    batch = cell.config.engine.tokens_per_batch or (CPU_TOKENS_PER_BATCH if on_cpu else GPU_TOKENS_PER_BATCH)
     tokens = max(cell.ctx, batch // cell.ctx * cell.ctx)
-    logits = min(engine.LOGITS_PER_SLICE["cpu" if on_cpu else "cuda"], tokens * known.vocabulary)
-    chunk = engine.CPU_CHUNK if on_cpu else engine.GPU_TOKENS_PER_BATCH // 2
+    logits = min(LOGITS_PER_SLICE["cpu" if on_cpu else "cuda"], tokens * known.vocabulary)
+    chunk = CPU_CHUNK if on_cpu else GPU_TOKENS_PER_BATCH // 2
     size = getattr(torch, where.dtype).itemsize
-    copies = known.weight_bytes if on_cpu and size == 4 and known.weight_bytes <= packed.LARGEST else 0
+    copies = known.weight_bytes if on_cpu and size == 4 and known.weight_bytes <= LARGEST else 0
     return copies + cost.memory(known, tokens=tokens, chunk=chunk, logits=logits, element_bytes=size)
 
 

@@ -8,7 +8,7 @@ holds its part of the residual stream and the keys and values of one layer for t
 Pairs of stripes and gathered keys and values: The Llama 3 Herd of Models, arXiv:2407.21783, section 3.3.2.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,54 +16,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
-from transformers.masking_utils import causal_mask_function
 
-from harness.engine.layered import LayerCache, attend, chunked
+from harness.engine.attention import attend
+from harness.engine.layered import LayerCache, chunked
+from harness.engine.nll import losses
+from harness.engine.stripes import Stripes, in_order
+from harness.models.attention.causal import is_causal
 from harness.models.attention.first_seen import first_seen
+from harness.models.parts import CausalLM, body_of
 from harness.models.rotary.modules import rotary_modules
 from harness.models.swap import swapped
-
-
-@dataclass(frozen=True)
-class Stripes:
-    """How a window of `length` tokens is dealt to `ranks` processes, in `rounds` of two stripes each of `size` tokens.
-
-    The last stripes may reach beyond the window: what stands there is computed and thrown away, and as nothing before
-    it attends to it, it changes nothing.
-    """
-
-    length: int
-    ranks: int
-    rounds: int
-
-    @classmethod
-    def of(cls, length: int, ranks: int, largest: int) -> "Stripes":
-        """As few rounds, two at least, as let a rank run `largest` tokens at a time."""
-        return cls(length, ranks, max(2, -(-length // (ranks * largest))))
-
-    @property
-    def size(self) -> int:
-        """Tokens of a stripe."""
-        return -(-self.length // (2 * self.ranks * self.rounds))
-
-    @property
-    def padded(self) -> int:
-        """Tokens of all stripes."""
-        return 2 * self.ranks * self.rounds * self.size
-
-    def begins(self, rank: int, round_: int) -> tuple[int, int]:
-        """The first tokens of the two stripes of a rank in a round."""
-        first = 2 * self.ranks * round_
-        return (first + rank) * self.size, (first + 2 * self.ranks - 1 - rank) * self.size
-
-    def all_begins(self, rank: int) -> list[int]:
-        """The first token of every stripe of a rank, in the order in which it holds them."""
-        return [begin for round_ in range(self.rounds) for begin in self.begins(rank, round_)]
-
-    def own(self, rank: int) -> Tensor:
-        """The tokens of a rank, int64 (2 * rounds * size,); the window's last stands for those beyond it."""
-        tokens = torch.tensor(self.all_begins(rank))[:, None] + torch.arange(self.size)
-        return tokens.flatten().clamp(max=self.length - 1)
 
 
 @dataclass(frozen=True)
@@ -103,7 +65,7 @@ class GatheredCache(LayerCache):
 
 
 @contextmanager
-def spread(model: nn.Module, stripes: Stripes, ranks: Ranks) -> Iterator[None]:
+def spread(model: CausalLM, stripes: Stripes, ranks: Ranks) -> Iterator[None]:
     """Until the block ends, the model's body takes this rank's tokens of a window, every rank at the same time.
 
     Raises LookupError where decoder layers cannot be run one by one.
@@ -151,7 +113,7 @@ def _rotation(
 
 def _mask(stripes: Stripes, rank: int, *, mask_function: Any, device: torch.device, **_: Any) -> Tensor | None:
     """As that of `chunked`, for the tokens of this rank; what it is asked for in terms of them does not count."""
-    if mask_function is causal_mask_function:
+    if is_causal(mask_function):
         return None
     whole = first_seen(
         batch_size=1,
@@ -166,21 +128,31 @@ def _mask(stripes: Stripes, rank: int, *, mask_function: Any, device: torch.devi
     return None if whole is None else whole[:, :, stripes.own(rank)]
 
 
-def hidden_states(model: Any, ids: Tensor, stripes: Stripes, rank: int) -> Tensor:
+@torch.inference_mode()
+def shared_nll(model: CausalLM, ids: Tensor, score_from: int, largest: int, ranks: Ranks) -> Tensor:
+    """As `token_nll`, every window over all ranks, up to `largest` tokens a rank at a time; the same on each.
+
+    Losses are computed where their tokens live, and exchanged as they are.
+    """
+    length = ids.shape[1]
+    stripes = Stripes.of(length, ranks.size, largest)
+    with spread(model, stripes, ranks):
+        hidden = _hidden_states(model, ids, stripes, ranks.rank)
+    own = torch.zeros(hidden.shape[:2], dtype=torch.float32, device=ids.device)  # of the token behind each
+    for number, begin in enumerate(stripes.all_begins(ranks.rank)):
+        first, last = max(begin, score_from - 1), min(begin + stripes.size, length - 1)
+        if first < last:
+            place = slice(number * stripes.size + first - begin, number * stripes.size + last - begin)
+            own[:, place] = losses(model, hidden[:, place], ids[:, first + 1 : last + 1])
+    return in_order(ranks.gathered(own), stripes)[:, score_from - 1 : -1]
+
+
+def _hidden_states(model: CausalLM, ids: Tensor, stripes: Stripes, rank: int) -> Tensor:
     """The last hidden states (batch, 2 * rounds * size, hidden) of this rank's tokens of `ids` (batch, length)."""
     own = stripes.own(rank).to(ids.device)
-    body = getattr(model, model.base_model_prefix)
+    body = body_of(model)
     everything = torch.ones_like(own).expand(len(ids), -1)  # without a mask, jumps of position would part documents
     hidden: Tensor = body(
         input_ids=ids[:, own], position_ids=own[None], attention_mask=everything, use_cache=False
     ).last_hidden_state
     return hidden
-
-
-def in_order(parts: Sequence[Tensor], stripes: Stripes) -> Tensor:
-    """What every rank has of its tokens, (batch, 2 * rounds * size) each, as (batch, length) of the window."""
-    placed = parts[0].new_empty(len(parts[0]), stripes.padded)
-    for rank, part in enumerate(parts):
-        for begin, own in zip(stripes.all_begins(rank), part.split(stripes.size, dim=1), strict=True):
-            placed[:, begin : begin + stripes.size] = own
-    return placed[:, : stripes.length]

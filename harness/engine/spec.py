@@ -2,30 +2,32 @@
 
 import re
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from harness.errors import UserError, unknown
 
-DTYPES = ("auto", "float32", "float16", "bfloat16")
-ATTENTIONS = ("auto", "sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention")
-MODES = ("auto", "layered", "sliced", "plain")
-PARALLEL = ("context", "documents")
+DtypeName = Literal["auto", "float32", "float16", "bfloat16"]
+AttentionName = Literal["auto", "sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention"]
+ModeName = Literal["auto", "layered", "sliced", "plain"]
+Parallel = Literal["context", "documents"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSpec:
     """The engine as configuration names it."""
 
-    dtype: str = "auto"  # auto: float32 on CPU, bfloat16 on a GPU
+    dtype: DtypeName = "auto"  # auto: float32 on CPU, bfloat16 on a GPU
     device: str = "auto"  # auto | cpu | cuda | cuda:N
-    attention: str = "auto"  # one of ATTENTIONS
+    attention: AttentionName = "auto"  # auto: as transformers chooses
     tokens_per_batch: int | None = None  # null: found from free memory
     compile: bool = False
-    mode: str = "auto"  # auto | layered | sliced | plain; see harness.engine.engine
-    parallel: str = "documents"  # what the processes of torchrun share: documents | context, the tokens of each window
+    mode: ModeName = "auto"  # auto: the first that proves itself; see harness.engine.modes
+    parallel: Parallel = "documents"  # what the processes of torchrun share; context: the tokens of each window
 
     def __post_init__(self) -> None:
-        choices = {"dtype": DTYPES, "attention": ATTENTIONS, "mode": MODES, "parallel": PARALLEL}
-        for field, known in choices.items():
+        choices = {"dtype": DtypeName, "attention": AttentionName, "mode": ModeName, "parallel": Parallel}
+        for field, choice in choices.items():
+            known = get_args(choice)
             if getattr(self, field) not in known:
                 raise unknown(f"engine.{field}", getattr(self, field), known)
         if self.parallel == "context" and self.mode not in ("auto", "layered"):

@@ -11,7 +11,8 @@ import torch
 from harness.data.documents import Document
 from harness.data.windows import Protocol
 from harness.engine import scores as evaluate
-from harness.engine.engine import PROBE_LENGTH, Engine, probed
+from harness.engine.engine import Engine
+from harness.engine.modes import PROBE_LENGTH, probed
 from harness.methods.base import RopeGeometry
 from harness.methods.frequency.linear import Linear
 from harness.models.install import applied_to_rows

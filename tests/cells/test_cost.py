@@ -7,7 +7,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from harness.cells import cost, dry_run
 from harness.cells.cost import Shape
 from harness.data.windows import Window
-from harness.engine import packed
 from tests.tiny import tiny_config, tiny_model, tokens
 
 BY_HAND = Shape(
@@ -73,6 +72,6 @@ def test_a_shared_pass_is_paid_once(place):
 def test_packed_copies_of_weights_are_counted_while_they_are_made(place, monkeypatch):
     cells = place.prepared("method=none ctx=32")
     (_, with_copies), *_ = dry_run.estimate(cells).values()
-    monkeypatch.setattr(packed, "LARGEST", 0)
+    monkeypatch.setattr("harness.cells.dry_run.LARGEST", 0)
     (_, without), *_ = dry_run.estimate(cells).values()
     assert with_copies - without == dry_run.shape(cells[0]).weight_bytes

@@ -9,9 +9,13 @@ import torch
 import transformers
 from accelerate import dispatch_model
 
-from harness.engine import engine as engine_module
-from harness.engine.engine import MODES, Budget, Engine, choose_mode, token_nll
-from harness.engine.layered import after_past, chunked, compiled, compiled_forwards
+from harness.engine.attention import after_past
+from harness.engine.budget import Budget
+from harness.engine.compiled import STATIC_SHAPES, compiled, compiled_forwards
+from harness.engine.engine import Engine
+from harness.engine.layered import chunked
+from harness.engine.modes import MODES, choose_mode
+from harness.engine.nll import LOGITS_PER_SLICE, token_nll
 from harness.engine.spec import EngineSpec
 from harness.errors import UserError
 from harness.methods import build
@@ -114,7 +118,7 @@ def test_of_positions_that_are_not_scored_the_last_layer_computes_keys_and_value
 def test_slices_of_logits_change_nothing(llama, monkeypatch, numbers):
     ids = tokens(3, 40)
     whole = token_nll(llama, ids, 1, sliced=False)
-    monkeypatch.setitem(engine_module.LOGITS_PER_SLICE, "cpu", numbers)
+    monkeypatch.setitem(LOGITS_PER_SLICE, "cpu", numbers)
     torch.testing.assert_close(token_nll(llama, ids, 1), whole, atol=1e-6, rtol=0)
 
 
@@ -144,7 +148,7 @@ def test_compiled_llama_layers_equal_eager_ones(llama):
 
 
 def test_layers_compiled_for_one_shape_meet_one_whatever_the_batch(llama, monkeypatch):
-    monkeypatch.setitem(engine_module.STATIC_SHAPES, "cpu", True)
+    monkeypatch.setitem(STATIC_SHAPES, "cpu", True)
     seen = set()
     engine = Engine(llama, EngineSpec(tokens_per_batch=80))
     forwards = [layer.forward for layer in llama.model.layers]
@@ -259,7 +263,7 @@ def test_a_model_that_is_nan_runs_so_that_its_loss_can_be_named(llama, caplog):
 
 
 def test_out_of_memory_at_one_window_halves_its_chunks(llama, monkeypatch, caplog):
-    monkeypatch.setattr(engine_module, "SMALLEST_CHUNK", 4)
+    monkeypatch.setattr("harness.engine.engine.SMALLEST_CHUNK", 4)
     engine = Engine(llama, EngineSpec())
     ids = tokens(1, 40)
     expected = engine.token_nll(ids, 1)
@@ -285,7 +289,7 @@ def test_budget_follows_free_memory():
 
 
 def test_a_window_that_cannot_fit_is_an_error(llama, monkeypatch):
-    monkeypatch.setattr(engine_module, "SMALLEST_CHUNK", 4)
+    monkeypatch.setattr("harness.engine.engine.SMALLEST_CHUNK", 4)
     engine = Engine(llama, EngineSpec())
     llama.model.forward = Scarce(llama, limit=0)
     with pytest.raises(MemoryError, match="one window of 20 tokens does not fit"):

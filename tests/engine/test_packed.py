@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from harness.engine import engine as engine_module
-from harness.engine import packed as packed_module
-from harness.engine.engine import Engine, token_nll
-from harness.engine.packed import pack, packed
+from harness.engine.engine import Engine
+from harness.engine.nll import token_nll
+from harness.engine.packed import _weights, pack, packed
 from harness.engine.spec import EngineSpec
 from tests.tiny import tiny_llama, tokens
 
@@ -46,7 +45,7 @@ def test_losses_stay_and_the_model_is_as_it_was():
     torch.testing.assert_close(got, whole, atol=1e-5, rtol=0)
     assert torch.equal(token_nll(model, ids, 1), whole)
     assert type(model.lm_head) is nn.Linear
-    assert not packed_module._weights
+    assert not _weights
 
 
 def test_two_models_do_not_share_weights():
@@ -62,7 +61,7 @@ def test_large_models_and_other_precisions_are_left_alone(monkeypatch):
     model = tiny_llama()
     assert not pack(model.bfloat16())
     assert pack(model.float())
-    monkeypatch.setattr(packed_module, "LARGEST", 10_000)
+    monkeypatch.setattr("harness.engine.packed.LARGEST", 10_000)
     assert not pack(model)
 
 
@@ -71,7 +70,7 @@ def test_packed_weights_that_do_not_equal_the_models_own_are_not_used(monkeypatc
     whole = token_nll(model, ids, 1)
     made = pack(model)
     wrong = {place: torch.ops.mkldnn._reorder_linear_weight(torch.ones(place[1]), 1) for place in made}
-    monkeypatch.setattr(engine_module, "pack", lambda model: wrong)
+    monkeypatch.setattr("harness.engine.engine.pack", lambda model: wrong)
     engine = Engine(model, EngineSpec())
     assert not engine.weights
     assert "LlamaForCausalLM cannot run with packed weights: losses differ" in caplog.text

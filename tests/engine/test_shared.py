@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from harness import methods
-from harness.engine import engine as engine_module
-from harness.engine.engine import Budget, Engine, token_nll
-from harness.engine.shared import Ranks, Stripes, in_order
+from harness.engine.budget import Budget
+from harness.engine.engine import Engine
+from harness.engine.nll import token_nll
+from harness.engine.shared import Ranks
 from harness.engine.spec import EngineSpec
+from harness.engine.stripes import Stripes, in_order
 from harness.errors import UserError
 from harness.methods import METHODS
 from harness.models.checkpoint.geometry import geometry
@@ -84,7 +86,7 @@ def compute(rank, environment, answers):
             with applied(model, method_of(method, model, length), length):
                 found[family, method, length] = engine.token_nll(tokens(length, rows=2), 3).numpy()
     with pytest.MonkeyPatch.context() as patch:  # one rank has no compiler
-        patch.setattr(engine_module, "compiled_forwards", lambda model: forwards(model, can_run=rank > 0))
+        patch.setattr("harness.engine.engine.compiled_forwards", lambda model: forwards(model, can_run=rank > 0))
         engine = Engine(model_of("llama"), EngineSpec(compile=True), over)
     found["compiled"] = bool(engine.forwards), engine.token_nll(tokens(31, rows=2), 3).numpy()
     for family in REFUSED:

@@ -9,8 +9,8 @@ import torch
 
 from harness.data.documents import Document
 from harness.data.windows import Protocol
-from harness.engine import engine as engine_module
 from harness.engine import scores as evaluate
+from harness.engine.compiled import STATIC_SHAPES
 from harness.engine.engine import Engine
 from harness.engine.spec import EngineSpec
 from harness.longrope_search.objective import Objective, takes_rows
@@ -107,7 +107,7 @@ def test_out_of_memory_splits_rows_with_their_individuals(caplog):
 
 
 def test_filled_up_batches_keep_their_individuals(monkeypatch):
-    monkeypatch.setitem(engine_module.STATIC_SHAPES, "cpu", True)
+    monkeypatch.setitem(STATIC_SHAPES, "cpu", True)
     methods, objective = individuals(8, 5), judge(tiny_llama(), tokens_per_batch=4 * CTX)
     expected = objective.nll(methods)
     objective.engine.forwards = [layer.forward for layer in objective.engine.model.model.layers]

@@ -1,0 +1,95 @@
+"""Ways of computing, the fastest first, and their proof: a mode is taken where it equals the model's own forward.
+
+`layered` runs layers one at a time, long windows in chunks, the last layer for scored positions only; `sliced` makes
+the logits of scored positions slice by slice; `plain` is the model's own forward.
+"""
+
+import logging
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from harness.engine.layered import chunked
+from harness.engine.nll import token_nll
+from harness.engine.shared import Ranks, shared_nll
+from harness.engine.spec import ModeName
+from harness.errors import UserError
+from harness.models.parts import CausalLM, widths
+
+log = logging.getLogger(__name__)
+
+# Mean difference that a probe may show, in nats a token. Half precision: two orders of the same sums differ by 0.07 on
+# an 8B model with random weights, whose losses are all near ln(vocabulary).
+PROBE_TOLERANCE = {torch.float32: 1e-4, torch.float16: 0.05, torch.bfloat16: 0.15}
+PROBE_LENGTH, PROBE_CHUNK, PROBE_SHARE, PROBE_FROM = 24, 7, 4, (1, 11)
+
+
+class Mode(NamedTuple):
+    """A way of computing that is exact for a model."""
+
+    sliced: bool  # logits for scored positions only, in slices
+    layered: bool  # decoder layers one at a time, sequences that are long for the device in chunks
+
+
+MODES = {"layered": Mode(True, True), "sliced": Mode(True, False), "plain": Mode(False, False)}
+
+
+def choose_mode(model: CausalLM, wanted: ModeName) -> Mode:
+    """The fastest mode that equals the model's own forward on a probe; `wanted` auto | layered | sliced | plain.
+
+    Says in the log where a model cannot run a mode. A mode asked for by name that fails is an error.
+    """
+    for name in MODES if wanted == "auto" else [wanted]:
+        reason = difference(model, partial(probed, model, MODES[name]))
+        if reason is None:
+            return MODES[name]
+        if wanted != "auto":
+            raise UserError(f"engine.mode={name} cannot run {type(model).__name__}: {reason}.")
+        log.warning("%s cannot run in mode %s: %s", type(model).__name__, name, reason)
+    raise AssertionError("a model equals itself")
+
+
+def choose_shared(model: CausalLM, over: Ranks) -> Mode:
+    """The layered mode, where windows over these ranks equal the model's own forward on a probe, too.
+
+    Raises UserError where it cannot run the model; by itself first, so that all ranks find out together.
+    """
+
+    def shared(ids: Tensor, score_from: int) -> Tensor:
+        return shared_nll(model, ids, score_from, PROBE_SHARE, over)
+
+    mode = MODES["layered"]
+    reason = difference(model, partial(probed, model, mode)) or difference(model, shared)
+    if reason is not None:
+        raise UserError(f"engine.parallel=context cannot run {type(model).__name__}: {reason}.")
+    return mode
+
+
+def probed(model: CausalLM, mode: Mode, ids: Tensor, score_from: int = 1) -> Tensor:
+    """Losses of a short probe (batch, L) from position `score_from` on in a mode, in chunks shorter than the probe."""
+    with chunked(model, PROBE_CHUNK, score_from - 1) if mode.layered else nullcontext():
+        return token_nll(model, ids, score_from, sliced=mode.sliced)
+
+
+def difference(model: CausalLM, nll: Callable[[Tensor, int], Tensor]) -> str | None:
+    """Why losses by `nll` do not equal those of the model's own forward on random tokens; None where they do."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, widths(model).vocabulary, (2, PROBE_LENGTH), generator=generator).to(model.device)
+    for score_from in PROBE_FROM:
+        expected = token_nll(model, ids, score_from, sliced=False)
+        try:
+            got = nll(ids, score_from)
+        except (AttributeError, LookupError, TypeError, RuntimeError, ValueError) as error:
+            return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        finite = expected.isfinite()
+        if not finite.any():
+            log.warning("%s: every loss of the probe is NaN or infinite, nothing to compare", type(model).__name__)
+            return None
+        found = (got - expected)[finite].abs().mean().item()
+        if not found <= PROBE_TOLERANCE[model.dtype]:
+            return f"losses differ by {found:.3g} nats a token"
+    return None

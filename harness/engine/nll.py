@@ -1,0 +1,50 @@
+"""Negative log-likelihood per token in bounded memory: logits for scored positions only, in slices.
+
+Cost of one window of L tokens: 2 x matrix parameters x L FLOPs, plus 2 x layers x heads x head_dim x L^2 for causal
+attention, plus 2 x hidden x vocabulary for each scored token. Beyond weights and activations it holds one slice of
+float32 logits (LOGITS_PER_SLICE numbers), never L x vocabulary.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from harness.models.parts import CausalLM, body_of, head_of, widths
+
+LOGITS_PER_SLICE = {"cpu": 2**23, "cuda": 2**28}  # float32 numbers held at once: 32 MiB, 1 GiB
+
+
+@torch.inference_mode()
+def token_nll(model: CausalLM, ids: Tensor, score_from: int, *, sliced: bool = True) -> Tensor:
+    """Loss of the tokens at positions score_from .. L-1 of each row of `ids`, in nats, positive.
+
+    ids: (batch, L) token ids; score_from >= 1, since the first position has no prediction. Returns float32
+    (batch, L - score_from). With `sliced` the logits are made slice by slice from the last hidden states; without it
+    the model's own forward makes them all, which any causal LM can do.
+    """
+    targets = ids[:, score_from:]
+    if not sliced:
+        logits = model(input_ids=ids, use_cache=False).logits[:, score_from - 1 : -1]
+        return _loss(logits, targets)
+    hidden = body_of(model)(input_ids=ids, use_cache=False).last_hidden_state[:, score_from - 1 : -1]
+    return losses(model, hidden, targets)
+
+
+def losses(model: CausalLM, hidden: Tensor, targets: Tensor) -> Tensor:
+    """Losses (batch, tokens) of `targets` (batch, tokens), float32, logits made slice by slice.
+
+    hidden: (batch, tokens, hidden), the last hidden state before each target.
+    """
+    rows = max(1, LOGITS_PER_SLICE.get(targets.device.type, 2**24) // widths(model).vocabulary)
+    width = max(1, rows // len(targets))
+    with head_of(model) as head:
+        slices = [
+            _loss(head(hidden[:, begin : begin + width]), targets[:, begin : begin + width])
+            for begin in range(0, targets.shape[1], width)
+        ]
+    return torch.cat(slices, dim=1)
+
+
+def _loss(logits: Tensor, targets: Tensor) -> Tensor:
+    flat = cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
+    return flat.view(targets.shape)
