@@ -8,7 +8,7 @@ from harness import methods
 from harness.config.schema import Config
 from harness.data.windows import Protocol
 from harness.errors import UserError
-from harness.methods.base import RopeGeometry
+from harness.methods.base import Method, RopeGeometry
 from harness.methods.encoding.trained_with import TrainedWith, not_trained_with
 from harness.methods.modifiers.resonance import Resonant
 from harness.results.store import SCHEMA_VERSION
@@ -33,7 +33,7 @@ class Cell:
     """One cell with everything resolved: ready to run, or to be recognised as finished."""
 
     config: Config
-    method: Any  # harness.methods.base.Method, factor resolved
+    method: Method  # factor resolved
     protocol: Protocol  # BOS policy resolved
     cell_id: str
     pass_id: str  # cells that have it in common can share a pass
@@ -64,7 +64,7 @@ def cell(config: Config, identity: Identity) -> Cell:
         "model": identity.model_fingerprint,
         "sliding_window": config.model.sliding_window,
         "geometry": geometry,
-        "method": [config.method.name, params, type(method).version],
+        "method": [method.name, params, method.version],
         "ctx": config.ctx,
         "protocol": [protocol.name, protocol_params],
         "documents": identity.dataset_fingerprint,
@@ -81,7 +81,7 @@ def cell(config: Config, identity: Identity) -> Cell:
         "model_revision": identity.model_revision,
         "method": config.method.name,
         "method_params": cache.canonical(params),
-        "factor": getattr(method, "factor", None),
+        "factor": method.factor,
         "original_max_position_embeddings": _trained_length(identity),
         "ctx": config.ctx,
         "protocol": protocol.name,
@@ -91,7 +91,7 @@ def cell(config: Config, identity: Identity) -> Cell:
         "dataset_fingerprint": identity.dataset_fingerprint,
         "dtype": identity.dtype,
     }
-    method = Resonant(method) if config.method.resonance else method
+    method = Resonant(method=method) if config.method.resonance else method
     return Cell(config, method, protocol, cell_id, pass_id, columns)
 
 
@@ -101,7 +101,7 @@ def _trained_length(identity: Identity) -> int | None:
     return None if identity.geometry is None else identity.geometry.original_max_position_embeddings
 
 
-def _resolved_method(config: Config, identity: Identity) -> Any:
+def _resolved_method(config: Config, identity: Identity) -> Method:
     method = methods.construct(config.method.name, config.method.params)
     if identity.trained_with is not None:
         if config.method.logn or config.method.resonance:
@@ -113,12 +113,12 @@ def _resolved_method(config: Config, identity: Identity) -> Any:
                 f"model.original_max_position_embeddings must be null or {own.length}: a model trained with {own.name} "
                 f"says its own, got {given}."
             )
-        return identity.trained_with.resolve(config.method.name, method, config.ctx)
+        return identity.trained_with.resolve(method, config.ctx)
     if method.kind == "encoding":
-        raise not_trained_with(config.method.name)
+        raise not_trained_with(method)
     if identity.geometry is not None:
-        return methods.resolve(method, identity.geometry, config.ctx)
-    if config.method.name not in methods.AS_IT_IS:
+        return method.resolved(identity.geometry, config.ctx)
+    if not method.as_it_is:
         raise UserError(
             f"model {config.model.name} has no rotary embedding: method must be none or native, "
             f"got {config.method.name}."
@@ -126,7 +126,7 @@ def _resolved_method(config: Config, identity: Identity) -> Any:
     return method
 
 
-def parameters(method: Any) -> dict[str, Any]:
+def parameters(method: Method) -> dict[str, Any]:
     """A method's own parameters as JSON values."""
     return {f.name: getattr(method, f.name) for f in fields(method)}
 

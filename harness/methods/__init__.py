@@ -1,7 +1,7 @@
 """Scaling methods: one file each, registered in METHODS."""
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from numbers import Real
 from types import UnionType
 from typing import Any, get_args, get_type_hints
@@ -12,7 +12,7 @@ from harness.methods.attention.leaky_rerope import LeakyReRope
 from harness.methods.attention.rerope import ReRope
 from harness.methods.attention.self_extend import SelfExtend
 from harness.methods.attention.windowed import Windowed
-from harness.methods.base import Method, RopeFrequencies, RopeGeometry, growth
+from harness.methods.base import Method, RopeFrequencies, RopeGeometry
 from harness.methods.encoding.alibi import Alibi
 from harness.methods.encoding.fire import Fire
 from harness.methods.encoding.kerple import Kerple
@@ -42,75 +42,62 @@ from harness.methods.frequency.power import Power
 from harness.methods.frequency.truncated import Truncated
 from harness.methods.frequency.yarn import Yarn
 
-__all__ = ["AS_IT_IS", "METHODS", "Method", "RopeFrequencies", "RopeGeometry", "build", "construct", "resolve"]
+__all__ = ["AS_IT_IS", "METHODS", "Method", "RopeFrequencies", "RopeGeometry", "build", "construct"]
 
-AS_IT_IS = ("none", "native")  # change nothing, so that they run on models without rotary embedding as well
-
-METHODS: dict[str, type[Any]] = {
-    "abf": Abf,
-    "alibi": Alibi,
-    "dca": Dca,
-    "dynamic_linear": DynamicLinear,
-    "dynamic_ntk": DynamicNtk,
-    "dynamic_yarn": DynamicYarn,
-    "fire": Fire,
-    "kerple": Kerple,
-    "leaky_rerope": LeakyReRope,
-    "learned": Learned,
-    "linear": Linear,
-    "llama3": Llama3,
-    "longrope": LongRope,
-    "native": Native,
-    "none": Unscaled,
-    "nope": Nope,
-    "ntk": Ntk,
-    "ntk_by_parts": NtkByParts,
-    "ntk_fixed": NtkFixed,
-    "ntk_mixed": NtkMixed,
-    "permuteformer": Permuteformer,
-    "power": Power,
-    "random_padding": RandomPadding,
-    "randomized": Randomized,
-    "rerope": ReRope,
-    "self_extend": SelfExtend,
-    "shape": ShapeEncoding,
-    "sinusoidal": Sinusoidal,
-    "t5_bias": T5Bias,
-    "truncated": Truncated,
-    "windowed": Windowed,
-    "xpos": Xpos,
-    "yarn": Yarn,
+METHODS: dict[str, type[Method]] = {
+    method.name: method
+    for method in (
+        Abf,
+        Alibi,
+        Dca,
+        DynamicLinear,
+        DynamicNtk,
+        DynamicYarn,
+        Fire,
+        Kerple,
+        LeakyReRope,
+        Learned,
+        Linear,
+        Llama3,
+        LongRope,
+        Native,
+        Unscaled,
+        Nope,
+        Ntk,
+        NtkByParts,
+        NtkFixed,
+        NtkMixed,
+        Permuteformer,
+        Power,
+        RandomPadding,
+        Randomized,
+        ReRope,
+        SelfExtend,
+        ShapeEncoding,
+        Sinusoidal,
+        T5Bias,
+        Truncated,
+        Windowed,
+        Xpos,
+        Yarn,
+    )
 }
+AS_IT_IS = tuple(name for name, method in METHODS.items() if method.as_it_is)
 
 
-def build(name: str, params: Mapping[str, Any], geometry: RopeGeometry, length: int) -> Any:
+def build(name: str, params: Mapping[str, Any], geometry: RopeGeometry, length: int) -> Method:
     """The method `name` for windows of up to `length` tokens, its parameters checked and its factor resolved.
 
     Raises UserError on an unknown name or parameter, a value of the wrong type, or one out of range.
     """
-    return resolve(construct(name, params), geometry, length)
+    return construct(name, params).resolved(geometry, length)
 
 
-def construct(name: str, params: Mapping[str, Any]) -> Any:
+def construct(name: str, params: Mapping[str, Any]) -> Method:
     """The method `name` with these parameters, `factor` as given; UserError as `build`."""
     if name not in METHODS:
         raise unknown("method", name, METHODS)
     return METHODS[name](**_typed(name, params))
-
-
-def resolve(method: Any, geometry: RopeGeometry, length: int) -> Any:
-    """The method with every parameter left open filled in for windows of up to `length` tokens.
-
-    A `factor` of None becomes max(1, length / original_max_position_embeddings); a method with more to fill in has
-    `for_length(length)` (files to read) or `resolved(geometry)`, called first.
-    """
-    if hasattr(method, "for_length"):
-        method = method.for_length(length)
-    if hasattr(method, "resolved"):
-        method = method.resolved(geometry)
-    if not hasattr(method, "factor") or method.factor is not None:
-        return method
-    return replace(method, factor=growth(geometry, length))
 
 
 def _typed(name: str, params: Mapping[str, Any]) -> dict[str, Any]:

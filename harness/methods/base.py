@@ -1,9 +1,10 @@
 """What every scaling method shares: the model's rotary geometry, the frequencies, the contract."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,25 +45,57 @@ class RopeFrequencies(NamedTuple):
     unscaled_prefix: int = 0  # positions below it keep the unscaled frequencies (LongRoPE's n-hat)
 
 
-class Method(Protocol):
-    """A method that changes rotary frequencies: a frozen dataclass called as a pure function.
+Kind = Literal["frequency", "native", "attention", "encoding"]  # native: the checkpoint's own scaling
+Promise = Literal["positive", "identity", "interpolation"]
+PROMISES: tuple[Promise, ...] = get_args(Promise)
 
-    `factor`, where a method has one and it is None, is resolved by `harness.methods.resolve` before the call.
+
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC):
+    """A method: a small frozen dataclass of its own parameters, called as a pure function.
+
+    What it is stands on its class. `promises` is what property tests ask of its frequencies: "positive", none of them
+    is zero; "identity", within the trained length they are the unscaled ones; "interpolation", at a window s times as
+    long as trained they lie between the unscaled ones and those divided by s, the slowest well below the unscaled.
     """
 
-    kind: ClassVar[str]  # "frequency"; "native" (the checkpoint's own scaling); "attention"
+    kind: ClassVar[Kind]
+    name: ClassVar[str]  # in METHODS, in conf/method and in errors
     changes: ClassVar[str]  # one line for the table of methods
     source: ClassVar[str]  # arXiv number, or where the method was published instead
-    version: ClassVar[int]  # of the numbers: raised when the formula changes, so that old cells are not reused
+    version: ClassVar[int] = 1  # of the numbers: raised when the formula changes, so that old cells are not reused
+    promises: ClassVar[tuple[Promise, ...]] = ()
+    as_it_is: ClassVar[bool] = False  # changes nothing, so that it runs on models without rotary embedding as well
 
     @property
     def depends_on_length(self) -> bool:
-        """Whether frequencies change with the window's length once the factor is resolved."""
-        ...
+        """Whether frequencies change with the window's length once the factor is resolved.
 
+        A subclass says `depends_on_length: ClassVar[bool] = True`, or has a property where its parameters decide.
+        """
+        return False
+
+    @property
+    def factor(self) -> float | None:
+        """How many times longer than the trained length; None without such a parameter and until it is resolved."""
+        return None
+
+    def resolved(self, geometry: RopeGeometry, length: int) -> Self:
+        """The method with every parameter left open filled in for windows of up to `length` tokens.
+
+        A parameter `factor` of None becomes `growth`. Raises UserError where parameters do not fit the geometry.
+        """
+        if self.factor is not None or all(field.name != "factor" for field in fields(self)):
+            return self
+        filled: dict[str, Any] = {"factor": growth(geometry, length)}
+        return replace(self, **filled)
+
+    @abstractmethod
     def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
-        """Frequencies for windows of `length` tokens."""
-        ...
+        """Frequencies, (rotary_dim // 2,), for windows of `length` tokens; called on a resolved method.
+
+        Of kinds without frequencies of their own, native and encoding, a call is a mistake of ours: TypeError.
+        """
 
 
 def check_factor(method: str, factor: float | None) -> None:
@@ -71,9 +104,9 @@ def check_factor(method: str, factor: float | None) -> None:
         raise UserError(f"{method}: factor must be >= 1 (ctx / original_max_position_embeddings), got {factor}.")
 
 
-def resolved_factor(method: Any) -> float:
-    """The method's factor; an error of ours if `resolve` has not filled it in."""
-    assert method.factor is not None, f"{type(method).__name__}: resolve the factor before the call"
+def resolved_factor(method: Method) -> float:
+    """The method's factor; an error of ours if `resolved` has not filled it in."""
+    assert method.factor is not None, f"{method.name}: resolve the factor before the call"
     return float(method.factor)
 
 

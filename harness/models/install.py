@@ -11,7 +11,7 @@ from torch import nn
 
 from harness.errors import UserError
 from harness.methods.base import RopeFrequencies, RopeGeometry
-from harness.methods.encoding.trained_with import TrainedWith, method_name, not_trained_with
+from harness.methods.encoding.trained_with import TrainedWith, not_trained_with
 from harness.methods.frequency.none import Unscaled
 from harness.models.attention import by_regions
 from harness.models.attention.log_n import growing_queries
@@ -64,7 +64,7 @@ def applied(
             yield Patch((), ())
         return
     if method.kind == "encoding":
-        raise not_trained_with(method_name(method))
+        raise not_trained_with(method)
     with ExitStack() as stack:
         if not rotary:
             _check_runs_without_rotary(model, method, length)

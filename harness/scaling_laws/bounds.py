@@ -6,7 +6,7 @@ trained length has been seen on part of its circle only; what the model does bey
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from harness.errors import UserError
 from harness.methods import METHODS, build
-from harness.methods.base import RopeGeometry
+from harness.methods.attention.base import AttentionMethod
+from harness.methods.base import Method, RopeGeometry
 
 
 class SmallBases(NamedTuple):
@@ -94,17 +95,18 @@ def methods_table() -> pd.DataFrame:
             "method": name,
             "kind": method.kind,
             "changes": method.changes,
-            "depends_on_length": _answer(method.depends_on_length),
+            "depends_on_length": _depends_on_length(method),
             "source": method.source,
         }
         for name, method in METHODS.items()
     )
 
 
-def _answer(depends_on_length: bool | property) -> str:
-    if isinstance(depends_on_length, property):
-        return "by its options"
-    return "yes" if depends_on_length else "no"
+def _depends_on_length(method: type[Method]) -> Literal["yes", "no", "by its options"]:
+    said: Any = method.depends_on_length  # the base's property, the class's answer, or a property of the class
+    if isinstance(said, bool):
+        return "yes" if said else "no"
+    return "no" if said is Method.depends_on_length else "by its options"
 
 
 def table(
@@ -131,12 +133,12 @@ def _line(name: str, geometry: RopeGeometry, ctx: int, params: Mapping[str, Any]
     method = buildable(name, geometry, ctx, params)
     if isinstance(method, str):
         return line | {"note": method}
-    line["factor"] = getattr(method, "factor", None)
-    if method.kind in ("native", "encoding"):
-        return line | {"note": "known to the checkpoint alone"}
-    if method.kind == "attention":
+    line["factor"] = method.factor
+    if isinstance(method, AttentionMethod):
         limit = method.limit(geometry)
         return line | {"trained_range_bound": math.inf if limit is None else limit}
+    if method.kind != "frequency":
+        return line | {"note": "known to the checkpoint alone"}
     inv_freq = method(geometry, ctx).inv_freq
     return line | {
         "tuned_dimension": critical_dimension(inv_freq, ctx),
@@ -145,7 +147,7 @@ def _line(name: str, geometry: RopeGeometry, ctx: int, params: Mapping[str, Any]
     }
 
 
-def buildable(name: str, geometry: RopeGeometry, ctx: int, params: Mapping[str, Any] | None) -> Any:
+def buildable(name: str, geometry: RopeGeometry, ctx: int, params: Mapping[str, Any] | None) -> Method | str:
     """The method, or, of one that was given no parameters and needs some, the words that say so.
 
     Raises UserError for an unknown name and for parameters that were given and are wrong.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.engine.scores import position_edges
-from harness.methods.base import RopeGeometry
+from harness.methods.base import Method, RopeGeometry
 from harness.models.attention.route import present, routed
 from harness.models.install import applied
 from harness.scaling_laws import bounds
@@ -22,7 +22,7 @@ SHARES = (0.1, 0.5, 0.9)
 
 
 @torch.no_grad()
-def score_parts(model: nn.Module, ids: Tensor, method: Any, geometry: RopeGeometry) -> pd.DataFrame:
+def score_parts(model: nn.Module, ids: Tensor, method: Method, geometry: RopeGeometry) -> pd.DataFrame:
     """Distribution of both parts of the scores q_i . k_j / sqrt(head_dim), by distance i - j.
 
     ids: (length,). Rotary channels m and m + rotary_dim / 2 must be a pair, as in Llama. The critical dimension is that

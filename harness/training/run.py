@@ -21,6 +21,7 @@ from transformers import (
 
 from harness import methods
 from harness.errors import UserError
+from harness.methods.base import Method
 from harness.methods.encoding.base import Encoding
 from harness.methods.encoding.trained_with import TrainedWith
 from harness.models.checkpoint.geometry import geometry
@@ -68,7 +69,7 @@ def _take(leases: Leases, lease: Path) -> None:
 
 def _run(config: TrainConfig, method: str, method_params: Mapping[str, Any], seed: int, recipe: dict[str, Any]) -> Path:
     output, wanted = Path(config.output_dir), methods.construct(method, method_params)
-    encoding = (method, wanted) if wanted.kind == "encoding" else None
+    encoding = (method, wanted) if isinstance(wanted, Encoding) else None
     arguments = _arguments(config, seed)
     every_book = corpus.read_books(Path(str(config.corpus)), Path(str(config.titles)))
     books = corpus.split(every_book, config.held_out, config.left_out)
@@ -181,19 +182,19 @@ def _method_applied(
     """The scaling method in force while training, for windows of `ctx` tokens; `none` leaves a plain model as it is."""
     trained_with = TrainedWith.of(network.config)
     if trained_with is not None:
-        method = trained_with.resolve(name, methods.construct(name, params), config.ctx)
+        method = trained_with.resolve(methods.construct(name, params), config.ctx)
         if config.held_out:
-            _check_lengths(trained_with, name, method, config.eval_lengths)
+            _check_lengths(trained_with, method, config.eval_lengths)
         return applied(network, method, config.ctx)
     rope = geometry(network.config)
     return applied(network, methods.build(name, params, rope, config.ctx), config.ctx, rope)
 
 
-def _check_lengths(trained_with: TrainedWith, name: str, method: Any, lengths: Sequence[int]) -> None:
+def _check_lengths(trained_with: TrainedWith, method: Method, lengths: Sequence[int]) -> None:
     """Raise UserError for a length of evaluation that has positions which the model lacks."""
     for length in lengths:
         try:
-            trained_with.resolve(name, method, length)
+            trained_with.resolve(method, length)
         except UserError as error:
             raise UserError(f"train.eval_lengths holds {length}: {error}") from error
 

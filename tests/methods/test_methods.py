@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from omegaconf import OmegaConf
 
 from harness.errors import UserError
-from harness.methods import METHODS, RopeFrequencies, RopeGeometry, build, construct, resolve
+from harness.methods import METHODS, RopeFrequencies, RopeGeometry, build, construct
 from harness.methods.frequency.ramp import corner, dimension_ramp
 from harness.methods.frequency.rescale_factors import published_sets, read
 from harness.methods.modifiers.resonance import resonant
@@ -364,9 +364,9 @@ def test_dynamic_conventions_differ_by_what_the_docstrings_say() -> None:
 def test_factor_is_resolved_from_the_length_once() -> None:
     method = construct("yarn", {})
     assert method.factor is None
-    assert resolve(method, LLAMA2, 32768).factor == 8
-    assert resolve(method, LLAMA2, 1024).factor == 1
-    assert resolve(construct("yarn", {"factor": 2}), LLAMA2, 32768).factor == 2
+    assert method.resolved(LLAMA2, 32768).factor == 8
+    assert method.resolved(LLAMA2, 1024).factor == 1
+    assert construct("yarn", {"factor": 2}).resolved(LLAMA2, 32768).factor == 2
     assert type(construct("yarn", {"factor": 2}).factor) is float
     assert construct("yarn", {"factor": 2}) == construct("yarn", {"factor": 2.0})
 

@@ -13,13 +13,14 @@ from harness import methods
 from harness.engine.engine import Engine
 from harness.engine.spec import EngineSpec
 from harness.errors import UserError
+from harness.methods.attention.base import AttentionMethod
 from harness.methods.attention.dca import Dca
 from harness.methods.attention.leaky_rerope import LeakyReRope
 from harness.methods.attention.regions import Region, positions, relative_positions
 from harness.methods.attention.rerope import ReRope
 from harness.methods.attention.self_extend import SelfExtend
 from harness.methods.attention.windowed import Windowed
-from harness.methods.base import RopeFrequencies, RopeGeometry
+from harness.methods.base import RopeGeometry
 from harness.methods.modifiers.log_n import log_n
 from harness.models.attention import tiles as blocks
 from harness.models.attention.by_regions import _sources
@@ -87,7 +88,7 @@ TABLES = [  # worked by hand from the definitions
 
 def table(method, length):
     rows = np.arange(length)
-    return relative_positions(method.resolved(GEOMETRY).regions(length), rows[:, None], rows)
+    return relative_positions(method.resolved(GEOMETRY, length).regions(length), rows[:, None], rows)
 
 
 @pytest.mark.parametrize(("method", "expected"), TABLES, ids=str)
@@ -125,7 +126,7 @@ def test_no_pair_is_in_two_regions(name):
     ids=str,
 )
 def test_defaults_are_shares_of_the_trained_length(method, expected):
-    resolved = dataclasses.asdict(method.resolved(GEOMETRY))
+    resolved = dataclasses.asdict(method.resolved(GEOMETRY, 53))
     assert {name: resolved[name] for name in expected} == expected
 
 
@@ -145,7 +146,7 @@ LIMITED = [
 @pytest.mark.parametrize("method", LIMITED, ids=str)
 def test_limit_is_where_relative_positions_leave_training(method):
     trained = GEOMETRY.original_max_position_embeddings
-    limit = method.resolved(GEOMETRY).limit(GEOMETRY)
+    limit = method.resolved(GEOMETRY, 53).limit(GEOMETRY)
     largest = trained if method == Windowed() else trained - 1  # its first tokens are seen at the trained length
     if limit is None:
         assert np.nanmax(table(method, 8 * trained)) <= largest
@@ -155,7 +156,7 @@ def test_limit_is_where_relative_positions_leave_training(method):
 
 def test_published_reach():
     llama = RopeGeometry(rotary_dim=128, rope_theta=1e4, original_max_position_embeddings=4096)
-    assert LeakyReRope().resolved(llama).limit(llama) == 57_841
+    assert LeakyReRope().resolved(llama, 4096).limit(llama) == 57_841
     assert SelfExtend(group=8, window=1024).limit(llama) == (4096 - 1024) * 8 + 1024
 
 
@@ -198,7 +199,7 @@ def random_states(layout, length, dtype, seed=0):
 def attended(method, layout, query, key, value, **options):
     first, interleaved = LAYOUTS[layout][4:]
     turn = blocks.LayerTurn(tuple(GEOMETRY.inv_freq), first, interleaved, options.pop("scaling", 1.0))
-    parts = blocks.parts(method.resolved(GEOMETRY).regions(query.shape[2]), turn, query)
+    parts = blocks.parts(method.resolved(GEOMETRY, query.shape[2]).regions(query.shape[2]), turn, query)
     return blocks.attend(query, key, value, parts, 0.3, **options)
 
 
@@ -268,7 +269,7 @@ def covered(tile, rows):
 @pytest.mark.parametrize("name", MAPS)
 def test_tiles_cover_what_a_block_sees(name):
     shapes = set()
-    for region, rows in itertools.product(MAPS[name][0].resolved(GEOMETRY).regions(53), (1, 4, 16)):
+    for region, rows in itertools.product(MAPS[name][0].resolved(GEOMETRY, 53).regions(53), (1, 4, 16)):
         for first in range(0, 53, rows):
             begin, end = region.begin[first : first + rows, None], region.end[first : first + rows, None]
             seen = np.zeros((len(begin), 53), dtype=int)
@@ -318,20 +319,12 @@ def test_memory_is_linear_in_the_length(name):
 
 
 def under(model, method, ids, **options):
-    with applied(model, method.resolved(geometry(model.config)), ids.shape[1], **options):
+    with applied(model, method.resolved(geometry(model.config), ids.shape[1]), ids.shape[1], **options):
         return logits(model, ids)
 
 
-class Divided:
+class Divided(AttentionMethod):
     """Position interpolation written as one region: positions divided by 2."""
-
-    kind = "attention"
-
-    def __call__(self, geometry, length):
-        return RopeFrequencies(geometry.inv_freq)
-
-    def resolved(self, geometry):
-        return self
 
     def regions(self, length):
         rows, divided = np.arange(length), positions(length) / 2
@@ -433,7 +426,7 @@ EQUAL = [  # method, longest window at which it is direct extrapolation, whether
 @pytest.mark.parametrize(("method", "length", "last"), EQUAL, ids=str)
 def test_limits_are_direct_extrapolation(method, length, last):
     model, ids = tiny_llama(), tokens(length + 1, 2)
-    resolved = method.resolved(geometry(model.config))
+    resolved = method.resolved(geometry(model.config), length)
     difference = (under(model, resolved, ids) - logits(model, ids)).abs()
     assert difference[:, :-1].max() < 1e-5
     assert (difference[:, -1].max() > 1e-4) == last

@@ -264,12 +264,12 @@ def test_a_prefix_does_not_depend_on_what_follows(name: str) -> None:
     network, length = model(name), LONG[name] or 3 * TRAINED
     whole = logits(network, "none", length)
     assert_allclose(logits(network, "none", length // 2), whole[:, : length // 2], atol=2e-6)
-    assert not methods.METHODS[name].depends_on_length
+    assert not methods.METHODS[name]().depends_on_length
 
 
 def test_randomized_positions_change_with_length_and_seed_and_say_so() -> None:
     network = model("randomized")
-    assert methods.METHODS["randomized"].depends_on_length
+    assert methods.METHODS["randomized"]().depends_on_length
     short, long = logits(network, "none", 16), logits(network, "none", 32)[:, :16]
     assert (short - long).abs().max() > 1e-4
     assert_array_equal(logits(network, "randomized", 16), short)
@@ -341,7 +341,7 @@ def test_interpolated_positions() -> None:
     ("trained", "method", "given", "length", "message"),
     [
         ("alibi", "yarn", {}, 32, "method=yarn makes no sense on a model trained with alibi: it has slopes"),
-        ("nope", "linear", {}, 32, "Allowed: none, native, nope."),
+        ("nope", "linear", {}, 32, "Allowed: native, none, nope."),
         ("alibi", "kerple", {}, 32, "makes no sense on a model trained with alibi"),
         ("learned", "none", {}, 17, "learned: ctx must be <= 16 tokens, the positions that the model has, got 17"),
         ("learned", "linear", {"factor": 2.0}, 33, "ctx must be <= 32 tokens"),

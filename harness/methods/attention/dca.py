@@ -2,11 +2,12 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
 from harness.errors import UserError
+from harness.methods.attention.base import AttentionMethod
 from harness.methods.attention.regions import Region, check_tokens, positions, share
 from harness.methods.base import RopeFrequencies, RopeGeometry, check_choice, growth
 
@@ -14,7 +15,7 @@ SHARES = {"code": ((3, 4), (1, 8)), "paper": ((1, 1), (1, 4))}  # of the trained
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dca:
+class Dca(AttentionMethod):
     """Dual Chunk Attention: positions start again in every chunk of n = chunk - local tokens.
 
         key j:                      j mod n
@@ -35,24 +36,23 @@ class Dca:
     local: int | None = None  # tokens
     temperature: bool | None = None  # None: in the code's form only
 
-    kind: ClassVar[str] = "attention"
+    name: ClassVar[str] = "dca"
     changes: ClassVar[str] = "positions start again in every chunk; attention temperature (code)"
     source: ClassVar[str] = "arXiv:2402.17463"
-    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        check_choice("dca", "form", self.form, SHARES)
-        check_tokens("dca", chunk=self.chunk)
-        check_tokens("dca", 0, local=self.local)
+        check_choice(self.name, "form", self.form, SHARES)
+        check_tokens(self.name, chunk=self.chunk)
+        check_tokens(self.name, 0, local=self.local)
         if self.chunk is not None and self.local is not None and not self.local < self.chunk:
-            raise UserError(f"dca: local must be < chunk ({self.chunk} tokens), got {self.local}.")
+            raise UserError(f"{self.name}: local must be < chunk ({self.chunk} tokens), got {self.local}.")
 
     @property
     def depends_on_length(self) -> bool:
         """Whether the temperature, which grows with the window, is on."""
         return self.form == "code" if self.temperature is None else self.temperature
 
-    def resolved(self, geometry: RopeGeometry) -> "Dca":
+    def resolved(self, geometry: RopeGeometry, length: int) -> Self:
         """With the form's defaults filled in."""
         trained = geometry.original_max_position_embeddings
         chunk, local = (share(trained, *part) for part in SHARES[self.form])

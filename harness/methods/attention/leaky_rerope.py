@@ -2,14 +2,15 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
+from harness.methods.attention.base import AttentionMethod
 from harness.methods.attention.regions import Region, check_tokens, far, near, positions, share
-from harness.methods.base import RopeFrequencies, RopeGeometry, check_multiplier
+from harness.methods.base import RopeGeometry, check_multiplier
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeakyReRope:
+class LeakyReRope(AttentionMethod):
     """Leaky ReRoPE: true distances within `window`, distances beyond it growing `factor` times more slowly.
 
         relative position = i - j if i - j < window, else window + (i - j - window) / factor
@@ -22,24 +23,18 @@ class LeakyReRope:
     factor: float = 16.0
     window: int | None = None  # tokens; None: original_max_position_embeddings / 8
 
-    kind: ClassVar[str] = "attention"
+    name: ClassVar[str] = "leaky_rerope"
     changes: ClassVar[str] = "relative positions beyond a window, growing factor times more slowly"
     source: ClassVar[str] = "github.com/bojone/rerope"
-    version: ClassVar[int] = 1
-    depends_on_length: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_multiplier("leaky_rerope", self.factor)
-        check_tokens("leaky_rerope", window=self.window)
+        check_multiplier(self.name, self.factor)
+        check_tokens(self.name, window=self.window)
 
-    def resolved(self, geometry: RopeGeometry) -> "LeakyReRope":
+    def resolved(self, geometry: RopeGeometry, length: int) -> Self:
         """With the default window filled in."""
         window = self.window or share(geometry.original_max_position_embeddings, 1, 8)
         return replace(self, window=window)
-
-    def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
-        """The unscaled frequencies, whatever the length."""
-        return RopeFrequencies(geometry.inv_freq)
 
     def regions(self, length: int) -> tuple[Region, ...]:
         """Two regions: up to the window, and beyond it with positions divided and queries moved back by the rest.

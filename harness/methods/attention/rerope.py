@@ -1,16 +1,17 @@
 """ReRoPE."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
+from harness.methods.attention.base import AttentionMethod
 from harness.methods.attention.regions import Region, check_tokens, far, near, share
-from harness.methods.base import RopeFrequencies, RopeGeometry
+from harness.methods.base import RopeGeometry
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReRope:
+class ReRope(AttentionMethod):
     """ReRoPE: rectify relative positions, so that none is larger than `window`.
 
         relative position = i - j if i - j < window, else window
@@ -22,23 +23,17 @@ class ReRope:
 
     window: int | None = None  # tokens; None: original_max_position_embeddings / 4
 
-    kind: ClassVar[str] = "attention"
+    name: ClassVar[str] = "rerope"
     changes: ClassVar[str] = "relative positions beyond a window, all set to the window"
     source: ClassVar[str] = "github.com/bojone/rerope"
-    version: ClassVar[int] = 1
-    depends_on_length: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_tokens("rerope", window=self.window)
+        check_tokens(self.name, window=self.window)
 
-    def resolved(self, geometry: RopeGeometry) -> "ReRope":
+    def resolved(self, geometry: RopeGeometry, length: int) -> Self:
         """With the default window filled in."""
         window = self.window or share(geometry.original_max_position_embeddings, 1, 4)
         return replace(self, window=window)
-
-    def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
-        """The unscaled frequencies, whatever the length."""
-        return RopeFrequencies(geometry.inv_freq)
 
     def regions(self, length: int) -> tuple[Region, ...]:
         """Two regions: within the window, and beyond it (queries all at `window`, keys all at 0)."""

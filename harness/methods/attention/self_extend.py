@@ -2,16 +2,17 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
+from harness.methods.attention.base import AttentionMethod
 from harness.methods.attention.regions import Region, check_tokens, far, near, positions, share
-from harness.methods.base import RopeFrequencies, RopeGeometry
+from harness.methods.base import RopeGeometry
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelfExtend:
+class SelfExtend(AttentionMethod):
     """Self-Extend: true distances within `window`, distances between groups of `group` tokens beyond it.
 
         relative position = i - j if i - j < window,
@@ -28,23 +29,17 @@ class SelfExtend:
     window: int | None = None  # tokens; None: original_max_position_embeddings / 4
     floor_shift: bool = False
 
-    kind: ClassVar[str] = "attention"
+    name: ClassVar[str] = "self_extend"
     changes: ClassVar[str] = "relative positions beyond a window, counted in groups of tokens"
     source: ClassVar[str] = "arXiv:2401.01325"
-    version: ClassVar[int] = 1
-    depends_on_length: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_tokens("self_extend", group=self.group, window=self.window)
+        check_tokens(self.name, group=self.group, window=self.window)
 
-    def resolved(self, geometry: RopeGeometry) -> "SelfExtend":
+    def resolved(self, geometry: RopeGeometry, length: int) -> Self:
         """With the default window filled in."""
         window = self.window or share(geometry.original_max_position_embeddings, 1, 4)
         return replace(self, window=window)
-
-    def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
-        """The unscaled frequencies, whatever the length."""
-        return RopeFrequencies(geometry.inv_freq)
 
     def regions(self, length: int) -> tuple[Region, ...]:
         """Two regions: within the window, and beyond it with positions of groups and queries shifted."""

@@ -1,19 +1,20 @@
 """Windowed attention with the first tokens kept: LM-Infinite and attention sinks."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
 from harness.errors import UserError
+from harness.methods.attention.base import AttentionMethod
 from harness.methods.attention.regions import Region, check_tokens, near, positions
-from harness.methods.base import RopeFrequencies, RopeGeometry, check_choice
+from harness.methods.base import RopeGeometry, check_choice
 
 SINKS = {"lm_infinite": 10, "streaming": 4}  # tokens
 
 
 @dataclass(frozen=True, kw_only=True)
-class Windowed:
+class Windowed(AttentionMethod):
     """A Lambda-shaped mask: every query sees the last `window` tokens and the first `sinks` of the window scored.
 
         relative position = i - j                                   if i - j < window
@@ -30,29 +31,23 @@ class Windowed:
     window: int | None = None  # tokens
     sinks: int | None = None  # tokens
 
-    kind: ClassVar[str] = "attention"
+    name: ClassVar[str] = "windowed"
     changes: ClassVar[str] = "which keys are seen: the last ones and the first"
     source: ClassVar[str] = "arXiv:2308.16137, arXiv:2309.17453"
-    version: ClassVar[int] = 1
-    depends_on_length: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_choice("windowed", "form", self.form, SINKS)
-        check_tokens("windowed", window=self.window)
-        check_tokens("windowed", 0, sinks=self.sinks)
+        check_choice(self.name, "form", self.form, SINKS)
+        check_tokens(self.name, window=self.window)
+        check_tokens(self.name, 0, sinks=self.sinks)
 
-    def resolved(self, geometry: RopeGeometry) -> "Windowed":
+    def resolved(self, geometry: RopeGeometry, length: int) -> Self:
         """With defaults filled in; UserError where the sinks leave no room for a window."""
         sinks = SINKS[self.form] if self.sinks is None else self.sinks
         trained = geometry.original_max_position_embeddings
         window = self.window or (trained if self.form == "lm_infinite" else trained - sinks)
         if window < 1:
-            raise UserError(f"windowed: sinks must be < {trained} tokens (the trained length), got {sinks}.")
+            raise UserError(f"{self.name}: sinks must be < {trained} tokens (the trained length), got {sinks}.")
         return replace(self, window=window, sinks=sinks)
-
-    def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
-        """The unscaled frequencies, whatever the length."""
-        return RopeFrequencies(geometry.inv_freq)
 
     def regions(self, length: int) -> tuple[Region, ...]:
         """Two regions: the last tokens, and the first ones where they are not among the last."""

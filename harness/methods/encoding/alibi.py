@@ -19,6 +19,7 @@ class Alibi(Encoding):
     that power. Press et al. 2022, arXiv:2108.12409, section 3. `linear` divides the slopes by its factor.
     """
 
+    name: ClassVar[str] = "alibi"
     changes: ClassVar[str] = "scores: minus a slope times the distance"
     source: ClassVar[str] = "arXiv:2108.12409"
     scalings: ClassVar[tuple[str, ...]] = ("linear",)

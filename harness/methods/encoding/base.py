@@ -1,8 +1,10 @@
 """What encodings that a model must be trained with share."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+
+from harness.methods.base import Kind, Method, RopeFrequencies, RopeGeometry
 
 if TYPE_CHECKING:
     from harness.methods.encoding.modules.base import EncodingModule
@@ -23,19 +25,21 @@ class Shape(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encoding(ABC):
+class Encoding(Method):
     """An encoding of position that weights are trained with; its parameters are part of the checkpoint.
 
     A parameter of None is the default in training and "as trained" in evaluation. Those named in `free` change
     nothing that was learned: they may differ from training.
     """
 
-    kind: ClassVar[str] = "encoding"
-    version: ClassVar[int] = 1
-    depends_on_length: ClassVar[bool] = False
+    kind: ClassVar[Kind] = "encoding"
     free: ClassVar[tuple[str, ...]] = ()  # parameters of evaluation
     scalings: ClassVar[tuple[str, ...]] = ()  # methods that can scale its positions
     why_not: ClassVar[str] = ""  # what the others lack
+
+    def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
+        """A mistake of ours: an encoding acts through its module."""
+        raise TypeError(f"{self.name} is an encoding and asks nothing of a rotary embedding")
 
     def defaults(self, trained: int) -> dict[str, Any]:
         """What takes the place of None in a model trained at `trained` tokens."""

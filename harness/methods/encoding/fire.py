@@ -19,13 +19,14 @@ class Fire(Encoding):
 
     width: int | None = None  # of the hidden layer; None: 32
 
+    name: ClassVar[str] = "fire"
     changes: ClassVar[str] = "scores: plus a learned function of the relative distance"
     source: ClassVar[str] = "arXiv:2310.04418"
     why_not: ClassVar[str] = "it already measures distances by the query's position"
 
     def __post_init__(self) -> None:
         if self.width is not None and self.width < 1:
-            raise UserError(f"fire: width must be >= 1, got {self.width}.")
+            raise UserError(f"{self.name}: width must be >= 1, got {self.width}.")
 
     def defaults(self, trained: int) -> dict[str, Any]:
         """The paper's."""

@@ -19,13 +19,14 @@ class Kerple(Encoding):
 
     form: str | None = None  # log | power; None: log
 
+    name: ClassVar[str] = "kerple"
     changes: ClassVar[str] = "scores: minus a learned kernel of the distance"
     source: ClassVar[str] = "arXiv:2205.09921"
     why_not: ClassVar[str] = "its kernel is learned and defined at every distance"
 
     def __post_init__(self) -> None:
         if self.form is not None:
-            check_choice("kerple", "form", self.form, ("log", "power"))
+            check_choice(self.name, "form", self.form, ("log", "power"))
 
     def defaults(self, trained: int) -> dict[str, Any]:
         """The recommended form."""

@@ -15,6 +15,7 @@ class Learned(Encoding):
     `linear` stretches the table (row n / factor, interpolated between its neighbours, the last row beyond the end).
     """
 
+    name: ClassVar[str] = "learned"
     changes: ClassVar[str] = "the input: a learned vector a position is added"
     source: ClassVar[str] = "GPT-2 (Radford et al. 2019)"
     scalings: ClassVar[tuple[str, ...]] = ("linear",)

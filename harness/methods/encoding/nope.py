@@ -10,6 +10,7 @@ from harness.methods.encoding.base import Encoding, Shape
 class Nope(Encoding):
     """NoPE: nothing but the causal mask tells positions apart. Kazemnejad et al. 2023, arXiv:2305.19466, section 3."""
 
+    name: ClassVar[str] = "nope"
     changes: ClassVar[str] = "nothing: only the causal mask tells positions apart"
     source: ClassVar[str] = "arXiv:2305.19466"
     why_not: ClassVar[str] = "there are no positions to scale"

@@ -25,15 +25,16 @@ class Permuteformer(Encoding):
     form: str | None = None  # softmax | linear; None: softmax
     seed: int | None = None  # of the permutations; None: 0
 
+    name: ClassVar[str] = "permuteformer"
     changes: ClassVar[str] = "queries and keys: channels permuted once a position"
     source: ClassVar[str] = "arXiv:2109.02377"
     why_not: ClassVar[str] = "a permutation has no fractional power, so positions cannot be scaled"
 
     def __post_init__(self) -> None:
         if self.form is not None:
-            check_choice("permuteformer", "form", self.form, ("softmax", "linear"))
+            check_choice(self.name, "form", self.form, ("softmax", "linear"))
         if self.seed is not None and self.seed < 0:
-            raise UserError(f"permuteformer: seed must be >= 0, got {self.seed}.")
+            raise UserError(f"{self.name}: seed must be >= 0, got {self.seed}.")
 
     def defaults(self, trained: int) -> dict[str, Any]:
         """Ordinary attention."""

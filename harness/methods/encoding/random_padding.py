@@ -19,6 +19,7 @@ class RandomPadding(Encoding):
 
     rows: int | None = None  # of the table: the longest window; None: 8 x the trained length
 
+    name: ClassVar[str] = "random_padding"
     changes: ClassVar[str] = "the input: a learned vector a position, windows shifted at random in training"
     source: ClassVar[str] = "arXiv:2305.04859"
     scalings: ClassVar[tuple[str, ...]] = ("linear",)
@@ -26,7 +27,7 @@ class RandomPadding(Encoding):
 
     def __post_init__(self) -> None:
         if self.rows is not None and self.rows < 2:
-            raise UserError(f"random_padding: rows must be >= 2 tokens, got {self.rows}.")
+            raise UserError(f"{self.name}: rows must be >= 2 tokens, got {self.rows}.")
 
     def defaults(self, trained: int) -> dict[str, Any]:
         """Eight windows' worth of rows."""
@@ -44,5 +45,5 @@ class RandomPadding(Encoding):
 
         assert self.rows is not None
         if self.rows < shape.trained:
-            raise UserError(f"random_padding: rows must be >= {shape.trained}, the window trained, got {self.rows}.")
+            raise UserError(f"{self.name}: rows must be >= {shape.trained}, the window trained, got {self.rows}.")
         return LearnedTable(Shifted(self.rows - shape.trained + 1, 0), self.rows, shape.hidden_size)

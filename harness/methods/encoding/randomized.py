@@ -21,6 +21,7 @@ class Randomized(Encoding):
     positions: int | None = None  # the range to draw from; None: 32 x the trained length
     seed: int | None = None  # of the draws in evaluation; None: 0
 
+    name: ClassVar[str] = "randomized"
     changes: ClassVar[str] = "positions: a random ascending subset of a longer range"
     source: ClassVar[str] = "arXiv:2305.16843"
     depends_on_length: ClassVar[bool] = True  # the draw
@@ -29,11 +30,11 @@ class Randomized(Encoding):
 
     def __post_init__(self) -> None:
         if self.base is not None:
-            check_choice("randomized", "base", self.base, ("rope", "sinusoidal"))
+            check_choice(self.name, "base", self.base, ("rope", "sinusoidal"))
         if self.positions is not None and self.positions < 2:
-            raise UserError(f"randomized: positions must be >= 2 tokens, got {self.positions}.")
+            raise UserError(f"{self.name}: positions must be >= 2 tokens, got {self.positions}.")
         if self.seed is not None and self.seed < 0:
-            raise UserError(f"randomized: seed must be >= 0, got {self.seed}.")
+            raise UserError(f"{self.name}: seed must be >= 0, got {self.seed}.")
 
     def defaults(self, trained: int) -> dict[str, Any]:
         """A range 32 times as long as the window trained, as the longest evaluation may be."""
@@ -54,7 +55,7 @@ class Randomized(Encoding):
         assert self.seed is not None
         if self.positions < shape.trained:
             raise UserError(
-                f"randomized: positions must be >= {shape.trained}, the window trained, got {self.positions}."
+                f"{self.name}: positions must be >= {shape.trained}, the window trained, got {self.positions}."
             )
         places = Drawn(self.positions, self.seed)
         if self.base == "rope":

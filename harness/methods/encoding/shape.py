@@ -20,6 +20,7 @@ class ShapeEncoding(Encoding):
     shift: int | None = None  # tokens; None: 500
     evaluation_shift: int | None = None  # tokens; None: shift
 
+    name: ClassVar[str] = "shape"
     changes: ClassVar[str] = "the input: sinusoidal positions, shifted at random in training"
     source: ClassVar[str] = "arXiv:2109.05644"
     scalings: ClassVar[tuple[str, ...]] = SCALINGS
@@ -28,9 +29,9 @@ class ShapeEncoding(Encoding):
 
     def __post_init__(self) -> None:
         if self.shift is not None and self.shift < 1:
-            raise UserError(f"shape: shift must be >= 1 token, got {self.shift}.")
+            raise UserError(f"{self.name}: shift must be >= 1 token, got {self.shift}.")
         if self.evaluation_shift is not None and self.evaluation_shift < 0:
-            raise UserError(f"shape: evaluation_shift must be >= 0 tokens, got {self.evaluation_shift}.")
+            raise UserError(f"{self.name}: evaluation_shift must be >= 0 tokens, got {self.evaluation_shift}.")
 
     def defaults(self, trained: int) -> dict[str, Any]:
         """The authors' numbers."""

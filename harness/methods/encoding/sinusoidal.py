@@ -17,6 +17,7 @@ class Sinusoidal(Encoding):
     Channels lie as [sin | cos] instead of interleaved: the same up to an order that the weights learn.
     """
 
+    name: ClassVar[str] = "sinusoidal"
     changes: ClassVar[str] = "the input: sines and cosines of the position are added"
     source: ClassVar[str] = "arXiv:1706.03762"
     scalings: ClassVar[tuple[str, ...]] = SCALINGS

@@ -21,16 +21,19 @@ class T5Bias(Encoding):
     buckets: int | None = None  # None: 32
     max_distance: int | None = None  # tokens; None: 128
 
+    name: ClassVar[str] = "t5_bias"
     changes: ClassVar[str] = "scores: a learned bias for each bucket of distances"
     source: ClassVar[str] = "arXiv:1910.10683"
     why_not: ClassVar[str] = "every distance beyond the last bucket already has its bias"
 
     def __post_init__(self) -> None:
         if self.buckets is not None and (self.buckets < 2 or self.buckets % 2):
-            raise UserError(f"t5_bias: buckets must be even and >= 2, got {self.buckets}.")
+            raise UserError(f"{self.name}: buckets must be even and >= 2, got {self.buckets}.")
         least = (self.buckets or 32) // 2
         if self.max_distance is not None and self.max_distance <= least:
-            raise UserError(f"t5_bias: max_distance must be > buckets / 2 = {least} tokens, got {self.max_distance}.")
+            raise UserError(
+                f"{self.name}: max_distance must be > buckets / 2 = {least} tokens, got {self.max_distance}."
+            )
 
     def defaults(self, trained: int) -> dict[str, Any]:
         """T5's own."""

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from harness import methods
 from harness.errors import UserError
-from harness.methods.base import RopeGeometry
+from harness.methods.base import Method, RopeGeometry
 from harness.methods.encoding.base import Encoding, parameters
 
 
@@ -14,7 +14,6 @@ from harness.methods.encoding.base import Encoding, parameters
 class TrainedWith:
     """The encoding of a model, its parameters all in place."""
 
-    name: str
     encoding: Encoding
     hidden_size: int
     length: int  # tokens of a training window
@@ -26,8 +25,14 @@ class TrainedWith:
         if not isinstance(declared, Mapping):
             return None
         own = dict(declared)
-        name, trained = str(own.pop("name")), int(config.max_position_embeddings)
-        return cls(name, methods.construct(name, own).filled(trained), int(config.hidden_size), trained)
+        encoding, trained = methods.construct(str(own.pop("name")), own), int(config.max_position_embeddings)
+        assert isinstance(encoding, Encoding), f"position_encoding names {encoding.name}, which is no encoding"
+        return cls(encoding.filled(trained), int(config.hidden_size), trained)
+
+    @property
+    def name(self) -> str:
+        """The encoding's."""
+        return self.encoding.name
 
     @property
     def geometry(self) -> RopeGeometry:
@@ -41,21 +46,22 @@ class TrainedWith:
         """Why modifiers are refused."""
         return f"method.logn and method.resonance are of rotary models; this one was trained with {self.name}."
 
-    def resolve(self, name: str, method: Any, length: int) -> Any:
+    def resolve(self, method: Method, length: int) -> Method:
         """The method with everything filled in, for windows of `length` tokens.
 
         Raises UserError, with the reason, for methods and lengths that make no sense on this model.
         """
         own, grown = self.encoding, 1.0
-        if name == self.name:
+        if isinstance(method, type(own)):
             method = own = self._with_free(method)
-        elif name in own.scalings:
-            method = methods.resolve(method, self.geometry, length)
-            grown = getattr(method, "factor", 1.0)
-        elif name not in methods.AS_IT_IS:
+        elif method.name in own.scalings:
+            method = method.resolved(self.geometry, length)
+            grown = method.factor or 1.0
+        elif not method.as_it_is:
             allowed = ", ".join([*methods.AS_IT_IS, self.name, *own.scalings])
             raise UserError(
-                f"method={name} makes no sense on a model trained with {self.name}: {own.why_not}. Allowed: {allowed}."
+                f"method={method.name} makes no sense on a model trained with {self.name}: {own.why_not}. "
+                f"Allowed: {allowed}."
             )
         reach = own.reach(self.length)
         if reach is not None and length > int(reach * grown):
@@ -65,7 +71,7 @@ class TrainedWith:
             )
         return method
 
-    def _with_free(self, given: Any) -> Encoding:
+    def _with_free(self, given: Encoding) -> Encoding:
         """The encoding, those of its parameters that were not learned as given."""
         chosen = {}
         for parameter, value in parameters(given).items():
@@ -77,14 +83,9 @@ class TrainedWith:
         return replace(self.encoding, **chosen)
 
 
-def method_name(method: Any) -> str:
-    """The name that a method is registered under."""
-    return next(name for name, kind in methods.METHODS.items() if type(method) is kind)
-
-
-def not_trained_with(name: str) -> UserError:
+def not_trained_with(encoding: Method) -> UserError:
     """The error for an encoding on a model that was not trained with any."""
     return UserError(
-        f"method={name} is an encoding that a model must be trained with, and this one was not: "
-        f"python -m harness.train method={name} trains one."
+        f"method={encoding.name} is an encoding that a model must be trained with, and this one was not: "
+        f"python -m harness.train method={encoding.name} trains one."
     )

@@ -24,6 +24,7 @@ class Xpos(Encoding):
     decay_length: float | None = None  # tokens; None: 512
     lex: bool | None = None  # None: false
 
+    name: ClassVar[str] = "xpos"
     changes: ClassVar[str] = "queries and keys: rotation and exponential decay"
     source: ClassVar[str] = "arXiv:2212.10554"
     scalings: ClassVar[tuple[str, ...]] = ("linear",)
@@ -33,7 +34,7 @@ class Xpos(Encoding):
     free: ClassVar[tuple[str, ...]] = ("lex",)
 
     def __post_init__(self) -> None:
-        check_positive("xpos", decay_length=self.decay_length)
+        check_positive(self.name, decay_length=self.decay_length)
 
     def defaults(self, trained: int) -> dict[str, Any]:
         """The authors' constant; attention to all keys."""

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from harness.errors import UserError
-from harness.methods.base import RopeFrequencies, RopeGeometry
+from harness.methods.base import Promise, RopeFrequencies, RopeGeometry
+from harness.methods.frequency.base import FrequencyMethod
 
 
 @dataclass(frozen=True, kw_only=True)
-class Abf:
+class Abf(FrequencyMethod):
     """Adjusted base frequency (ABF): another base, chosen by hand.
 
         inv_freq'_i = base^(-2i / rotary_dim),    base = this method's rope_theta instead of the checkpoint's
@@ -21,15 +22,14 @@ class Abf:
 
     rope_theta: float = 500_000.0
 
-    kind: ClassVar[str] = "frequency"
+    name: ClassVar[str] = "abf"
     changes: ClassVar[str] = "the base"
     source: ClassVar[str] = "arXiv:2309.16039"
-    version: ClassVar[int] = 1
-    depends_on_length: ClassVar[bool] = False
+    promises: ClassVar[tuple[Promise, ...]] = ("positive",)  # another base at every length
 
     def __post_init__(self) -> None:
         if not 1 < self.rope_theta < math.inf:
-            raise UserError(f"abf: rope_theta must be finite and > 1, got {self.rope_theta}.")
+            raise UserError(f"{self.name}: rope_theta must be finite and > 1, got {self.rope_theta}.")
 
     def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
         """Frequencies of the other base, the same for every length."""

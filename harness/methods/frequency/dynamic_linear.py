@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from harness.methods.base import RopeFrequencies, RopeGeometry, check_multiplier, growth
+from harness.methods.frequency.base import FrequencyMethod
 
 
 @dataclass(frozen=True, kw_only=True)
-class DynamicLinear:
+class DynamicLinear(FrequencyMethod):
     """Dynamic position interpolation: divided by how much longer than the trained length the window is.
 
         inv_freq'_i = inv_freq_i / max(factor, length / original_max_position_embeddings)
@@ -18,14 +19,13 @@ class DynamicLinear:
 
     factor: float = 1.0
 
-    kind: ClassVar[str] = "frequency"
+    name: ClassVar[str] = "dynamic_linear"
     changes: ClassVar[str] = "every frequency, divided by a factor growing with the window"
     source: ClassVar[str] = "arXiv:2309.00071"
-    version: ClassVar[int] = 1
     depends_on_length: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_multiplier("dynamic_linear", self.factor)
+        check_multiplier(self.name, self.factor)
 
     def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
         """Frequencies for windows of `length` tokens."""

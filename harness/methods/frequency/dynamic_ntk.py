@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from harness.methods.base import RopeFrequencies, RopeGeometry, check_multiplier, growth
+from harness.methods.frequency.base import FrequencyMethod
 from harness.methods.frequency.ntk import ntk_aware
 
 
 @dataclass(frozen=True, kw_only=True)
-class DynamicNtk:
+class DynamicNtk(FrequencyMethod):
     """Dynamic NTK: NTK-aware scaling by how much longer than the trained length the window is.
 
         alpha = factor s - (factor - 1),    s = max(1, length / original_max_position_embeddings)
@@ -23,14 +24,13 @@ class DynamicNtk:
 
     factor: float = 1.0
 
-    kind: ClassVar[str] = "frequency"
+    name: ClassVar[str] = "dynamic_ntk"
     changes: ClassVar[str] = "the base, growing with the window"
     source: ClassVar[str] = "arXiv:2309.00071"
-    version: ClassVar[int] = 1
     depends_on_length: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_multiplier("dynamic_ntk", self.factor)
+        check_multiplier(self.name, self.factor)
 
     def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
         """Frequencies for windows of `length` tokens, unscaled up to the trained length."""

@@ -26,7 +26,7 @@ class DynamicYarn(Yarn):
     depends_on_length: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_multiplier("dynamic_yarn", self.factor)
+        check_multiplier(self.name, self.factor)
         super().__post_init__()
 
     def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:

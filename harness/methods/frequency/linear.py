@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from harness.methods.base import RopeFrequencies, RopeGeometry, check_factor, resolved_factor
+from harness.methods.frequency.base import FrequencyMethod
 
 
 @dataclass(frozen=True, kw_only=True)
-class Linear:
+class Linear(FrequencyMethod):
     """Position interpolation (PI): every frequency divided by the factor.
 
         inv_freq'_i = inv_freq_i / factor
@@ -17,14 +18,12 @@ class Linear:
 
     factor: float | None = None  # None: max(1, length / original_max_position_embeddings)
 
-    kind: ClassVar[str] = "frequency"
+    name: ClassVar[str] = "linear"
     changes: ClassVar[str] = "every frequency, divided by factor"
     source: ClassVar[str] = "arXiv:2306.15595"
-    version: ClassVar[int] = 1
-    depends_on_length: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_factor("linear", self.factor)
+        check_factor(self.name, self.factor)
 
     def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
         """Interpolated frequencies, the same for every length."""

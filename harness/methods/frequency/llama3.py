@@ -7,10 +7,11 @@ from typing import ClassVar
 import numpy as np
 
 from harness.methods.base import RopeFrequencies, RopeGeometry, check_factor, check_rotations, resolved_factor
+from harness.methods.frequency.base import FrequencyMethod
 
 
 @dataclass(frozen=True, kw_only=True)
-class Llama3:
+class Llama3(FrequencyMethod):
     """Llama 3.1: keep frequencies that turn often, interpolate those that turn little, ramp in rotations between.
 
         r_i = original_max_position_embeddings inv_freq_i / 2 pi        (rotations over the trained length)
@@ -24,15 +25,13 @@ class Llama3:
     low_freq_factor: float = 1.0  # rotations over the trained length
     high_freq_factor: float = 4.0
 
-    kind: ClassVar[str] = "frequency"
+    name: ClassVar[str] = "llama3"
     changes: ClassVar[str] = "slow frequencies divided by factor, fast ones kept"
     source: ClassVar[str] = "arXiv:2407.21783"
-    version: ClassVar[int] = 1
-    depends_on_length: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_factor("llama3", self.factor)
-        check_rotations("llama3", high_freq_factor=self.high_freq_factor, low_freq_factor=self.low_freq_factor)
+        check_factor(self.name, self.factor)
+        check_rotations(self.name, high_freq_factor=self.high_freq_factor, low_freq_factor=self.low_freq_factor)
 
     def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
         """Blended frequencies, the same for every length."""

@@ -2,20 +2,21 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import UserError
-from harness.methods.base import RopeFrequencies, RopeGeometry, check_choice, check_factor, resolved_factor
+from harness.methods.base import Promise, RopeFrequencies, RopeGeometry, check_choice, check_factor, resolved_factor
 from harness.methods.frequency import rescale_factors, yarn
+from harness.methods.frequency.base import FrequencyMethod
 
 TEMPERATURES = ("none", "su", "yarn")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LongRope:
+class LongRope(FrequencyMethod):
     """LongRoPE: one searched rescale factor a frequency, unscaled first positions, an attention temperature.
 
         inv_freq'_i = inv_freq_i / long_factor_i        (positions below `unscaled_prefix` stay unscaled)
@@ -42,40 +43,40 @@ class LongRope:
     unscaled_prefix: int | None = None  # tokens (the paper's n-hat); None: that of the set or file, else 0
     dynamic: bool = False
 
-    kind: ClassVar[str] = "frequency"
+    name: ClassVar[str] = "longrope"
     changes: ClassVar[str] = "every frequency, by searched factors; attention temperature; first positions kept"
     source: ClassVar[str] = "arXiv:2402.13753"
-    version: ClassVar[int] = 1
+    promises: ClassVar[tuple[Promise, ...]] = ("positive",)  # factors are the user's
 
     def __post_init__(self) -> None:
-        check_factor("longrope", self.factor)
+        check_factor(self.name, self.factor)
         self._check_factors()
         if isinstance(self.temperature, str):
-            check_choice("longrope", "temperature", self.temperature, TEMPERATURES)
+            check_choice(self.name, "temperature", self.temperature, TEMPERATURES)
         elif self.temperature is not None and (
             type(self.temperature) not in (int, float) or not 0 < self.temperature < math.inf
         ):
             raise UserError(
-                f"longrope: temperature must be one of {', '.join(TEMPERATURES)} or a number > 0, "
+                f"{self.name}: temperature must be one of {', '.join(TEMPERATURES)} or a number > 0, "
                 f"got {self.temperature}."
             )
         if self.unscaled_prefix is not None and self.unscaled_prefix < 0:
-            raise UserError(f"longrope: unscaled_prefix must be >= 0 tokens, got {self.unscaled_prefix}.")
+            raise UserError(f"{self.name}: unscaled_prefix must be >= 0 tokens, got {self.unscaled_prefix}.")
         if self.dynamic and not (self.factor is not None and self.factor > 1):
             raise UserError(
-                "longrope: dynamic needs factor > 1, the extension that the rescale factors are for, "
+                f"{self.name}: dynamic needs factor > 1, the extension that the rescale factors are for, "
                 f"got {self.factor}."
             )
 
     def _check_factors(self) -> None:
         if (self.factors is None) == (self.long_factor is None):
-            raise UserError("longrope: give either factors (a published set or a file) or long_factor (a list).")
+            raise UserError(f"{self.name}: give either factors (a published set or a file) or long_factor (a list).")
         if self.short_factors is not None and self.short_factor is not None:
-            raise UserError("longrope: give either short_factors (a set or a file) or short_factor (a list).")
+            raise UserError(f"{self.name}: give either short_factors (a set or a file) or short_factor (a list).")
         for name, values in (("long_factor", self.long_factor), ("short_factor", self.short_factor)):
             for value in values or ():
                 if not 0 < value < math.inf:
-                    raise UserError(f"longrope: every {name} must be finite and > 0, got {value}.")
+                    raise UserError(f"{self.name}: every {name} must be finite and > 0, got {value}.")
 
     @property
     def depends_on_length(self) -> bool:
@@ -83,8 +84,8 @@ class LongRope:
         switched = self.short_factor is not None or self.short_factors is not None
         return switched or self.dynamic or not self.short_temperature
 
-    def for_length(self, length: int) -> "LongRope":
-        """With named sets and files read into lists, those for windows of up to `length` tokens."""
+    def resolved(self, geometry: RopeGeometry, length: int) -> Self:
+        """With named sets and files read into lists, those for windows of up to `length` tokens, and the factor."""
         long_factor, short_factor = self.long_factor, self.short_factor
         temperature, prefix = self.temperature, self.unscaled_prefix
         if self.factors is not None:
@@ -94,7 +95,7 @@ class LongRope:
             prefix = read.unscaled_prefix if prefix is None else prefix
         if self.short_factors is not None:
             short_factor = rescale_factors.read(self.short_factors, length).long_factor
-        return replace(
+        filled = replace(
             self,
             factors=None,
             short_factors=None,
@@ -103,18 +104,15 @@ class LongRope:
             temperature="su" if temperature is None else temperature,
             unscaled_prefix=prefix or 0,
         )
-
-    def resolved(self, geometry: RopeGeometry) -> "LongRope":
-        """The same, if every list has one factor a frequency."""
-        self._check_lengths(geometry)
-        return self
+        filled._check_lengths(geometry)
+        return super(LongRope, filled).resolved(geometry, length)
 
     def _check_lengths(self, geometry: RopeGeometry) -> None:
         pairs = geometry.rotary_dim // 2
         for name, values in (("long_factor", self.long_factor), ("short_factor", self.short_factor)):
             if values is not None and len(values) != pairs:
                 raise UserError(
-                    f"longrope: {name} must have {pairs} factors (rotary_dim {geometry.rotary_dim} / 2), "
+                    f"{self.name}: {name} must have {pairs} factors (rotary_dim {geometry.rotary_dim} / 2), "
                     f"got {len(values)}."
                 )
 

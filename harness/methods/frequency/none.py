@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from harness.methods.base import RopeFrequencies, RopeGeometry
+from harness.methods.base import Promise, RopeFrequencies, RopeGeometry
+from harness.methods.frequency.base import FrequencyMethod
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unscaled:
+class Unscaled(FrequencyMethod):
     """Direct extrapolation: the frequencies of training at every position.
 
         inv_freq'_i = inv_freq_i = rope_theta^(-2i / rotary_dim)
@@ -15,11 +16,11 @@ class Unscaled:
     Su et al. 2021, RoFormer, arXiv:2104.09864, eq. 15.
     """
 
-    kind: ClassVar[str] = "frequency"
+    name: ClassVar[str] = "none"
     changes: ClassVar[str] = "nothing: direct extrapolation"
     source: ClassVar[str] = "arXiv:2104.09864"
-    version: ClassVar[int] = 1
-    depends_on_length: ClassVar[bool] = False
+    promises: ClassVar[tuple[Promise, ...]] = ("positive", "identity")  # and does not interpolate
+    as_it_is: ClassVar[bool] = True
 
     def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
         """The unscaled frequencies, whatever the length."""

@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 
 from harness.errors import UserError
 from harness.methods.base import RopeFrequencies, RopeGeometry, check_factor, resolved_factor
+from harness.methods.frequency.base import FrequencyMethod
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ntk:
+class Ntk(FrequencyMethod):
     """NTK-aware scaling: the base grows until the slowest dimension is interpolated by the whole factor.
 
         inv_freq'_i = base'^(-2i / d),    base' = rope_theta factor^(d / (d - 2)),    d = rotary_dim
@@ -23,14 +24,12 @@ class Ntk:
 
     factor: float | None = None  # None: max(1, length / original_max_position_embeddings)
 
-    kind: ClassVar[str] = "frequency"
+    name: ClassVar[str] = "ntk"
     changes: ClassVar[str] = "the base, so that the last frequency is divided by factor"
     source: ClassVar[str] = "arXiv:2309.00071"
-    version: ClassVar[int] = 1
-    depends_on_length: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_factor("ntk", self.factor)
+        check_factor(self.name, self.factor)
 
     def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
         """Frequencies of the enlarged base, the same for every length."""

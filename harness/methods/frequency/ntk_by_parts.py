@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from harness.methods.base import RopeFrequencies, RopeGeometry, check_factor, check_rotations, resolved_factor
+from harness.methods.frequency.base import FrequencyMethod
 from harness.methods.frequency.ntk import ntk_aware
 from harness.methods.frequency.ramp import dimension_ramp
 
 
 @dataclass(frozen=True, kw_only=True)
-class NtkByParts:
+class NtkByParts(FrequencyMethod):
     """NTK-by-parts, first version: keep fast dimensions, then NTK-aware, then linear for the slowest.
 
         x_i = (1 - b_i) ntk_i + b_i inv_freq_i / factor,    inv_freq'_i = (1 - g_i) inv_freq_i + g_i x_i
@@ -27,16 +28,14 @@ class NtkByParts:
     gamma_fast: float = 16.0  # rotations over the trained length: unscaled above
     gamma_slow: float = 2.0
 
-    kind: ClassVar[str] = "frequency"
+    name: ClassVar[str] = "ntk_by_parts"
     changes: ClassVar[str] = "slow frequencies: NTK-aware, the slowest divided by factor; fast ones kept"
     source: ClassVar[str] = "github.com/jquesnelle/yarn"
-    version: ClassVar[int] = 1
-    depends_on_length: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_factor("ntk_by_parts", self.factor)
-        check_rotations("ntk_by_parts", beta_fast=self.beta_fast, beta_slow=self.beta_slow)
-        check_rotations("ntk_by_parts", gamma_fast=self.gamma_fast, gamma_slow=self.gamma_slow)
+        check_factor(self.name, self.factor)
+        check_rotations(self.name, beta_fast=self.beta_fast, beta_slow=self.beta_slow)
+        check_rotations(self.name, gamma_fast=self.gamma_fast, gamma_slow=self.gamma_slow)
 
     def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
         """Blended frequencies, the same for every length."""

@@ -6,10 +6,11 @@ from typing import ClassVar
 import numpy as np
 
 from harness.methods.base import RopeFrequencies, RopeGeometry, check_factor, resolved_factor
+from harness.methods.frequency.base import FrequencyMethod
 
 
 @dataclass(frozen=True, kw_only=True)
-class NtkFixed:
+class NtkFixed(FrequencyMethod):
     """NTK-fixed: NTK-aware scaling that spreads the factor over all frequencies, the first included.
 
         inv_freq'_i = (rope_theta factor)^(-2i / d) / factor^(2 / d),    d = rotary_dim
@@ -20,14 +21,12 @@ class NtkFixed:
 
     factor: float | None = None  # None: max(1, length / original_max_position_embeddings)
 
-    kind: ClassVar[str] = "frequency"
+    name: ClassVar[str] = "ntk_fixed"
     changes: ClassVar[str] = "the base, every frequency a little, the last divided by factor"
     source: ClassVar[str] = "github.com/bojone/rerope"
-    version: ClassVar[int] = 1
-    depends_on_length: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_factor("ntk_fixed", self.factor)
+        check_factor(self.name, self.factor)
 
     def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
         """Scaled frequencies, the same for every length."""

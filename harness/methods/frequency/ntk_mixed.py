@@ -7,10 +7,11 @@ from typing import ClassVar
 import numpy as np
 
 from harness.methods.base import RopeFrequencies, RopeGeometry, check_factor, check_positive, resolved_factor
+from harness.methods.frequency.base import FrequencyMethod
 
 
 @dataclass(frozen=True, kw_only=True)
-class NtkMixed:
+class NtkMixed(FrequencyMethod):
     """NTK-mixed: NTK-fixed whose stretch grows with a power of the dimension, so that fast ones stretch less.
 
         inv_freq'_i = inv_freq_i exp(-a (i + 1)^beta),    a = ln(factor) / (d / 2)^beta,    d = rotary_dim
@@ -23,15 +24,13 @@ class NtkMixed:
     factor: float | None = None  # None: max(1, length / original_max_position_embeddings)
     beta: float = 0.75
 
-    kind: ClassVar[str] = "frequency"
+    name: ClassVar[str] = "ntk_mixed"
     changes: ClassVar[str] = "every frequency, by a power law of its index, the last divided by factor"
     source: ClassVar[str] = "github.com/bojone/rerope"
-    version: ClassVar[int] = 1
-    depends_on_length: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_factor("ntk_mixed", self.factor)
-        check_positive("ntk_mixed", beta=self.beta)
+        check_factor(self.name, self.factor)
+        check_positive(self.name, beta=self.beta)
 
     def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
         """Scaled frequencies, the same for every length."""

@@ -5,11 +5,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from harness.methods.base import RopeFrequencies, RopeGeometry, check_multiplier, check_positive
+from harness.methods.base import Promise, RopeFrequencies, RopeGeometry, check_multiplier, check_positive
+from harness.methods.frequency.base import FrequencyMethod
 
 
 @dataclass(frozen=True, kw_only=True)
-class Power:
+class Power(FrequencyMethod):
     """Power scaling (Giraffe): slow dimensions are slowed further, fast ones hardly.
 
         inv_freq'_i = inv_freq_i / factor (1 - 2i / rotary_dim)^exponent
@@ -21,15 +22,14 @@ class Power:
     exponent: float = 0.5
     factor: float = 1.0
 
-    kind: ClassVar[str] = "frequency"
+    name: ClassVar[str] = "power"
     changes: ClassVar[str] = "every frequency, slow ones most, by a power of its index"
     source: ClassVar[str] = "arXiv:2308.10882"
-    version: ClassVar[int] = 1
-    depends_on_length: ClassVar[bool] = False
+    promises: ClassVar[tuple[Promise, ...]] = ("positive",)  # the length does not enter
 
     def __post_init__(self) -> None:
-        check_multiplier("power", self.factor)
-        check_positive("power", exponent=self.exponent)
+        check_multiplier(self.name, self.factor)
+        check_positive(self.name, exponent=self.exponent)
 
     def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
         """Scaled frequencies, the same for every length."""

@@ -7,11 +7,12 @@ from typing import ClassVar
 import numpy as np
 
 from harness.errors import UserError
-from harness.methods.base import RopeFrequencies, RopeGeometry, check_multiplier
+from harness.methods.base import Promise, RopeFrequencies, RopeGeometry, check_multiplier
+from harness.methods.frequency.base import FrequencyMethod
 
 
 @dataclass(frozen=True, kw_only=True)
-class Truncated:
+class Truncated(FrequencyMethod):
     """Truncated basis (Giraffe): frequencies that turn too little in training are fixed, the slowest at zero.
 
         c = 2 pi / length:    inv_freq >= c keeps;    c / 8 <= inv_freq < c becomes c / 16;    below, 0
@@ -25,18 +26,17 @@ class Truncated:
     factor: float = 1.0
     exponent: float = 0.0
 
-    kind: ClassVar[str] = "frequency"
+    name: ClassVar[str] = "truncated"
     changes: ClassVar[str] = "slow frequencies: one small constant, the slowest zero"
     source: ClassVar[str] = "arXiv:2308.10882"
-    version: ClassVar[int] = 1
-    depends_on_length: ClassVar[bool] = False
+    promises: ClassVar[tuple[Promise, ...]] = ()  # the length does not enter, the slowest are zero
 
     def __post_init__(self) -> None:
-        check_multiplier("truncated", self.factor)
+        check_multiplier(self.name, self.factor)
         if not 0 <= self.exponent < math.inf:
-            raise UserError(f"truncated: exponent must be finite and >= 0, got {self.exponent}.")
+            raise UserError(f"{self.name}: exponent must be finite and >= 0, got {self.exponent}.")
         if self.cutoff_length is not None and self.cutoff_length < 1:
-            raise UserError(f"truncated: cutoff_length must be >= 1 token, got {self.cutoff_length}.")
+            raise UserError(f"{self.name}: cutoff_length must be >= 1 token, got {self.cutoff_length}.")
 
     def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
         """Truncated frequencies, the same for every length."""

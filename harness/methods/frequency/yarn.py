@@ -17,11 +17,12 @@ from harness.methods.base import (
     check_rotations,
     resolved_factor,
 )
+from harness.methods.frequency.base import FrequencyMethod
 from harness.methods.frequency.ramp import dimension_ramp
 
 
 @dataclass(frozen=True, kw_only=True)
-class Yarn:
+class Yarn(FrequencyMethod):
     """YaRN: keep fast dimensions, interpolate slow ones, ramp between; sharpen attention.
 
         inv_freq'_i = (1 - r_i) inv_freq_i + r_i inv_freq_i / factor
@@ -48,12 +49,9 @@ class Yarn:
     mscale: float | None = None
     mscale_all_dim: float | None = None
 
-    name: ClassVar[str] = "yarn"  # in errors
-    kind: ClassVar[str] = "frequency"
+    name: ClassVar[str] = "yarn"
     changes: ClassVar[str] = "slow frequencies divided by factor, fast ones kept; attention temperature"
     source: ClassVar[str] = "arXiv:2309.00071"
-    version: ClassVar[int] = 1
-    depends_on_length: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_factor(self.name, self.factor)

@@ -1,12 +1,14 @@
 """Resonance RoPE, a modifier of any method's frequencies."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 
 from harness.errors import UserError
-from harness.methods.base import RopeFrequencies, RopeGeometry
+from harness.methods.attention.base import AttentionMethod
+from harness.methods.attention.regions import Region
+from harness.methods.base import Method, RopeFrequencies, RopeGeometry
 
 
 def resonant(frequencies: RopeFrequencies) -> RopeFrequencies:
@@ -28,19 +30,42 @@ def resonant(frequencies: RopeFrequencies) -> RopeFrequencies:
     return frequencies._replace(inv_freq=inv_freq)
 
 
-@dataclass(frozen=True)
-class Resonant:
+@dataclass(frozen=True, kw_only=True)
+class Resonant(Method):
     """Any method, its frequencies made resonant; in everything else the method itself."""
 
-    method: Any
+    method: Method
 
     def __post_init__(self) -> None:
         if self.method.kind == "native":
             raise UserError("method.resonance cannot be combined with native: its frequencies are the checkpoint's.")
+        for fact in ("kind", "name", "changes", "source", "version"):
+            object.__setattr__(self, fact, getattr(self.method, fact))
+
+    @property
+    def depends_on_length(self) -> bool:
+        """The method's own answer."""
+        return self.method.depends_on_length
+
+    @property
+    def factor(self) -> float | None:
+        """The method's own."""
+        return self.method.factor
+
+    def resolved(self, geometry: RopeGeometry, length: int) -> Self:
+        """The method resolved, and resonant."""
+        return replace(self, method=self.method.resolved(geometry, length))
 
     def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
         """The method's frequencies for windows of `length` tokens, made resonant."""
         return resonant(self.method(geometry, length))
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.method, name)
+    def regions(self, length: int) -> tuple[Region, ...]:
+        """Those of a method that changes attention, their arrays (length,)."""
+        assert isinstance(self.method, AttentionMethod)
+        return self.method.regions(length)
+
+    def limit(self, geometry: RopeGeometry) -> int | None:
+        """That of a method that changes attention, in tokens."""
+        assert isinstance(self.method, AttentionMethod)
+        return self.method.limit(geometry)
