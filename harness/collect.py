@@ -1,4 +1,4 @@
-"""``python -m harness.collect``: the end of a sweep on a cluster, told from files alone when its launcher is gone."""
+"""``python -m harness.collect``: the end of a sweep on a cluster, from files alone when its launcher is gone."""
 
 import sys
 from pathlib import Path
@@ -16,19 +16,19 @@ def main() -> None:
 
 def _task(composed: DictConfig) -> None:
     from harness.config.checks import folder, plain
-    from harness.runs import summary as report_run
-    from harness.runs.cluster import record as watch
     from harness.runs.cluster import slurm
+    from harness.runs.cluster.record import Sweep
+    from harness.runs.summary import report
 
     values = plain(composed)
     results = folder(values, "results_dir")
-    sweep = watch.newest(results) if values["sweep"] is None else watch.load(_named(results, str(values["sweep"])))
+    sweep = Sweep.newest(results) if values["sweep"] is None else Sweep.load(_named(results, str(values["sweep"])))
     print(f"sweep    {sweep.run_id}: {sweep.command}\n")
     queue = slurm.Queue(sweep.jobs)
     if sweep.jobs and not values["wait"]:
         queue.settle()
     found = slurm.wait(sweep) if values["wait"] else slurm.outcomes(sweep, queue)
-    report_run.report(found, sweep.figure)
+    report(found, sweep.figure)
     if not all(o.is_done for o in found):
         sys.exit(1)
 

@@ -1,6 +1,5 @@
-"""What identifies a cell, and which cells one pass over the documents can serve."""
+"""What identifies a cell."""
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -129,16 +128,3 @@ def _resolved_method(config: Config, identity: Identity) -> Method:
 def parameters(method: Method) -> dict[str, Any]:
     """A method's own parameters as JSON values."""
     return {f.name: getattr(method, f.name) for f in fields(method)}
-
-
-def passes(cells: Iterable[Cell]) -> list[list[Cell]]:
-    """Cells grouped by the pass over the documents that serves them, each group longest first.
-
-    Under `single_pass` the losses of the first l tokens of a longer window are those of a window of l tokens, as long
-    as nothing in the method depends on the length: equal resolved parameters and `depends_on_length` False. Every
-    other cell is a pass of its own.
-    """
-    groups: dict[str, list[Cell]] = {}
-    for one in cells:
-        groups.setdefault(one.pass_id, []).append(one)
-    return [sorted(group, key=lambda c: -c.ctx) for group in groups.values()]

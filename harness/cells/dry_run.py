@@ -8,16 +8,16 @@ from typing import Any
 
 import torch
 
-from harness.cells import cell as cells
 from harness.cells import cost
 from harness.cells.cost import Shape
-from harness.cells.device import Placement, check_device
-from harness.cells.prepare import Prepared, load_documents
-from harness.cells.record import is_finished
-from harness.engine import scores as evaluate
+from harness.cells.device import check_device
+from harness.cells.documents import Documents
+from harness.cells.passes import passes
+from harness.cells.prepare import Prepared
 from harness.engine.budget import CPU_CHUNK, CPU_TOKENS_PER_BATCH, GPU_TOKENS_PER_BATCH
 from harness.engine.nll import LOGITS_PER_SLICE
 from harness.engine.packed import LARGEST
+from harness.engine.scores import plans
 
 CALIBRATION_S = 0.3
 EXPERT = re.compile(r"\.experts\.")
@@ -25,17 +25,17 @@ EXPERT = re.compile(r"\.experts\.")
 
 def show(prepared: Sequence[Prepared]) -> None:
     """Print a line a cell and their sum."""
-    todo = [p for p in prepared if not is_finished(p.record)]
+    todo = [p for p in prepared if not p.files.is_finished()]
     estimates = estimate(todo)
     rate = _rate(todo[0]) if todo else None
-    width = max(len(p.record.label) for p in prepared)
+    width = max(len(p.files.label) for p in prepared)
     print(f"{'cell':{width}}  {'status':8}  {'FLOPs':>8}  {'memory':>9}  {'time':>8}")
     for p in prepared:
-        print(f"{p.record.label:{width}}  {_line(estimates.get(p.cell.cell_id), rate, p not in todo)}".rstrip())
+        print(f"{p.files.label:{width}}  {_line(estimates.get(p.cell.cell_id), rate, p not in todo)}".rstrip())
     total = sum(flops for flops, _ in estimates.values())
     count = f"{len(prepared)} cell" + "s" * (len(prepared) > 1)
     print(f"\n{count}: {len(prepared) - len(todo)} finished, {len(todo)} to compute", end="")
-    print(f", {total:.1e} FLOPs" + _told_time(total, rate, prepared[0]) if todo else "")
+    print(f", {total:.1e} FLOPs" + _time(total, rate, prepared[0]) if todo else "")
 
 
 def _line(estimated: tuple[float, int] | None, rate: float | None, is_done: bool) -> str:
@@ -48,9 +48,9 @@ def _line(estimated: tuple[float, int] | None, rate: float | None, is_done: bool
     return f"{'to do':8}  {flops:8.1e}  {peak / 2**30:5.2f} GiB  {seconds:>8}"
 
 
-def _told_time(total: float, rate: float | None, one: Prepared) -> str:
+def _time(total: float, rate: float | None, one: Prepared) -> str:
     if rate is None:
-        return "; times are told on the machine that computes, which is elsewhere"
+        return "; times are known on the machine that computes, which is elsewhere"
     where = f"{one.placement.dtype} reaches on this {one.placement.device}"
     return (
         f", {_duration(total / rate)} at the {rate / 1e9:.3g} GFLOP/s that a matrix product in {where}: "
@@ -66,23 +66,22 @@ def _duration(seconds: float) -> str:
 
 def estimate(todo: Sequence[Prepared]) -> dict[str, tuple[float, int]]:
     """FLOPs and peak bytes by cell id; a cell that comes with the pass of a longer one costs nothing."""
-    sets = load_documents(todo)
+    sets = Documents()
     shapes = {p.cell.config.model: shape(p) for p in {p.cell.config.model: p for p in todo}.values()}
-    placements = {p.cell.cell_id: p.placement for p in todo}
     made: dict[str, tuple[float, int]] = {}
-    for group in cells.passes(p.cell for p in todo):
-        cell = group[0]
-        where = placements[cell.cell_id]
-        documents = sets[cell.columns["dataset_fingerprint"]].documents
-        planned = evaluate.plans(documents, cell.ctx, cell.protocol, cell.config.seed)
+    for one in passes(todo):
+        longest, cell = one.longest, one.longest.cell
+        planned = plans(sets.of(longest).documents, cell.ctx, cell.protocol, cell.config.seed)
         known = shapes[cell.config.model]
-        made[cell.cell_id] = cost.flops(known, [w for ws in planned for w in ws]), _memory(known, cell, where)
-        made |= {other.cell_id: (0.0, made[cell.cell_id][1]) for other in group[1:]}
+        peak = _memory(known, longest)
+        made |= {p.cell.cell_id: (0.0, peak) for p in one.cells}
+        made[cell.cell_id] = cost.flops(known, [w for ws in planned for w in ws]), peak
     return made
 
 
-def _memory(known: Shape, cell: cells.Cell, where: Placement) -> int:
+def _memory(known: Shape, prepared: Prepared) -> int:
     """With the batch, the chunk and the packed copies of weights that the engine would take."""
+    cell, where = prepared.cell, prepared.placement
     on_cpu = where.device == "cpu"
     batch = cell.config.engine.tokens_per_batch or (CPU_TOKENS_PER_BATCH if on_cpu else GPU_TOKENS_PER_BATCH)
     tokens = max(cell.ctx, batch // cell.ctx * cell.ctx)

@@ -1,17 +1,14 @@
 """Everything that can be known, and be wrong, before the first model is loaded."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from harness.cells import cell as cells
-from harness.cells import record as records
-from harness.cells.cell import Cell, Identity
+from harness.cells.cell import Cell, Identity, cell
 from harness.cells.device import Placement, placement
-from harness.cells.record import Record
-from harness.config.schema import MODIFIERS, Config
+from harness.cells.files import CellFiles
+from harness.cells.naming import command, label
+from harness.config.schema import Config
 from harness.data import documents
-from harness.data.documents import DocumentSet
 from harness.data.sources import DataSpec
 from harness.data.windows import Protocol
 from harness.errors import UserError
@@ -27,7 +24,7 @@ class Prepared(NamedTuple):
 
     header: "Header"
     cell: Cell
-    record: Record
+    files: CellFiles
     placement: Placement  # where it is computed, and in which precision
 
 
@@ -40,31 +37,21 @@ def prepare(configs: Sequence[Config], run_id: str, *, sweep: bool) -> list[Prep
     for config in configs:
         known = headers[config.model]
         where = placement(config.engine, config.cluster)
-        cell = cells.cell(config, identify(known, config.data, config.protocol, config.seed, where.dtype))
-        prepared.append(Prepared(known, cell, record(cell, run_id, sweep=sweep), where))
+        made = cell(config, identify(known, config.data, config.protocol, config.seed, where.dtype))
+        prepared.append(Prepared(known, made, _files(made, run_id, sweep), where))
     return prepared
 
 
-def record(cell: Cell, run_id: str, *, sweep: bool) -> Record:
-    """What a report needs to know of a cell."""
-    config = cell.config
-    return Record(
-        place=store.place(config.results_dir, cell.columns),
-        tables=tuple(cell.tables),
-        label=describe(cell),
-        command=records.command(config.overrides, sweep),
+def _files(made: Cell, run_id: str, sweep: bool) -> CellFiles:
+    config = made.config
+    return CellFiles(
+        place=store.place(config.results_dir, made.columns),
+        tables=tuple(made.tables),
+        label=label(made),
+        command=command(config.overrides, sweep),
         run_id=run_id,
         force=config.force,
     )
-
-
-def describe(cell: Cell) -> str:
-    """A cell in the words of its overrides."""
-    method = cell.config.method
-    usual = {f.name: f.default for f in dataclasses.fields(cell.method)}
-    given = method.params | {name: True for name in MODIFIERS if getattr(method, name)}
-    params = [f"method.{k}={v}" for k, v in given.items() if v != usual.get(k)]
-    return " ".join([f"model={cell.config.model.name}", f"method={method.name}", *params, f"ctx={cell.ctx}"])
 
 
 def identify(header: "Header", data: DataSpec, protocol: Protocol, seed: int, dtype: str) -> Identity:
@@ -83,15 +70,3 @@ def identify(header: "Header", data: DataSpec, protocol: Protocol, seed: int, dt
         dataset_fingerprint=documents.fingerprint(data, header.tokenizer_fingerprint, seed),
         dtype=dtype,
     )
-
-
-def load_documents(prepared: Sequence[Prepared]) -> dict[str, DocumentSet]:
-    """The documents of cells by fingerprint, every one long enough. Raises UserError."""
-    sets: dict[str, DocumentSet] = {}
-    for p in prepared:
-        header, cell = p.header, p.cell
-        config, key = cell.config, cell.columns["dataset_fingerprint"]
-        if key not in sets:
-            sets[key] = documents.load(config.data, header.tokenizer, header.tokenizer_fingerprint, config.seed)
-        documents.check_lengths(sets[key], cell.ctx)
-    return sets

@@ -1,12 +1,39 @@
-"""Which state of the harness's own source made a result."""
+"""What is worth knowing about how a cell was made: configuration, state of the source, machine, versions."""
 
+import dataclasses
+import os
+import platform
+import shlex
 import subprocess
+import sys
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+from harness.cells.prepare import Prepared
 from harness.storage.cache import digest
 
 PACKAGE = Path(__file__).parents[1]  # harness/
+
+
+def provenance(prepared: Prepared) -> dict[str, Any]:
+    """All of it for one cell, as JSON values; what its computing cost is added by whoever computed it."""
+    return {
+        "config": _without_places(dataclasses.asdict(prepared.cell.config)),
+        "run_id": prepared.files.run_id,
+        "commit": commit(),
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        "command": shlex.join(["python", "-m", "harness", *sys.argv[1:]]),
+        "device": prepared.placement.device,
+        "versions": {p: version(p) for p in ("longctx-harness", "torch", "transformers", "datasets", "numpy")},
+        "python": platform.python_version(),
+    }
+
+
+def _without_places(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration without where its files lie: that says nothing about the numbers, and much about a machine."""
+    return {key: value for key, value in config.items() if key not in ("results_dir", "plots_dir")}
 
 
 @cache

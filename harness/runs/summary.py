@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.cells.record import Outcome
+from harness.cells.files import Outcome
 from harness.config.schema import Config
 from harness.results import store
-from harness.statistics import summary as statistics
+from harness.statistics.summary import summarize, table
 
 
 def figure_path(config: Config) -> Path:
@@ -21,14 +21,14 @@ def report(outcomes: Sequence[Outcome], figure: Path) -> None:
     """Print the table of all finished cells, draw their curves where there is more than one length, list failures."""
     done = [o for o in outcomes if o.is_done]
     if done:
-        rows = pd.concat([store.load_results(o.record.windows) for o in done], ignore_index=True)
-        summary = statistics.summarize(rows.drop_duplicates(["cell_id", "document_index", "window"]))
-        print(statistics.table(summary))
+        rows = pd.concat([store.load_results(o.files.windows) for o in done], ignore_index=True)
+        summary = summarize(rows.drop_duplicates(["cell_id", "document_index", "window"]))
+        print(table(summary))
         print()
         computed = sum(o.status == "computed" for o in done)
         count = f"{len(done)} cell" + "s" * (len(done) > 1)
         print(f"{count}: {computed} computed, {len(done) - computed} found finished")
-        for place in sorted({str(_short(o.record.place.parents[2])) for o in done}):
+        for place in sorted({str(_short(o.files.place.parents[2])) for o in done}):
             print(f"results  {place}/")
         for drawn in _figures(summary, figure):
             print(f"figure   {_short(drawn)}")
@@ -38,9 +38,9 @@ def report(outcomes: Sequence[Outcome], figure: Path) -> None:
 def _figures(summary: pd.DataFrame, figure: Path) -> list[Path]:
     if summary["ctx"].nunique() < 2:
         return []
-    from harness.figures import curves as figures
+    from harness.figures.curves import perplexity, save
 
-    return figures.save(figures.perplexity(summary), figure)
+    return save(perplexity(summary), figure)
 
 
 def _list_failures(failed: Sequence[Outcome], total: int) -> None:
@@ -48,10 +48,10 @@ def _list_failures(failed: Sequence[Outcome], total: int) -> None:
         return
     print(f"\n{len(failed)} of {total} cells have no result:")
     for outcome in failed:
-        print(f"{outcome.status.upper():8} {outcome.record.label}: {outcome.message}")
+        print(f"{outcome.status.upper():8} {outcome.files.label}: {outcome.message}")
         if outcome.status == "failed":
-            print(f"         traceback  {_short(outcome.record.log)}")
-        print(f"         again      {outcome.record.command}")
+            print(f"         traceback  {_short(outcome.files.log)}")
+        print(f"         again      {outcome.files.command}")
     print("The same command again computes only what is missing.")
 
 

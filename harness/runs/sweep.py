@@ -7,14 +7,15 @@ from collections.abc import Callable, Sequence
 
 from harness import torchrun
 from harness.cells.device import check_device
-from harness.cells.prepare import Prepared, load_documents, prepare
-from harness.cells.record import Outcome, failure, outcome
+from harness.cells.documents import Documents
+from harness.cells.files import Outcome
+from harness.cells.prepare import Prepared, prepare
 from harness.config.cluster import ClusterSpec
 from harness.config.schema import Config
 from harness.errors import UserError
 from harness.results import store
-from harness.runs import summary as report_run
-from harness.runs.cluster import record as watch
+from harness.runs.cluster.record import Sweep
+from harness.runs.summary import figure_path, report
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +41,16 @@ def elsewhere(configs: Sequence[Config], launch: Callable[[list[int]], None]) ->
     if _cluster(configs).name != "local":
         raise UserError("hydra/launcher and cluster both say where cells run: give one of them.")
     prepared = _start(configs, sweep=True)
-    before = [outcome(p.record, "finished") for p in prepared]
+    before = [p.files.outcome("finished") for p in prepared]
     missing = [i for i, o in enumerate(before) if not o.is_done]
-    load_documents([prepared[i] for i in missing])
+    documents = Documents()
+    for i in missing:
+        documents.of(prepared[i])
     if missing:
         launch(missing)
-    after = [outcome(p.record, "computed" if i in missing else "finished") for i, p in enumerate(prepared)]
-    told = [failure(p.record, any_run=True) or "its process ended before" for p in prepared]
-    ends = [o if o.is_done else o._replace(status="failed", message=t) for o, t in zip(after, told, strict=True)]
+    after = [p.files.outcome("computed" if i in missing else "finished") for i, p in enumerate(prepared)]
+    reasons = [p.files.failure(any_run=True) or "its process ended before" for p in prepared]
+    ends = [o if o.is_done else o._replace(status="failed", message=r) for o, r in zip(after, reasons, strict=True)]
     _end(ends, configs[0])
 
 
@@ -59,7 +62,7 @@ def one_cell(config: Config) -> None:
     check_device(config.engine, config.cluster)
     failed = [o for o in runner.run(prepared) if not o.is_done]
     if failed:
-        raise CellFailed(f"{failed[0].record.label}: {failed[0].message}")
+        raise CellFailed(f"{failed[0].files.label}: {failed[0].message}")
 
 
 def check_launcher(module: str) -> None:
@@ -69,7 +72,7 @@ def check_launcher(module: str) -> None:
 
 
 class CellFailed(RuntimeError):
-    """A cell has failed, and its own log tells why."""
+    """A cell has failed, and its own log says why."""
 
 
 def _start(configs: Sequence[Config], *, sweep: bool) -> list[Prepared]:
@@ -81,7 +84,7 @@ def _start(configs: Sequence[Config], *, sweep: bool) -> list[Prepared]:
 
 
 def _end(outcomes: list[Outcome], config: Config) -> None:
-    report_run.report(outcomes, report_run.figure_path(config))
+    report(outcomes, figure_path(config))
     if not all(o.is_done for o in outcomes):
         sys.exit(1)
 
@@ -102,28 +105,28 @@ def run(prepared: Sequence[Prepared], cluster: ClusterSpec) -> list[Outcome]:
     if cluster.name != "slurm":
         for engine in {p.cell.config.engine for p in prepared}:
             check_device(engine, cluster)
-    before = [outcome(p.record, "finished") for p in prepared]
+    before = [p.files.outcome("finished") for p in prepared]
     todo = [p for p, o in zip(prepared, before, strict=True) if not o.is_done]
-    if todo:
-        load_documents(todo)
-        if len(todo) < len(prepared):
-            log.info("%d of %d cells are finished, %d to compute", len(prepared) - len(todo), len(prepared), len(todo))
+    if todo and len(todo) < len(prepared):
+        log.info("%d of %d cells are finished, %d to compute", len(prepared) - len(todo), len(prepared), len(todo))
+    documents = Documents()
+    for p in todo:
+        documents.of(p)
     if cluster.name == "local":
         from harness.runs import runner
 
-        return runner.run(prepared, raise_mistakes=len(prepared) == 1)
+        return runner.run(prepared, documents, raise_mistakes=len(prepared) == 1)
     if not todo:
         return before
-    figure = report_run.figure_path(prepared[0].cell.config)
-    recorded = watch.begin([p.record for p in prepared], [o.is_done for o in before], figure)
+    figure = figure_path(prepared[0].cell.config)
+    recorded = Sweep.begin([p.files for p in prepared], [o.is_done for o in before], figure)
     return _places()[cluster.name](todo, cluster, recorded)
 
 
-Place = Callable[[Sequence[Prepared], ClusterSpec, watch.Sweep], list[Outcome]]
+Place = Callable[[Sequence[Prepared], ClusterSpec, Sweep], list[Outcome]]
 
 
 def _places() -> dict[str, Place]:
-    from harness.runs.cluster import gpus as pool
-    from harness.runs.cluster import slurm
+    from harness.runs.cluster import gpus, slurm
 
-    return {"gpus": pool.run, "slurm": slurm.run}
+    return {"gpus": gpus.run, "slurm": slurm.run}

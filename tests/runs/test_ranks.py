@@ -9,12 +9,12 @@ import pytest
 
 from harness import cli, torchrun
 from harness.cells.device import check_device
-from harness.engine import scores as evaluate
+from harness.engine.scores import shares
 from harness.engine.spec import EngineSpec
 from harness.errors import UserError
 from harness.results import store
 from harness.runs import runner
-from harness.runs.ranks import lead as team
+from harness.runs.ranks import lead
 from harness.runs.sweep import _cluster
 from tests import sweeps
 from tests.sweeps import Place, ranks_environment
@@ -46,9 +46,9 @@ def as_ranks(number, monkeypatch):
 
 
 def test_documents_are_dealt_the_longest_first_to_whoever_has_least():
-    assert evaluate.shares([5, 9, 1, 7], 2) == [{1, 2}, {0, 3}]
-    assert evaluate.shares([5, 5, 5], 1) == [{0, 1, 2}]
-    assert evaluate.shares([4, 8], 3) == [{1}, {0}, set()]
+    assert shares([5, 9, 1, 7], 2) == [{1, 2}, {0, 3}]
+    assert shares([5, 5, 5], 1) == [{0, 1, 2}]
+    assert shares([4, 8], 3) == [{1}, {0}, set()]
 
 
 @pytest.mark.parametrize("documents", [4, 2])  # an uneven split; more ranks than documents
@@ -79,7 +79,7 @@ def test_windows_on_several_ranks_give_the_rows_of_one_process(place, alone):
     assert all(f.endswith(".parquet") for f in place.files())
 
 
-def test_a_mistake_is_told_once_and_nothing_hangs(place):
+def test_a_mistake_is_reported_once_and_nothing_hangs(place):
     ends = [process.end(60) for process in place.start_ranks(2, "ctx=16", "method.factr=2", "method=yarn")]
     assert [end.returncode for end in ends] == [2, 0]
     assert [end.stderr.count("Unknown key") for end in ends] == [1, 0]
@@ -119,19 +119,19 @@ def test_a_rank_that_dies_fails_the_cell_by_name_and_its_documents_are_kept(tmp_
 
 def test_a_rank_that_fails_alone_where_windows_are_shared_ends_the_run(place):
     prepared = place.prepared("ctx=32")[0]
-    prepared.record.checkpoint.parent.mkdir(parents=True)
-    prepared.record.checkpoint.touch()  # rank 0 cannot keep its first document; rank 1 waits for it in the second
+    prepared.files.checkpoint.parent.mkdir(parents=True)
+    prepared.files.checkpoint.touch()  # rank 0 cannot keep its first document; rank 1 waits for it in the second
     overrides = ["ctx=32", "engine.parallel=context", "engine.tokens_per_batch=32"]
     started = place.start_ranks(2, *overrides, start=impatient)
     ends = [process.end(60) for process in started]
     assert [end.returncode for end in ends] == [1, 1]
     assert "rank 0 of 2 on" in ends[0].stderr
-    assert "results cannot be written" in prepared.record.log.read_text()
+    assert "results cannot be written" in prepared.files.log.read_text()
 
 
 def impatient(*arguments):
     """A process that does not wait for the others as long as it should."""
-    team.CONTEXT_GRACE_S = 2.0
+    lead.CONTEXT_GRACE_S = 2.0
     sweeps.forked(*arguments)
 
 

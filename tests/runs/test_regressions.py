@@ -13,15 +13,15 @@ from hydra import compose, initialize_config_module
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.cells import prepare
-from harness.config import schema as config
+from harness.cells.prepare import prepare
+from harness.config.schema import parse
 from harness.data import documents
 from harness.engine import engine
 from harness.methods.base import RopeGeometry
 from harness.methods.frequency import ntk, yarn
 from harness.results import store
 from harness.runs import runner
-from harness.statistics import before_after as comparison
+from harness.statistics.before_after import Comparison, compare
 
 ROOT = Path(__file__).parents[2]
 BASELINE = ROOT / "results" / "baseline"
@@ -41,20 +41,20 @@ def tokenized_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-def rerun(folder: Path, *overrides: str) -> comparison.Comparison:
+def rerun(folder: Path, *overrides: str) -> Comparison:
     """One cell of the baseline's sweep computed again, and compared with the baseline."""
     given = ["experiment=baseline", f"results_dir={folder}", f"plots_dir={folder}", *overrides]
     with initialize_config_module("harness.conf", version_base="1.3"):
-        parsed = config.parse(compose("config", given), given)
-    (outcome,) = runner.run(prepare.prepare([parsed], "run", sweep=True), raise_mistakes=True)
+        parsed = parse(compose("config", given), given)
+    (outcome,) = runner.run(prepare([parsed], "run", sweep=True), raise_mistakes=True)
     assert outcome.status == "computed", outcome.message
-    result = comparison.compare(store.load_results(BASELINE), store.load_results(folder), tolerance())
+    result = compare(store.load_results(BASELINE), store.load_results(folder), tolerance())
     assert len(result.cells) == 1
     assert result.missing["baseline"] == result.refused == []
     return result
 
 
-def line(result: comparison.Comparison) -> pd.Series:
+def line(result: Comparison) -> pd.Series:
     return result.cells.iloc[0]
 
 

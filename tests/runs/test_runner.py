@@ -7,10 +7,10 @@ import shutil
 import pandas as pd
 import pytest
 
-from harness.engine import scores as evaluate
+from harness.data import documents
 from harness.errors import UserError
 from harness.results import store
-from harness.runs import checkpoints, runner
+from harness.runs import checkpoints, runner, share, sweep
 from harness.runs.provenance import commit
 from harness.storage import leases
 from harness.storage.files import StorageError
@@ -56,6 +56,14 @@ def test_a_sweep_loads_once_computes_once_and_leaves_its_tables_alone(place, und
     assert caplog.text.count("computed model=") == 1
 
 
+def test_documents_are_loaded_once_a_process(place, monkeypatch):
+    loaded = []
+    load = documents.load
+    monkeypatch.setattr(documents, "load", lambda *args: loaded.append(1) or load(*args))
+    sweep.main(place.configs("method=none ctx=32", "method=yarn ctx=32", "method=yarn ctx=64"), sweep=True)
+    assert len(loaded) == 1
+
+
 def test_cells_that_are_asked_for_twice_are_computed_once(place, caplog):
     caplog.set_level(logging.INFO)
     outcomes = runner.run(place.prepared("method=none ctx=32", "method=none ctx=32"))
@@ -85,13 +93,13 @@ def kill_after(monkeypatch, saves):
 def spy_on_scores(monkeypatch):
     """The documents that every pass finds finished, in the order of passes."""
     found = []
-    whole = evaluate.scores
+    whole = share.scores
 
     def spy(*args, finished, **kwargs):
         found.append(sorted(finished))
         return whole(*args, finished=finished, **kwargs)
 
-    monkeypatch.setattr(evaluate, "scores", spy)
+    monkeypatch.setattr(share, "scores", spy)
     return found
 
 
@@ -153,12 +161,12 @@ def test_a_failing_cell_has_its_traceback_in_its_own_log_and_the_others_finish(t
     outcomes = runner.run(prepared)
     assert statuses(outcomes) == ["computed", "computed", "failed"] * 3
     failed = outcomes[2]
-    log = failed.record.log.read_text()
+    log = failed.files.log.read_text()
     assert "NonFiniteLoss" in failed.message
     assert "Traceback (most recent call last)" in log
     assert "scores.py" in log
-    assert f"command: {failed.record.command}" in log
-    assert "method=none ctx=64" in failed.record.command
+    assert f"command: {failed.files.command}" in log
+    assert "method=none ctx=64" in failed.files.command
     again = runner.run(place.prepared(*CELLS_32, run_id="run"))
     assert statuses(again) == ["finished", "finished", "failed"] * 3  # not tried twice in one run
     healthy = Place(tmp_path)  # the same place, repaired: other weights, so other cells
@@ -168,10 +176,10 @@ def test_a_failing_cell_has_its_traceback_in_its_own_log_and_the_others_finish(t
 
 def test_a_later_run_tries_a_failed_cell_again_and_removes_its_log(place, monkeypatch):
     with monkeypatch.context() as broken:
-        broken.setattr(evaluate, "window_rows", lambda *args: 1 / 0)
+        broken.setattr(runner, "window_rows", lambda *args: 1 / 0)
         (outcome,) = runner.run(place.prepared("method=none ctx=32", run_id="first"))
     assert outcome.status == "failed"
-    assert outcome.record.log.exists()
+    assert outcome.files.log.exists()
     (outcome,) = runner.run(place.prepared("method=none ctx=32", run_id="second"))
     assert outcome.status == "computed"
     assert all(f.endswith(".parquet") for f in place.files())
@@ -181,7 +189,7 @@ def test_a_mistake_of_the_user_is_raised_for_a_cell_alone_and_kept_apart_in_a_sw
     def refuse(*args):
         raise UserError("no such thing")
 
-    monkeypatch.setattr(evaluate, "plans", refuse)
+    monkeypatch.setattr(share, "plans", refuse)
     prepared = place.prepared("method=none ctx=32")
     with pytest.raises(UserError, match="no such thing"):
         runner.run(prepared, raise_mistakes=True)
@@ -199,11 +207,11 @@ def test_results_that_cannot_be_written_end_the_run(place, monkeypatch):
     assert not any(f.endswith((".lease", ".log")) for f in place.files())
 
 
-def test_a_lost_gpu_ends_the_process_and_the_rest_is_told_as_not_run(place, monkeypatch):
+def test_a_lost_gpu_ends_the_process_and_the_rest_is_reported_as_not_run(place, monkeypatch):
     def lost(*args, **kwargs):
         raise RuntimeError("CUDA error: device-side assert triggered")
 
-    monkeypatch.setattr(evaluate, "scores", lost)
+    monkeypatch.setattr(share, "scores", lost)
     outcomes = runner.run(place.prepared("method=linear ctx=32", "method=yarn ctx=32"))
     assert statuses(outcomes) == ["failed", "missing"]
     assert "GPU failed" in outcomes[1].message
@@ -212,12 +220,12 @@ def test_a_lost_gpu_ends_the_process_and_the_rest_is_told_as_not_run(place, monk
 def test_a_cell_that_another_process_holds_is_waited_for_and_taken_as_found(place, monkeypatch):
     prepared = place.prepared("method=linear ctx=32", "method=yarn ctx=32")
     other = leases.Leases()
-    other.acquire([prepared[0].record.lease])
+    other.acquire([prepared[0].files.lease])
     sleeps = []
 
     def finish_elsewhere(_seconds):  # the other process finishes while this one waits
         sleeps.append(1)
-        other.release([prepared[0].record.lease])
+        other.release([prepared[0].files.lease])
         runner.run(prepared[:1])
 
     monkeypatch.setattr(runner.time, "sleep", finish_elsewhere)
@@ -241,12 +249,12 @@ def test_a_cell_that_was_finished_just_before_its_lease_was_taken_is_not_compute
 def test_what_a_kill_right_behind_the_last_write_left_is_removed(place):
     prepared = place.prepared("method=none ctx=32")
     runner.run(prepared)
-    record = prepared[0].record
-    record.checkpoint.mkdir()
-    (record.checkpoint / "0.npz").touch()
-    record.log.touch()
-    record.lease.write_text(json.dumps({"machine": leases._machine(), "pid": 2**22 + 1, "started": "1"}))
-    record.place.with_name(f".{record.place.name}.windows.parquet.x1").touch()
+    files = prepared[0].files
+    files.checkpoint.mkdir()
+    (files.checkpoint / "0.npz").touch()
+    files.log.touch()
+    files.lease.write_text(json.dumps({"machine": leases._machine(), "pid": 2**22 + 1, "started": "1"}))
+    files.place.with_name(f".{files.place.name}.windows.parquet.x1").touch()
     assert statuses(runner.run(prepared)) == ["finished"]
     assert len(place.files()) == 2
 
@@ -254,7 +262,7 @@ def test_what_a_kill_right_behind_the_last_write_left_is_removed(place):
 def test_a_corrupt_result_is_set_aside_and_computed_again(place, caplog):
     prepared = place.prepared("method=none ctx=32")
     runner.run(prepared)
-    file = prepared[0].record.windows
+    file = prepared[0].files.windows
     file.write_bytes(file.read_bytes()[:-50])
     assert statuses(runner.run(prepared)) == ["computed"]
     assert str(file) in caplog.text
@@ -263,7 +271,7 @@ def test_a_corrupt_result_is_set_aside_and_computed_again(place, caplog):
 
 def test_provenance_says_how_a_cell_was_made(place):
     (outcome,) = runner.run(place.prepared("method=yarn ctx=64"))
-    made = store.provenance(outcome.record.windows)
+    made = store.provenance(outcome.files.windows)
     assert made["config"]["ctx"] == 64
     assert made["run_id"] == "run"
     assert made["tokens"] == 4 * 64

@@ -10,16 +10,15 @@ import time
 
 import pytest
 
-from harness.cells import record as records
 from harness.config.cluster import ClusterSpec
 from harness.errors import UserError
 from harness.models.checkpoint import load as loading
 from harness.results import store
 from harness.runs import runner, sweep
-from harness.runs.cluster import record as watch
-from harness.runs.cluster import slurm
+from harness.runs.cluster import slurm, slurm_job
 from harness.runs.cluster.compute import compute
 from harness.runs.cluster.pack import Pack
+from harness.runs.cluster.record import Sweep
 from harness.runs.summary import figure_path
 from harness.storage import leases
 from tests.sweeps import Place, run
@@ -171,15 +170,15 @@ def requeue(place, monkeypatch, *, restarts=0, ran_s=10.0, documents=1, **cluste
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("SLURM_RESTART_COUNT", str(restarts))
     commands = []
-    monkeypatch.setattr(slurm.subprocess, "run", lambda command, **kwargs: commands.append(command))
-    job = slurm.Requeue(ClusterSpec(name="slurm", **cluster), [prepared.record])
+    monkeypatch.setattr(slurm_job.subprocess, "run", lambda command, **kwargs: commands.append(command))
+    job = slurm_job.Requeue(ClusterSpec(name="slurm", **cluster), [prepared.files])
     for number in range(documents):
-        prepared.record.checkpoint.mkdir(parents=True, exist_ok=True)
-        (prepared.record.checkpoint / f"{number}.npz").touch()
+        prepared.files.checkpoint.mkdir(parents=True, exist_ok=True)
+        (prepared.files.checkpoint / f"{number}.npz").touch()
     job.started -= ran_s
     with pytest.raises(SystemExit):
         job.on_signal(signal.SIGUSR2, None)
-    return commands, records.failure(prepared.record)
+    return commands, prepared.files.failure()
 
 
 def test_a_preempted_job_is_queued_again_whatever_it_has_done(place, monkeypatch):
@@ -202,9 +201,9 @@ def test_requeues_have_an_end(place, monkeypatch):
 
 def test_the_record_of_a_sweep_reads_back_as_written(place):
     prepared = place.prepared("method=none ctx=32", "method=yarn ctx=32")
-    written = watch.begin([p.record for p in prepared], [True, False], place.folder / "plots" / "x")
-    assert watch.load(written.folder) == written
-    assert watch.newest(place.results) == written
+    written = Sweep.begin([p.files for p in prepared], [True, False], place.folder / "plots" / "x")
+    assert Sweep.load(written.folder) == written
+    assert Sweep.newest(place.results) == written
 
 
 def test_cells_of_one_sweep_have_one_place(place):
@@ -233,5 +232,5 @@ def test_a_model_that_changes_after_submission_fails_its_cells(place):
     (outcome,) = compute(pack)
     assert outcome.status == "failed"
     assert "changed after the sweep was started" in outcome.message
-    assert not store.is_finished(outcome.record.place, ["windows"])
+    assert not store.is_finished(outcome.files.place, ["windows"])
     assert runner.run(place.prepared("method=none ctx=32"))[0].status == "computed"

@@ -3,8 +3,7 @@
 import logging
 import traceback
 
-from harness.cells import record as records
-from harness.cells.record import Outcome
+from harness.cells.files import Outcome
 from harness.results import store
 from harness.runs import runner
 from harness.runs.cluster.pack import Pack
@@ -24,7 +23,7 @@ def compute(pack: Pack) -> list[Outcome]:
     except Exception as error:
         message = f"{type(error).__name__}: {' '.join(str(error).split())}"
         text = "".join(traceback.format_exception(error))
-        for record in pack.records:
-            records.write_failure(record, message, text)
-        return [Outcome(record, "failed", message) for record in pack.records]
+        for files in pack.cells:
+            files.write_failure(message, text)
+        return [Outcome(files, "failed", message) for files in pack.cells]
     return runner.run(prepared)

@@ -12,18 +12,18 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.cells.files import Outcome
 from harness.cells.prepare import Prepared
-from harness.cells.record import Outcome
 from harness.config.cluster import ClusterSpec
 from harness.errors import UserError
-from harness.runs.cluster import record as watch
 from harness.runs.cluster.pack import Pack
+from harness.runs.cluster.record import Progress, Sweep
 
 log = logging.getLogger(__name__)
 POLL_S = 0.5
 
 
-def run(todo: Sequence[Prepared], cluster: ClusterSpec, sweep: watch.Sweep) -> list[Outcome]:
+def run(todo: Sequence[Prepared], cluster: ClusterSpec, sweep: Sweep) -> list[Outcome]:
     """Compute cells in worker processes; what became of the sweep's cells. Workers end when this process does."""
     gpus = visible_gpus(todo, cluster)
     workers = []
@@ -32,7 +32,7 @@ def run(todo: Sequence[Prepared], cluster: ClusterSpec, sweep: watch.Sweep) -> l
             begin = number * len(todo) // len(gpus)  # each from its own share on, so that workers rarely meet
             workers.append(Worker(number, gpu, [*todo[begin:], *todo[:begin]], sweep.folder))
         log.info("%d workers; their logs are in %s", len(workers), sweep.folder)
-        with watch.Progress([p.record for p in todo]) as progress:
+        with Progress([p.files for p in todo]) as progress:
             while any([worker.is_alive() for worker in workers]):
                 progress.update()
                 time.sleep(POLL_S)
@@ -83,10 +83,10 @@ class Worker:
         assert self.process.stdin is not None
         cells = pickle.dumps(Pack.of(self.todo))
         self.process.stdin.write(len(cells).to_bytes(8, "little") + cells)
-        self.process.stdin.flush()  # it stays open: its end tells the worker that this process is gone
+        self.process.stdin.flush()  # it stays open: by its end the worker knows that this process is gone
 
     def _count(self) -> int:
-        return sum(watch.is_settled(p.record) for p in self.todo)
+        return sum(p.files.is_settled() for p in self.todo)
 
     def is_alive(self) -> bool:
         """Whether it runs; one that died is started again where cells were settled meanwhile and some are left."""

@@ -1,4 +1,4 @@
-"""A sweep that runs elsewhere, told from files alone: its record in results/.jobs/<run_id>/, and its cells."""
+"""A sweep that runs elsewhere, reported from files alone: its record in results/.jobs/<run_id>/, and its cells."""
 
 import json
 import logging
@@ -10,8 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from harness.cells import record as records
-from harness.cells.record import Outcome, Record
+from harness.cells.files import CellFiles, Outcome
 from harness.errors import UserError
 from harness.storage.files import write_atomically
 
@@ -25,7 +24,7 @@ class Sweep:
     run_id: str
     command: str
     figure: Path
-    cells: list[Record]
+    cells: list[CellFiles]
     finished_before: list[bool]
     jobs: dict[str, list[int]]  # job -> its cells, by number
 
@@ -43,52 +42,49 @@ class Sweep:
         """What became of every cell; `missing` and `otherwise` say why one was neither computed nor failed."""
         made = []
         for i, (cell, before) in enumerate(zip(self.cells, self.finished_before, strict=True)):
-            outcome = records.outcome(cell, "finished" if before else "computed")
+            outcome = cell.outcome("finished" if before else "computed")
             lost = outcome.status == "missing"
             made.append(outcome._replace(message=missing.get(i, otherwise)) if lost else outcome)
         return made
 
+    @staticmethod
+    def begin(cells: Sequence[CellFiles], finished: Sequence[bool], figure: Path) -> "Sweep":
+        """Record a sweep that is about to run elsewhere. Raises StorageError."""
+        command = shlex.join(["python", "-m", "harness", *sys.argv[1:]])
+        sweep = Sweep(cells[0].run_id, command, figure, list(cells), list(finished), {})
+        sweep.save()
+        return sweep
 
-def begin(cells: Sequence[Record], finished: Sequence[bool], figure: Path) -> Sweep:
-    """Record a sweep that is about to run elsewhere."""
-    command = shlex.join(["python", "-m", "harness", *sys.argv[1:]])
-    sweep = Sweep(cells[0].run_id, command, figure, list(cells), list(finished), {})
-    sweep.save()
-    return sweep
+    @staticmethod
+    def load(folder: Path) -> "Sweep":
+        """The record of a sweep. Raises UserError where it is none."""
+        file = folder / "sweep.json"
+        try:
+            values: dict[str, Any] = json.loads(file.read_text())
+            cells = [_cell_files(cell) for cell in values.pop("cells")]
+            return Sweep(**values | {"cells": cells, "figure": Path(values["figure"])})
+        except FileNotFoundError:
+            raise UserError(f"{str(file)!r} does not exist.") from None
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UserError(f"{str(file)!r} is not the record of a sweep: {error}") from None
+
+    @staticmethod
+    def newest(results: Path) -> "Sweep":
+        """The sweep under a results directory that was started last. Raises UserError where there is none."""
+        files = sorted(results.glob(".jobs/*/sweep.json"), key=lambda file: file.stat().st_mtime_ns)
+        if not files:
+            raise UserError(f"no sweep with cluster=slurm or cluster=gpus was started into {str(results)!r}.")
+        return Sweep.load(files[-1].parent)
 
 
-def load(folder: Path) -> Sweep:
-    """The record of a sweep. Raises UserError where it is none."""
-    file = folder / "sweep.json"
-    try:
-        values: dict[str, Any] = json.loads(file.read_text())
-        cells = [replace(Record(**c), place=Path(c["place"]), tables=tuple(c["tables"])) for c in values.pop("cells")]
-        return Sweep(**values | {"cells": cells, "figure": Path(values["figure"])})
-    except FileNotFoundError:
-        raise UserError(f"{str(file)!r} does not exist.") from None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{str(file)!r} is not the record of a sweep: {error}") from None
-
-
-def newest(results: Path) -> Sweep:
-    """The sweep under a results directory that was started last. Raises UserError where there is none."""
-    files = sorted(results.glob(".jobs/*/sweep.json"), key=lambda file: file.stat().st_mtime_ns)
-    if not files:
-        raise UserError(f"no sweep with cluster=slurm or cluster=gpus was started into {str(results)!r}.")
-    return load(files[-1].parent)
-
-
-def is_settled(record: Record) -> bool:
-    """Whether a cell is finished, as its name says, or has failed in this run; cheap, for polling."""
-    if record.force:
-        return records.outcome(record, "computed").status != "missing"
-    return record.windows.exists() or records.failure(record) is not None
+def _cell_files(written: dict[str, Any]) -> CellFiles:
+    return replace(CellFiles(**written), place=Path(written["place"]), tables=tuple(written["tables"]))
 
 
 class Progress:
     """A bar over the cells of a sweep that counts files."""
 
-    def __init__(self, cells: Sequence[Record]) -> None:
+    def __init__(self, cells: Sequence[CellFiles]) -> None:
         from tqdm import tqdm
 
         self.open = list(cells)
@@ -104,7 +100,7 @@ class Progress:
 
     def update(self, note: str = "") -> bool:
         """Look at the files; returns whether every cell is settled."""
-        still = [cell for cell in self.open if not is_settled(cell)]
+        still = [cell for cell in self.open if not cell.is_settled()]
         if len(still) < len(self.open) or note != self.note:
             self.bar.set_postfix_str(note, refresh=False)
             self.bar.update(len(self.open) - len(still))

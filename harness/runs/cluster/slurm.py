@@ -1,28 +1,24 @@
 """cluster=slurm: an array of batch jobs, submitted through submitit; a job computes several cells with one model load.
 
-What a job does when it is preempted or reaches its time limit is decided here, not by submitit: its signal handler is
-replaced by one that queues the job again as long as it gets on. Whether jobs are alive is asked of squeue, which
-every cluster has, not of sacct; what became of cells is told from files.
+Whether jobs are alive is asked of squeue, which every cluster has, not of sacct; what became of cells is read from
+files. What runs inside a job is in `slurm_job`.
 """
 
 import logging
-import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from harness.cells import record as records
-from harness.cells.record import Outcome
+from harness.cells.files import Outcome
 from harness.config.cluster import ClusterSpec
 from harness.errors import UserError
-from harness.logs import configure_logging, quiet_bars
-from harness.runs.cluster import record as watch
 from harness.runs.cluster.pack import Pack
+from harness.runs.cluster.record import Progress, Sweep
+from harness.runs.cluster.slurm_job import Job
 
 if TYPE_CHECKING:
     from harness.cells.prepare import Prepared
@@ -36,14 +32,11 @@ ENDED = {
 }  # fmt: skip
 
 
-# In the process that submits ---------------------------------------------------------------------------------------
-
-
-def run(todo: "Sequence[Prepared]", cluster: ClusterSpec, sweep: watch.Sweep) -> list[Outcome]:
-    """Submit the missing cells, wait for their jobs, tell what became of the sweep's cells."""
+def run(todo: "Sequence[Prepared]", cluster: ClusterSpec, sweep: Sweep) -> list[Outcome]:
+    """Submit the missing cells, wait for their jobs; returns what became of the sweep's cells."""
     numbers = {cell.place: i for i, cell in enumerate(sweep.cells)}
     jobs = submit(todo, cluster, sweep)
-    sweep = replace(sweep, jobs={job: [numbers[p.record.place] for p in cells] for job, cells in jobs.items()})
+    sweep = replace(sweep, jobs={job: [numbers[p.files.place] for p in cells] for job, cells in jobs.items()})
     sweep.save()
     log.info(
         "submitted %d jobs for %d cells: %s; their logs are in %s", len(jobs), len(todo), _short(jobs), sweep.folder
@@ -51,7 +44,7 @@ def run(todo: "Sequence[Prepared]", cluster: ClusterSpec, sweep: watch.Sweep) ->
     return wait(sweep)
 
 
-def submit(todo: "Sequence[Prepared]", cluster: ClusterSpec, sweep: watch.Sweep) -> "dict[str, list[Prepared]]":
+def submit(todo: "Sequence[Prepared]", cluster: ClusterSpec, sweep: Sweep) -> "dict[str, list[Prepared]]":
     """One array of jobs, or several where SLURM takes no longer one; the cells of every job by its id."""
     try:
         from submitit import SlurmExecutor
@@ -91,8 +84,8 @@ def split(todo: "Sequence[Prepared]", cells_per_job: int) -> "Iterator[list[Prep
 
 
 def parameters(cluster: ClusterSpec) -> dict[str, Any]:
-    """What sbatch is told, in submitit's words."""
-    told: dict[str, Any] = {
+    """What sbatch is given, in submitit's words."""
+    given: dict[str, Any] = {
         "job_name": "harness",
         "partition": cluster.partition,
         "time": cluster.minutes,
@@ -108,15 +101,15 @@ def parameters(cluster: ClusterSpec) -> dict[str, Any]:
         "stderr_to_stdout": True,
         "additional_parameters": {"requeue": True} | {str(k): v for k, v in cluster.options.items()},
     }
-    return {name: value for name, value in told.items() if value is not None}
+    return {name: value for name, value in given.items() if value is not None}
 
 
-def wait(sweep: watch.Sweep) -> list[Outcome]:
+def wait(sweep: Sweep) -> list[Outcome]:
     """Look at files and queue until every cell is settled or its job has ended."""
     wanted = sorted({i for cells in sweep.jobs.values() for i in cells})
     queue = Queue(sweep.jobs)
     try:
-        with watch.Progress([sweep.cells[i] for i in wanted]) as progress:
+        with Progress([sweep.cells[i] for i in wanted]) as progress:
             while not progress.update(queue.note) and queue.is_alive():
                 time.sleep(FILES_S)
     except KeyboardInterrupt:
@@ -128,14 +121,14 @@ def wait(sweep: watch.Sweep) -> list[Outcome]:
     return outcomes(sweep, queue)
 
 
-def outcomes(sweep: watch.Sweep, queue: "Queue") -> list[Outcome]:
+def outcomes(sweep: Sweep, queue: "Queue") -> list[Outcome]:
     """What became of every cell; of one that is neither computed nor failed, what became of its job."""
-    told: dict[int, str] = {}
+    ends: dict[int, str] = {}
     for job, cells in sweep.jobs.items():
         state = queue.states.get(job, "gone from the queue")
         text = f"its job {job} is {state}" if job in queue.alive else f"its job {job} ended before ({state})"
-        told |= dict.fromkeys(cells, f"{text}; log {sweep.folder / f'{job}_0_log.out'}")
-    return sweep.outcomes(told, "no job was submitted for it")
+        ends |= dict.fromkeys(cells, f"{text}; log {sweep.folder / f'{job}_0_log.out'}")
+    return sweep.outcomes(ends, "no job was submitted for it")
 
 
 def _short(jobs: Iterable[str]) -> str:
@@ -144,7 +137,7 @@ def _short(jobs: Iterable[str]) -> str:
 
 
 class Queue:
-    """The states of jobs, as squeue tells them; asked every QUEUE_S seconds."""
+    """The states of jobs, as squeue lists them; asked every QUEUE_S seconds."""
 
     def __init__(self, jobs: Iterable[str]) -> None:
         self.alive = set(jobs)
@@ -189,71 +182,3 @@ class Queue:
             log.warning("squeue does not answer: %s", " ".join(answer.stderr.split()))
             return None
         return {job: state for job, _, state in (line.strip().partition("|") for line in answer.stdout.splitlines())}
-
-
-# In the job --------------------------------------------------------------------------------------------------------
-
-
-class CellsFailed(RuntimeError):
-    """Cells of this job have failed, each told in its own log; ends the job as FAILED."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a batch job does."""
-
-    cluster: ClusterSpec
-
-    def __call__(self, pack: Pack) -> None:
-        """Compute the cells. Ends with CellsFailed where one failed, or queues the job again."""
-        quiet_bars()
-        configure_logging()
-        from harness.runs.cluster.compute import compute  # imports torch and tqdm
-
-        requeue = Requeue(self.cluster, pack.records)
-        signal.signal(getattr(signal, f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}"), requeue.on_signal)
-        done = compute(pack)
-        if any(o.status == "missing" for o in done):
-            requeue("the GPU failed in a cell")
-        failed = [o for o in done if not o.is_done]
-        if failed:
-            raise CellsFailed(f"{len(failed)} of {len(done)} cells failed: {'; '.join(o.record.label for o in failed)}")
-
-
-class Requeue:
-    """Stops a job and queues it again, unless that would go on for ever."""
-
-    def __init__(self, cluster: ClusterSpec, cells: Sequence[records.Record]) -> None:
-        self.cluster, self.cells = cluster, cells
-        self.started = time.monotonic()
-        self.progress = self._progress()
-
-    def on_signal(self, _number: int, _frame: Any) -> None:
-        """SLURM says that the job is preempted or near its time limit."""
-        near_limit = time.monotonic() - self.started > 60 * self.cluster.minutes - self.cluster.grace_s - 90
-        self("near its time limit" if near_limit else "preempted", barren=near_limit and not self._has_progressed())
-
-    def __call__(self, reason: str, *, barren: bool = False) -> None:
-        """Leave the job; finished documents are kept, and leases given back on the way out."""
-        restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
-        if barren:
-            self._give_up(f"no document was finished within cluster.minutes={self.cluster.minutes}; raise it")
-        if restarts >= self.cluster.max_requeues:
-            self._give_up(f"{reason} after cluster.max_requeues={self.cluster.max_requeues} requeues")
-        log.warning("%s: queued again (%d times before)", reason, restarts)
-        subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True, timeout=60)
-        sys.exit(1)
-
-    def _give_up(self, message: str) -> None:
-        for cell in self.cells:
-            if not watch.is_settled(cell):
-                records.write_failure(cell, f"job not queued again: {message}", "")
-        log.error("not queued again: %s", message)
-        sys.exit(1)
-
-    def _has_progressed(self) -> bool:
-        return self._progress() > self.progress
-
-    def _progress(self) -> int:
-        """Finished documents and cells."""
-        return sum(10**6 if watch.is_settled(c) else len(list(c.checkpoint.glob("*.npz"))) for c in self.cells)

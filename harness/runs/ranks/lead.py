@@ -1,4 +1,4 @@
-"""A run under torchrun: rank 0 walks the cells as a process alone does, and tells the others what each pass needs.
+"""A run under torchrun: rank 0 walks the cells as a process alone does, and sends the others what each pass needs.
 
 Every rank computes the documents that are its share and keeps them as they come; rank 0 collects the losses and writes
 the cell. Configurations travel as data, as to a worker of a cluster.
@@ -12,14 +12,13 @@ from functools import partial
 from typing import NamedTuple
 
 from harness import torchrun
-from harness.cells import record as records
-from harness.cells.prepare import Prepared
-from harness.cells.record import Record
+from harness.cells.files import CellFiles
+from harness.cells.passes import Pass
 from harness.config.schema import Config
 from harness.errors import UserError
 from harness.runs.cluster.pack import Pack
-from harness.runs.passes import Passes, Share
-from harness.runs.ranks import processes as ranks
+from harness.runs.ranks import processes
+from harness.runs.share import Resources, Share, compute_share
 
 log = logging.getLogger(__name__)
 CONTEXT_GRACE_S = 120.0  # for other ranks to end after one has, where they share windows; loading may take as long
@@ -47,7 +46,7 @@ class RankFailed(RuntimeError):
 
 def run(lead: Callable[[], object]) -> None:
     """On rank 0 `lead()`; the others do what it asks of them until it ends. The exit code is rank 0's."""
-    ranks.join()
+    processes.join()
     code = None
     try:
         lead() if torchrun.rank() == 0 else _follow()
@@ -58,39 +57,39 @@ def run(lead: Callable[[], object]) -> None:
     except KeyboardInterrupt:
         sys.exit(1)
     if torchrun.rank() == 0:
-        ranks.broadcast(None)
-    ranks.part()
+        processes.broadcast(None)
+    processes.part()
     sys.exit(code)
 
 
 def _follow() -> None:
     logging.getLogger("harness").setLevel(logging.ERROR)  # rank 0 says the rest
-    passes = Passes()
-    while (order := ranks.broadcast()) is not None:
-        with ranks.at_death(partial(_tell_death, order.pack.records[0])):
+    resources = Resources()
+    while (order := processes.broadcast()) is not None:
+        with processes.at_death(partial(_report_death, order.pack.cells[0])):
             try:
-                done: Share | Failure = passes.share(order.pack.prepared(), order.finished)
+                done: Share | Failure = compute_share(resources, Pass(tuple(order.pack.prepared())), order.finished)
             except Exception as error:
                 done = _failure(error)
             _gathered(done, order.pack.configs[0])
 
 
-def compute(passes: Passes, group: list[Prepared], finished: Collection[int]) -> Share:
+def compute(resources: Resources, current: Pass, finished: Collection[int]) -> Share:
     """All documents of a pass that are not finished, by all ranks; the seconds are those of the slowest.
 
     Raises what computing here raises, and UserError or RankFailed for what the first other rank raised.
     """
     if torchrun.size() == 1:
-        return passes.share(group, finished)
+        return compute_share(resources, current, finished)
     raised: Exception | None = None
     done: Share | Failure
-    ranks.broadcast(Order(Pack.of(group), frozenset(finished)))
-    with ranks.at_death(partial(_tell_death, group[0].record)):
+    processes.broadcast(Order(Pack.of(current.cells), frozenset(finished)))
+    with processes.at_death(partial(_report_death, current.longest.files)):
         try:
-            done = passes.share(group, finished)
+            done = compute_share(resources, current, finished)
         except Exception as error:
             raised, done = error, _failure(error)
-        everyones = _gathered(done, group[0].cell.config)
+        everyones = _gathered(done, current.longest.cell.config)
     if raised is not None:
         raise raised
     shares = [_successful(each) for each in everyones]
@@ -104,8 +103,8 @@ def _gathered(done: Share | Failure, config: Config) -> list[Share | Failure]:
     """
     if config.engine.parallel == "context":
         reason = f"{done.rank}: {done.message}" if isinstance(done, Failure) else "another rank does not answer"
-        ranks.meet(CONTEXT_GRACE_S, reason)
-    return ranks.gather(done)
+        processes.meet(CONTEXT_GRACE_S, reason)
+    return processes.gather(done)
 
 
 def _failure(error: Exception) -> Failure:
@@ -123,9 +122,9 @@ def _successful(done: Share | Failure) -> Share:
     raise error
 
 
-def _tell_death(record: Record, which: str) -> None:
+def _report_death(files: CellFiles, which: str) -> None:
     """A dead rank fails the cell that it was computing, unless it said why."""
-    if records.failure(record) is None:
+    if files.failure() is None:
         message = f"{which}; finished documents are kept"
-        records.write_failure(record, message, "")
-        log.error("FAILED %s: %s", record.label, message)
+        files.write_failure(message, "")
+        log.error("FAILED %s: %s", files.label, message)

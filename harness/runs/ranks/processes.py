@@ -1,6 +1,6 @@
 """The processes of one run under torchrun: who this one is, how they talk, and their common end when one dies.
 
-torchrun starts equal processes, the ranks, and tells each its number by environment variables. Objects pass between
+torchrun starts equal processes, the ranks, each with its number in environment variables. Objects pass between
 them through a gloo group, on any device. Nobody waits for a dead rank: every rank watches the others of its machine,
 and those of other machines through torchrun, which ends all when one ends. torch is imported when ranks join.
 """
@@ -97,23 +97,23 @@ def _talking() -> Iterator[None]:
 
 
 @contextmanager
-def at_death(tell: Callable[[str], object]) -> Iterator[None]:
-    """Until the block ends, the death of a rank is told by `tell(which)`, on one of the ranks that are left."""
-    _watch.tell = tell
+def at_death(report: Callable[[str], object]) -> Iterator[None]:
+    """Until the block ends, the death of a rank is reported by `report(which)`, on one of the ranks that are left."""
+    _watch.report = report
     try:
         yield
     finally:
-        _watch.tell = log.error
+        _watch.report = log.error
 
 
 class _Watch:
-    """A thread that ends this process when another rank has died, or when the run is told to end.
+    """A thread that ends this process when another rank has died, or when the run is asked to end.
 
     A thread, since the main one may be waiting inside a library for the very rank that died.
     """
 
     def __init__(self) -> None:
-        self.tell: Callable[[str], object] = log.error
+        self.report: Callable[[str], object] = log.error
         self._peers: list[dict[str, Any]] = []
         self._stopped = threading.Event()
         self._is_interrupted = False
@@ -142,8 +142,8 @@ class _Watch:
     def _run(self) -> None:
         while not self._stopped.is_set():
             ready, _, _ = select.select([self._signals], [], [], WATCH_S)
-            told = set(os.read(self._signals, 64)) if ready else set()
-            self._is_interrupted |= signal.SIGINT in told
+            received = set(os.read(self._signals, 64)) if ready else set()
+            self._is_interrupted |= signal.SIGINT in received
             dead = [i for i, peer in enumerate(self._peers) if is_gone(json.dumps(peer))]
             if self._stopped.is_set():
                 return
@@ -151,12 +151,12 @@ class _Watch:
                 alive = next(i for i in range(len(self._peers)) if i not in dead)
                 names = " and ".join(self._peers[i]["name"] for i in dead)
                 self._leave(f"{names} died" if torchrun.rank() == alive else None)
-            if dead or signal.SIGTERM in told:
+            if dead or signal.SIGTERM in received:
                 self._leave(None)
 
     def _leave(self, reason: str | None) -> NoReturn:
         if reason:
-            self.tell(reason)
+            self.report(reason)
         sys.stderr.flush()
         time.sleep(LINGER_S)
         os._exit(1)

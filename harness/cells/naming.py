@@ -1,0 +1,33 @@
+"""A cell as a user writes it: by its overrides, and as the command that computes it."""
+
+import dataclasses
+import shlex
+import sys
+from collections.abc import Sequence
+
+from harness.cells.cell import Cell
+from harness.config.schema import MODIFIERS
+
+
+def label(cell: Cell) -> str:
+    """A cell in the words of its overrides: `model=tiny method=yarn ctx=64`."""
+    method = cell.config.method
+    usual = {f.name: f.default for f in dataclasses.fields(cell.method)}
+    given = method.params | {name: True for name in MODIFIERS if getattr(method, name)}
+    params = [f"method.{k}={v}" for k, v in given.items() if v != usual.get(k)]
+    return " ".join([f"model={cell.config.model.name}", f"method={method.name}", *params, f"ctx={cell.ctx}"])
+
+
+def command(overrides: Sequence[str], sweep: bool) -> str:
+    """A line for the shell that computes one cell, with the configuration files of the present command."""
+    return shlex.join(["python", "-m", "harness", *(["-m"] if sweep else []), *_config_flags(sys.argv), *overrides])
+
+
+def _config_flags(arguments: Sequence[str]) -> list[str]:
+    """Hydra's flags that say where configuration comes from, as given."""
+    found = []
+    for flag, value in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, is_joined, _ = flag.partition("=")
+        if name in ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"):
+            found += [flag] if is_joined else [flag, value]
+    return found
