@@ -25,10 +25,12 @@ import transformers
 
 from harness import methods
 from harness.data.documents import Document
+from harness.data.scores import Scores
 from harness.data.windows import Protocol
-from harness.engine import scores as evaluate
+from harness.engine.batches import plans
 from harness.engine.engine import Engine
 from harness.engine.nll import token_nll
+from harness.engine.scores import evaluate, position_rows, window_rows
 from harness.engine.spec import EngineSpec
 from harness.models.attention.fused import fused
 from harness.models.checkpoint.geometry import geometry
@@ -218,15 +220,15 @@ def documents(count: int, length: int) -> list[Document]:
     ]
 
 
-def evaluation(docs: list[Document], engine: Engine, ctx: int, protocol: Protocol) -> list[evaluate.Scores]:
-    planned = evaluate.plans(docs, ctx, protocol, 0)
-    return list(evaluate.scores(docs, planned, engine.token_nll, engine.tokens_per_batch, device="cuda"))
+def evaluation(docs: list[Document], engine: Engine, ctx: int, protocol: Protocol) -> list[Scores]:
+    planned = plans(docs, ctx, protocol, 0)
+    return list(evaluate(docs, planned, engine.token_nll, engine.tokens_per_batch, device="cuda"))
 
 
 def small_windows(model: Any, eager: Engine, fast: Engine) -> None:
     """ctx 2048, stride 256: the whole evaluation against batch 1 with full logits over the same windows."""
     docs, protocol = documents(4, 2048 + 32 * 256), Protocol(stride=256, bos="none")
-    windows = [(d, w) for d in docs for w in evaluate.plans([d], 2048, protocol, 0)[0]]
+    windows = [(d, w) for d in docs for w in plans([d], 2048, protocol, 0)[0]]
 
     def peer() -> list[float]:
         losses = []
@@ -268,7 +270,7 @@ def end_to_end(model: Any, eager: Engine, fast: Engine) -> None:
 
     def harness(engine: Engine) -> None:
         scored = evaluation(docs, engine, 32768, protocol)
-        for make in (evaluate.window_rows, lambda s, d: evaluate.position_rows(s, d, 32768)):
+        for make in (window_rows, lambda s, d: position_rows(s, d, 32768)):
             pd.concat([make(s, d) for s, d in zip(scored, docs, strict=True)]).to_parquet("/tmp/rows.parquet")
 
     def bare(engine: Engine) -> None:

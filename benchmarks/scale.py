@@ -21,7 +21,7 @@ import torch
 import transformers
 from torch import distributed
 
-from harness.engine import scores as evaluate
+from harness.engine.batches import shares
 from harness.engine.engine import Engine
 from harness.engine.nll import token_nll
 from harness.engine.shared import Ranks
@@ -113,7 +113,7 @@ def documents(bench: Bench, length: int = 32768, each: int = 2) -> None:
     """`each` documents a rank, every one on one rank, against all of them on rank 0."""
     engine = Engine(bench.model(), EngineSpec())
     windows = bench.ids(length // bench.scale, each * bench.size)
-    own = evaluate.shares([length] * len(windows), bench.size)[bench.rank]
+    own = shares([length] * len(windows), bench.size)[bench.rank]
 
     def score(indices: set[int]) -> None:
         for i in indices:

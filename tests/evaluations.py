@@ -8,9 +8,10 @@ import pandas as pd
 import torch
 
 from harness.data.documents import Document
+from harness.data.scores import Scores
 from harness.data.windows import Protocol
-from harness.engine import scores as evaluate
-from harness.engine.scores import NllFunction, Scores
+from harness.engine.batches import plans
+from harness.engine.scores import NllFunction, evaluate, window_rows
 
 BOS = 999_999  # no token of any document
 CELL = {
@@ -45,12 +46,12 @@ def scores(
     **options: Any,
 ) -> list[Scores]:
     """Losses of all documents, in document order."""
-    planned = evaluate.plans(documents, ctx, protocol, seed)
-    found = evaluate.scores(documents, planned, nll, tokens_per_batch, bos_token_id=bos_token_id, **options)
+    planned = plans(documents, ctx, protocol, seed)
+    found = evaluate(documents, planned, nll, tokens_per_batch, bos_token_id=bos_token_id, **options)
     return sorted(found, key=lambda s: s.document)
 
 
 def windows_table(scored: Sequence[Scores], documents: Sequence[Document], **columns: object) -> pd.DataFrame:
     """The windows table of one cell."""
-    rows = pd.concat([evaluate.window_rows(s, documents[s.document]) for s in scored], ignore_index=True)
+    rows = pd.concat([window_rows(s, documents[s.document]) for s in scored], ignore_index=True)
     return rows.assign(**(CELL | columns))

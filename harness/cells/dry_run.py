@@ -14,10 +14,10 @@ from harness.cells.device import check_device
 from harness.cells.documents import Documents
 from harness.cells.passes import passes
 from harness.cells.prepare import Prepared
+from harness.engine.batches import plans
 from harness.engine.budget import CPU_CHUNK, CPU_TOKENS_PER_BATCH, GPU_TOKENS_PER_BATCH
 from harness.engine.nll import LOGITS_PER_SLICE
 from harness.engine.packed import LARGEST
-from harness.engine.scores import plans
 
 CALIBRATION_S = 0.3
 EXPERT = re.compile(r"\.experts\.")

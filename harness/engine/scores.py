@@ -1,8 +1,7 @@
-"""From documents and windows to losses: batches, and the rows of a cell's tables."""
+"""From batches to the losses of documents, and the rows of a cell's tables."""
 
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,87 +9,18 @@ import torch
 from numpy.typing import NDArray
 
 from harness.data.documents import Document
-from harness.data.windows import Protocol, Window, plan
+from harness.data.scores import Scores
+from harness.data.windows import Window
+from harness.engine.batches import Job, batches, token_ids
 
 NllFunction = Callable[[torch.Tensor, int], torch.Tensor]  # (ids (batch, L), score_from) -> (batch, L - score_from)
-
-
-class Job(NamedTuple):
-    """One window of one document."""
-
-    document: int
-    window: int
-    span: Window
-
-    @property
-    def length(self) -> int:
-        """Tokens that the model sees, BOS included."""
-        return self.span.end - self.span.begin + self.span.bos
-
-    @property
-    def score_from(self) -> int:
-        """First scored position inside the window."""
-        return self.span.score_from - self.span.begin + self.span.bos
-
-
-class Scores(NamedTuple):
-    """The losses of one document: for each of its windows, one loss a scored token."""
-
-    document: int
-    windows: list[Window]
-    nll: list[NDArray[np.float32]]
 
 
 class NonFiniteLoss(ArithmeticError):
     """A loss that is NaN or infinite: an error, never a number."""
 
 
-def plans(documents: Sequence[Document], ctx: int, protocol: Protocol, seed: int) -> list[list[Window]]:
-    """The windows of every document; each document draws its own sample where windows are sampled."""
-    return [plan(d.num_tokens, ctx, protocol, seed=_mix(seed, i)) for i, d in enumerate(documents)]
-
-
-def _mix(seed: int, index: int) -> int:
-    return int(np.random.SeedSequence([seed, index]).generate_state(1)[0])
-
-
-def num_tokens(windows: Sequence[Window]) -> int:
-    """Tokens that the model sees in these windows, BOS included."""
-    return sum(w.end - w.begin + w.bos for w in windows)
-
-
-def shares(lengths: Sequence[int], count: int) -> list[set[int]]:
-    """Documents of these lengths (tokens) dealt to `count` processes: the longest first, to whoever has least."""
-    dealt: list[set[int]] = [set() for _ in range(count)]
-    loads = [0] * count
-    for document in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        least = loads.index(min(loads))
-        dealt[least].add(document)
-        loads[least] += lengths[document]
-    return dealt
-
-
-def batches(planned: Sequence[Sequence[Window]], tokens_per_batch: int) -> list[list[Job]]:
-    """Windows of one length and about as many scored tokens, together up to a budget of tokens.
-
-    A function of the plan and the budget alone, so that a resumed cell runs the same batches. A window that scores
-    many tokens is not mixed with one that scores few: the batch would compute the logits of the many for both. They
-    come in the order of the first document of each, so that every document is complete as early as it can be.
-    """
-    full: list[list[Job]] = []
-    open_: dict[tuple[int, int], list[Job]] = {}
-    for document, windows in enumerate(planned):
-        for index, span in enumerate(windows):
-            job = Job(document, index, span)
-            key = (job.length, math.ceil(math.log2(span.num_scored)))
-            group = open_.setdefault(key, [])
-            group.append(job)
-            if (len(group) + 1) * job.length > tokens_per_batch:
-                full.append(open_.pop(key))
-    return sorted([*full, *open_.values()], key=lambda batch: batch[0].document)
-
-
-def scores(
+def evaluate(
     documents: Sequence[Document],
     planned: Sequence[Sequence[Window]],
     nll: NllFunction,
@@ -127,21 +57,10 @@ def scores(
         running = started
 
 
-def token_ids(batch: Sequence[Job], documents: Sequence[Document], bos_token_id: int | None) -> NDArray[np.int64]:
-    """What the model sees of the windows of a batch, (batch, length)."""
-    ids = np.empty((len(batch), batch[0].length), dtype=np.int64)
-    for row, job in zip(ids, batch, strict=True):
-        row[job.span.bos :] = documents[job.document].ids[job.span.begin : job.span.end]
-        if job.span.bos:
-            assert bos_token_id is not None
-            row[0] = bos_token_id
-    return ids
-
-
 def fetched(
     batch: Sequence[Job], losses: torch.Tensor, documents: Sequence[Document]
 ) -> Iterator[tuple[Job, NDArray[np.float32]]]:
-    """The losses (batch, scored) of a batch, one array a window; raises NonFiniteLoss."""
+    """The losses (batch, scored) of a batch, one float32 array (num_scored,) a window; raises NonFiniteLoss."""
     values = losses.float().cpu().numpy()
     for job, row in zip(batch, values, strict=True):
         own = row[len(row) - job.span.num_scored :]
@@ -156,13 +75,6 @@ def _check_finite(values: NDArray[np.float32], job: Job, document: Document) -> 
             f"loss {values[bad[0]]} at token {job.span.score_from + bad[0]} of document {document.name!r}, "
             f"window {job.window} [{job.span.begin}, {job.span.end})."
         )
-
-
-def cut(scored: Scores, ctx: int) -> Scores:
-    """The scores of a pass over `ctx` tokens, from those of a longer single pass over the same document."""
-    window, nll = scored.windows[0], scored.nll[0]
-    shorter = window._replace(end=window.begin + ctx - window.bos)
-    return Scores(scored.document, [shorter], [nll[: shorter.num_scored]])
 
 
 # Rows ----------------------------------------------------------------------------------------------------------------

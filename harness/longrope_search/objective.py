@@ -10,9 +10,10 @@ import torch
 
 from harness.data.documents import Document
 from harness.data.windows import Protocol
-from harness.engine import scores as evaluate
+from harness.engine.batches import Job, batches, plans, token_ids
 from harness.engine.engine import Engine
 from harness.engine.modes import PROBE_LENGTH, probed
+from harness.engine.scores import fetched
 from harness.methods.base import RopeGeometry
 from harness.methods.frequency.linear import Linear
 from harness.models.install import applied_to_rows
@@ -49,22 +50,22 @@ class Objective(NamedTuple):
 
     def _nll(self, methods: Sequence[Any]) -> list[float]:
         documents = [document for _ in methods for document in self.documents]
-        planned = evaluate.plans(self.documents, self.ctx, self.protocol, self.seed) * len(methods)
-        batches = evaluate.batches(planned, self.engine.tokens_per_batch)
+        planned = plans(self.documents, self.ctx, self.protocol, self.seed) * len(methods)
+        made = batches(planned, self.engine.tokens_per_batch)
         with applied_to_rows(self.engine.model, methods, self.ctx, self.geometry):
-            started = [(batch, self._started(batch, documents, len(methods))) for batch in batches]
+            started = [(batch, self._started(batch, documents, len(methods))) for batch in made]
         totals: list[list[float]] = [[] for _ in methods]
         counts: list[list[float]] = [[] for _ in methods]
         for batch, losses in started:
-            for job, values in evaluate.fetched(batch, losses, documents):
+            for job, values in fetched(batch, losses, documents):
                 method = job.document // len(self.documents)
                 totals[method].append(job.span.weight * float(np.sum(values, dtype=np.float64)))
                 counts[method].append(job.span.weight * len(values))
         return [math.fsum(total) / math.fsum(count) for total, count in zip(totals, counts, strict=True)]
 
-    def _started(self, batch: Sequence[evaluate.Job], documents: Sequence[Document], methods: int) -> torch.Tensor:
+    def _started(self, batch: Sequence[Job], documents: Sequence[Document], methods: int) -> torch.Tensor:
         """Losses (batch, scored), on the model's device: nothing waits for them before all batches are under way."""
-        ids = torch.from_numpy(evaluate.token_ids(batch, documents, self.bos_token_id))
+        ids = torch.from_numpy(token_ids(batch, documents, self.bos_token_id))
         sets = torch.tensor([job.document // len(self.documents) for job in batch])
         ids, sets = (given.to(self.device, non_blocking=True) for given in (ids, sets))
         return self.engine.token_nll(ids, min(job.score_from for job in batch), sets if methods > 1 else None)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.data.scores import Scores
 from harness.data.windows import Window
-from harness.engine.scores import Scores
 from harness.storage.files import write_atomically
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,9 @@ from harness.cells.files import CellFiles, Outcome
 from harness.cells.passes import Pass, passes
 from harness.cells.prepare import Prepared
 from harness.data.documents import DocumentSet
-from harness.engine.scores import Scores, cut, num_tokens, position_rows, token_rows, window_rows
+from harness.data.scores import Scores, cut
+from harness.engine.batches import num_tokens
+from harness.engine.scores import position_rows, token_rows, window_rows
 from harness.errors import UserError
 from harness.results import store
 from harness.runs import checkpoints

@@ -12,8 +12,10 @@ from harness.cells.passes import Pass
 from harness.cells.prepare import Prepared
 from harness.cells.ready import Ready, ready
 from harness.data.documents import DocumentSet
+from harness.data.scores import Scores
 from harness.data.windows import Window
-from harness.engine.scores import Scores, num_tokens, plans, scores, shares
+from harness.engine.batches import num_tokens, plans, shares
+from harness.engine.scores import evaluate
 from harness.engine.spec import EngineSpec
 from harness.models.checkpoint.spec import ModelSpec
 from harness.runs import checkpoints
@@ -112,7 +114,7 @@ def _scores(
         for warning in installed.warnings:
             log.warning("%s: %s", label(longest), warning)
         bar.update(sum(lengths[i] for i in own & set(finished)))
-        yield from scores(
+        yield from evaluate(
             documents.documents,
             mine,
             engine.token_nll,

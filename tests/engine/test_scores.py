@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from harness import load_results, summarize
+from harness.data.scores import cut
 from harness.data.windows import PROTOCOLS, Protocol, Window, plan
-from harness.engine import scores as evaluate
+from harness.engine.batches import batches, plans
 from harness.engine.engine import Engine
-from harness.engine.scores import NonFiniteLoss, batches, cut, position_edges, position_rows, token_rows
+from harness.engine.scores import NonFiniteLoss, evaluate, position_edges, position_rows, token_rows, window_rows
 from harness.engine.spec import EngineSpec
 from harness.runs import runner
 from harness.statistics.summary import AGGREGATES, document_ratios, loss_by_position, point, table
@@ -51,7 +52,7 @@ def test_losses_belong_to_the_tokens_that_the_window_names(name, bos, stride):
     for found in scores(own_number, documents, 24, one, tokens_per_batch=100):
         for w, nll in zip(found.windows, found.nll, strict=True):
             assert nll.tolist() == documents[found.document].ids[w.score_from : w.end].tolist()
-        rows = evaluate.window_rows(found, documents[found.document])
+        rows = window_rows(found, documents[found.document])
         assert rows["num_scored"].tolist() == [len(nll) for nll in found.nll]
         assert rows["nll_sum"].tolist() == [float(nll.sum(dtype=np.float64)) for nll in found.nll]
         assert rows["num_bytes"].tolist() == (3 * rows["num_scored"]).tolist()  # three a token, a BOS has none
@@ -112,7 +113,7 @@ def test_sums_are_taken_in_float64():
     losses = np.random.default_rng(0).uniform(0, 12, 50_000).astype(np.float32)
     (document,) = numbered(50_001)
     (found,) = scores(lambda ids, _: torch.from_numpy(losses)[None], [document], 50_001, protocol("single_pass"))
-    (total,) = evaluate.window_rows(found, document)["nll_sum"]
+    (total,) = window_rows(found, document)["nll_sum"]
     assert total == pytest.approx(math.fsum(losses.tolist()), rel=1e-13)
 
 
@@ -268,7 +269,7 @@ def all_rows(name, documents):
 
 def sample(everything, name, seed, documents, max_windows=4):
     """The rows of a sampled evaluation, taken from those of the whole one."""
-    planned = evaluate.plans(documents, 24, protocol(name, max_windows=max_windows), seed)
+    planned = plans(documents, 24, protocol(name, max_windows=max_windows), seed)
     weights = {(i, w.begin): w.weight for i, windows in enumerate(planned) for w in windows}
     drawn = [weights.get(key, 0.0) for key in zip(everything["document_index"], everything["begin"], strict=True)]
     return everything.assign(weight=drawn)[np.array(drawn) > 0]
@@ -298,9 +299,9 @@ def test_sampled_windows_are_unbiased_for_every_mean(name):
 
 
 def test_every_document_draws_a_sample_of_its_own():
-    first, second = evaluate.plans(numbered(500, 500), 24, protocol(max_windows=5), seed=0)
+    first, second = plans(numbered(500, 500), 24, protocol(max_windows=5), seed=0)
     assert [w.begin for w in first] != [w.begin for w in second]
-    again = evaluate.plans(numbered(500, 500), 24, protocol(max_windows=5), seed=0)
+    again = plans(numbered(500, 500), 24, protocol(max_windows=5), seed=0)
     assert [first, second] == again
 
 
@@ -347,8 +348,8 @@ def test_cells_of_a_curve_equal_the_same_cells_computed_alone(place, monkeypatch
     """One pass where the method does not depend on the length, one a length where it does; either way the same."""
     cells = [f"method={method} ctx={ctx}" for ctx in (24, 48, 96)]
     calls = []
-    whole = evaluate.scores
-    monkeypatch.setattr(evaluate, "scores", lambda *a, **k: calls.append(1) or whole(*a, **k))
+    whole = evaluate
+    monkeypatch.setattr("harness.runs.share.evaluate", lambda *a, **k: calls.append(1) or whole(*a, **k))
     runner.run(place.prepared(*cells, common=("save_tokens=true",)))
     assert len(calls) == (1 if method in SHARED else 3)
     curve = {kind: losses_of(place, kind) for kind in ("windows", "tokens")}
@@ -381,7 +382,7 @@ def test_position_rows_are_sums_over_tokens_by_their_place_in_the_window(name, b
             for r in rows.to_dict("records")
         }
         assert got == expected
-        windows = evaluate.window_rows(found, documents[found.document])
+        windows = window_rows(found, documents[found.document])
         for column in ("num_scored", "nll_sum"):
             sums = [t[column].groupby(t["weight"]).sum().tolist() for t in (rows, windows)]
             assert sums[0] == pytest.approx(sums[1], rel=1e-12)

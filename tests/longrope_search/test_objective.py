@@ -9,9 +9,10 @@ import torch
 
 from harness.data.documents import Document
 from harness.data.windows import Protocol
-from harness.engine import scores as evaluate
+from harness.engine.batches import plans
 from harness.engine.compiled import STATIC_SHAPES
 from harness.engine.engine import Engine
+from harness.engine.scores import evaluate
 from harness.engine.spec import EngineSpec
 from harness.longrope_search.objective import Objective, takes_rows
 from harness.methods.frequency.longrope import LongRope
@@ -46,9 +47,9 @@ def judge(model, *, tokens_per_batch=None, together=True, **options) -> Objectiv
 
 def alone(objective: Objective, method: LongRope) -> float:
     """The mean loss as a cell of the harness finds it: the method in the whole model, one window a batch."""
-    planned = evaluate.plans(objective.documents, CTX, SLIDING, 0)
+    planned = plans(objective.documents, CTX, SLIDING, 0)
     with applied(objective.engine.model, method, CTX, objective.geometry):
-        found = list(evaluate.scores(objective.documents, planned, objective.engine.token_nll, 1))
+        found = list(evaluate(objective.documents, planned, objective.engine.token_nll, 1))
     losses = np.concatenate([nll for one in found for nll in one.nll]).astype(np.float64)
     return math.fsum(losses) / len(losses)
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from harness.data.scores import Scores
 from harness.data.windows import Window
-from harness.engine.scores import Scores
 from harness.runs import checkpoints
 
 PLAN = [[Window(0, 5, 1), Window(2, 7, 5)], [Window(0, 4, 1)]]

@@ -9,7 +9,7 @@ import pytest
 
 from harness import cli, torchrun
 from harness.cells.device import check_device
-from harness.engine.scores import shares
+from harness.engine.batches import shares
 from harness.engine.spec import EngineSpec
 from harness.errors import UserError
 from harness.results import store

@@ -93,13 +93,13 @@ def kill_after(monkeypatch, saves):
 def spy_on_scores(monkeypatch):
     """The documents that every pass finds finished, in the order of passes."""
     found = []
-    whole = share.scores
+    whole = share.evaluate
 
     def spy(*args, finished, **kwargs):
         found.append(sorted(finished))
         return whole(*args, finished=finished, **kwargs)
 
-    monkeypatch.setattr(share, "scores", spy)
+    monkeypatch.setattr(share, "evaluate", spy)
     return found
 
 
@@ -211,7 +211,7 @@ def test_a_lost_gpu_ends_the_process_and_the_rest_is_reported_as_not_run(place, 
     def lost(*args, **kwargs):
         raise RuntimeError("CUDA error: device-side assert triggered")
 
-    monkeypatch.setattr(share, "scores", lost)
+    monkeypatch.setattr(share, "evaluate", lost)
     outcomes = runner.run(place.prepared("method=linear ctx=32", "method=yarn ctx=32"))
     assert statuses(outcomes) == ["failed", "missing"]
     assert "GPU failed" in outcomes[1].message
