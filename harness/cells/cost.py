@@ -10,23 +10,9 @@ whole, though the engine runs most of it for scored positions only.
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from harness.data.windows import Window
-
-
-class Shape(NamedTuple):
-    """A model as its costs see it."""
-
-    matrix_parameters: float  # passed by every token; embedding and head left out
-    weight_bytes: int
-    hidden: int
-    inner: int  # of the MLP
-    vocabulary: int
-    heads: int
-    key_dim: int  # of a head
-    value_dim: int
-    attention_windows: tuple[int | None, ...]  # of every layer, tokens; None: full attention
+from harness.models.checkpoint.shape import Shape
 
 
 def flops(shape: Shape, windows: Iterable[Window]) -> float:

@@ -5,8 +5,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.cells import cost, dry_run
-from harness.cells.cost import Shape
 from harness.data.windows import Window
+from harness.models.checkpoint.shape import Shape, shape
 from tests.tiny import tiny_config, tiny_model, tokens
 
 BY_HAND = Shape(
@@ -36,7 +36,7 @@ def test_memory_by_hand():
 
 def shape_of(config, place):
     prepared = place.prepared("method=none ctx=32")[0]
-    return dry_run.shape(prepared._replace(header=prepared.header._replace(config=config)))
+    return shape(prepared.header._replace(config=config), "float32")
 
 
 @pytest.mark.parametrize(
@@ -45,33 +45,37 @@ def shape_of(config, place):
 def test_flops_are_those_that_pytorch_counts(place, family):
     config, length = tiny_config(family), 24
     config._experts_implementation = "eager"  # one product an expert, which the counter knows
-    shape = shape_of(config, place)
+    known = shape_of(config, place)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         tiny_model(config)(tokens(length))
     counted = counter.get_total_flops()
     # Eager attention computes every pair of positions; what is not needed is added to what the model says.
-    pairs = sum(length**2 - cost._pairs(length, w) for w in shape.attention_windows)
-    needless = 2 * pairs * shape.heads * (shape.key_dim + shape.value_dim)
-    assert cost.flops(shape, [Window(0, length, 0)]) + needless == pytest.approx(counted, rel=0.01)
+    pairs = sum(length**2 - cost._pairs(length, w) for w in known.attention_windows)
+    needless = 2 * pairs * known.heads * (known.key_dim + known.value_dim)
+    assert cost.flops(known, [Window(0, length, 0)]) + needless == pytest.approx(counted, rel=0.01)
 
 
 def test_weights_are_those_of_the_checkpoint(place):
-    shape = dry_run.shape(place.prepared("method=none ctx=32")[0])
+    known = shape(place.prepared("method=none ctx=32")[0].header, "float32")
     stored = (place.model / "model.safetensors").stat().st_size
-    assert shape.weight_bytes == pytest.approx(stored, rel=0.05)
+    assert known.weight_bytes == pytest.approx(stored, rel=0.05)
+
+
+def estimated(cells):
+    return dry_run.estimate(cells, dry_run.model_shapes(cells))
 
 
 def test_a_shared_pass_is_paid_once(place):
     cells = place.prepared("method=none ctx=16", "method=none ctx=32", "method=linear ctx=64")
-    estimates = [dry_run.estimate(cells)[p.cell.cell_id][0] for p in cells]
-    alone = [dry_run.estimate([p])[p.cell.cell_id][0] for p in cells]
+    estimates = [estimated(cells)[p.cell.cell_id].flops for p in cells]
+    alone = [estimated([p])[p.cell.cell_id].flops for p in cells]
     assert estimates == [0, *alone[1:]]
     assert all(a > 0 for a in alone)
 
 
 def test_packed_copies_of_weights_are_counted_while_they_are_made(place, monkeypatch):
     cells = place.prepared("method=none ctx=32")
-    (_, with_copies), *_ = dry_run.estimate(cells).values()
+    (_, with_copies), *_ = estimated(cells).values()
     monkeypatch.setattr("harness.cells.dry_run.LARGEST", 0)
-    (_, without), *_ = dry_run.estimate(cells).values()
-    assert with_copies - without == dry_run.shape(cells[0]).weight_bytes
+    (_, without), *_ = estimated(cells).values()
+    assert with_copies - without == shape(cells[0].header, "float32").weight_bytes
