@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from harness import torchrun
-from harness.errors import UserError, unknown
+from harness.errors import UserError, one_line, unknown
 from harness.logs import configure_logging
 
 
@@ -94,18 +94,18 @@ def _reported_at_once(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig
 
 def exit_with(error: Exception, config_name: str = "config") -> NoReturn:
     """Print a user's mistake in one line and leave with exit code 2."""
-    print(f"error: {one_line(error, config_name)}", file=sys.stderr)
+    print(f"error: {said_by(error, config_name)}", file=sys.stderr)
     sys.exit(2)
 
 
-def one_line(error: Exception, config_name: str = "config") -> str:
+def said_by(error: Exception, config_name: str = "config") -> str:
     """What is wrong, what is allowed, what was given; Hydra's many lines in one."""
     if isinstance(error, UserError):
-        return " ".join(str(error).split())
+        return one_line(error)
     if isinstance(error, MissingConfigException) and error.options is not None and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
         return str(unknown(group or "config", name, error.options))
-    text = " ".join(str(error).split())
+    text = one_line(error)
     if found := re.search(r"Could not override '([^']+)'", text):
         known = _keys(config_name)
         if found[1] in known:
@@ -118,7 +118,7 @@ def one_line(error: Exception, config_name: str = "config") -> str:
         text = re.sub(r"Error when parsing index: .*\]\. ", "", text)  # Hydra 1.4 repeats the whole command
         return f"override {error.override!r} is not of the form key=value: {text.split('See https')[0].strip()}"
     if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
-        return f"{text} ({' '.join(str(error.__cause__).split())})"
+        return f"{text} ({one_line(error.__cause__)})"
     return text
 
 

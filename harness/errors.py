@@ -4,6 +4,16 @@ import difflib
 from collections.abc import Iterable
 
 
+def one_line(error: BaseException) -> str:
+    """What an error says, its line breaks and runs of blanks taken out."""
+    return " ".join(str(error).split())
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 class UserError(ValueError):
     """A mistake of the user's: one line on stderr, exit code 2, no traceback."""
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin,
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.errors import UserError, unknown
+from harness.errors import UserError, first_line, unknown
 
 T = TypeVar("T")
 WANTED: dict[type, str] = {int: "an integer", float: "a number", bool: "true or false", str: "text", list: "a list"}
@@ -19,7 +19,7 @@ def plain(composed: DictConfig) -> dict[str, Any]:
         ours = OmegaConf.masked_copy(composed, [str(k) for k in composed if k != "hydra"])
         values = OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise UserError(f"configuration: {str(error).splitlines()[0]}") from error
+        raise UserError(f"configuration: {first_line(error)}") from error
     assert isinstance(values, dict)
     return {str(k): v for k, v in values.items()}
 

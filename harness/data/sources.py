@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.errors import UserError, unknown
+from harness.errors import UserError, first_line, unknown
 from harness.storage import cache
 
 
@@ -138,16 +138,12 @@ def _load_dataset(what: str, *arguments: Any, **options: Any) -> Any:
     try:
         return datasets.load_dataset(*arguments, **options)
     except (ConnectionError, DatasetNotFoundError) as error:
-        raise UserError(f"{what} is neither in the local cache nor reachable: {_first_line(error)}") from error
+        raise UserError(f"{what} is neither in the local cache nor reachable: {first_line(error)}") from error
     except (DatasetGenerationError, ValueError, OSError) as error:
         cause: BaseException = error.__cause__ or error
         if isinstance(cause, UnicodeDecodeError):
             raise UserError(f"{what} is not UTF-8 text: byte {cause.start} cannot be decoded.") from error
-        raise UserError(f"{what} cannot be read: {_first_line(cause)}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{what} cannot be read: {first_line(cause)}") from error
 
 
 def _column(rows: Any, column: str, what: str) -> Iterator[str]:

@@ -17,7 +17,7 @@ from harness.engine.layered import chunked
 from harness.engine.nll import token_nll
 from harness.engine.shared import Ranks, shared_nll
 from harness.engine.spec import ModeName
-from harness.errors import UserError
+from harness.errors import UserError, first_line
 from harness.models.parts import CausalLM, widths
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def difference(model: CausalLM, nll: Callable[[Tensor, int], Tensor]) -> str | N
         try:
             got = nll(ids, score_from)
         except (AttributeError, LookupError, TypeError, RuntimeError, ValueError) as error:
-            return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            return f"{type(error).__name__}: {first_line(error)}"
         finite = expected.isfinite()
         if not finite.any():
             log.warning("%s: every loss of the probe is NaN or infinite, nothing to compare", type(model).__name__)

@@ -14,6 +14,7 @@ from harness.engine.batches import Job, batches, plans, token_ids
 from harness.engine.engine import Engine
 from harness.engine.modes import PROBE_LENGTH, probed
 from harness.engine.scores import fetched
+from harness.errors import first_line
 from harness.methods.base import RopeGeometry
 from harness.methods.frequency.linear import Linear
 from harness.models.install import applied_to_rows
@@ -88,7 +89,7 @@ def takes_rows(engine: Engine, geometry: RopeGeometry) -> bool:
         with applied_to_rows(model, methods, PROBE_LENGTH, geometry), turned_by(torch.arange(2)):
             together = probed(model, engine.mode, ids.expand(2, -1))
     except (AttributeError, LookupError, TypeError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
     else:
         off, apart = (together - torch.cat(alone)).abs().mean().item(), (alone[0] - alone[1]).abs().mean().item()
         if off <= 0.1 * apart:

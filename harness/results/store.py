@@ -20,7 +20,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.errors import UserError
+from harness.errors import UserError, first_line
 from harness.storage.files import storage, write_atomically
 
 log = logging.getLogger(__name__)
@@ -127,13 +127,9 @@ def _open(file: Path) -> pq.ParquetFile:
 def _set_aside(file: Path, error: Exception) -> None:
     """Rename a file that is not what its name says, so that it is neither read nor lost."""
     aside = file.with_name(f"{file.name}.set-aside-{time.time_ns()}")
-    log.warning("%s is not a results file (%s); set aside as %s", file, _line(error), aside.name)
+    log.warning("%s is not a results file (%s); set aside as %s", file, first_line(error), aside.name)
     with storage(file.parent), contextlib.suppress(FileNotFoundError):
         os.rename(file, aside)
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def write(
@@ -197,7 +193,7 @@ def _read(file: Path, schema: pa.Schema) -> pd.DataFrame | None:
         table = pq.ParquetFile(file, page_checksum_verification=True).read()
         return table.select(schema.names).cast(schema).to_pandas()
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-        log.warning("%s is not a results file (%s); left out", file, _line(error))
+        log.warning("%s is not a results file (%s); left out", file, first_line(error))
         return None
 
 

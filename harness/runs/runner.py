@@ -22,7 +22,7 @@ from harness.data.documents import DocumentSet
 from harness.data.scores import Scores, cut
 from harness.engine.batches import num_tokens
 from harness.engine.scores import position_rows, token_rows, window_rows
-from harness.errors import UserError
+from harness.errors import UserError, one_line
 from harness.results import store
 from harness.runs import checkpoints
 from harness.runs.provenance import provenance
@@ -151,9 +151,9 @@ def _remove_leftovers(files: CellFiles) -> None:
 
 def _fail(files: CellFiles, error: Exception) -> Outcome:
     """Keep the traceback in the cell's own log and go on with the others."""
-    message = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    message = f"{type(error).__name__}: {one_line(error)}"
     if isinstance(error, UserError):
-        message = " ".join(str(error).split())
+        message = one_line(error)
     files.write_failure(message, "".join(traceback.format_exception(error)))
     log.error("FAILED %s: %s (traceback in %s)", files.label, message, files.log)
     return Outcome(files, "failed", message)

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from harness.errors import UserError, unknown
+from harness.errors import UserError, first_line, unknown
 
 
 @dataclass(kw_only=True)
@@ -67,7 +67,7 @@ def parse(given: Mapping[str, Any]) -> TrainConfig:
         known = schema.model if str(error.full_key).startswith("model.") else schema
         raise unknown("key of train", str(error.key), map(str, known)) from error
     except OmegaConfBaseException as error:
-        raise UserError(f"train.{error.full_key}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"train.{error.full_key}: {first_line(error)}") from error
     assert isinstance(config, TrainConfig)
     return config
 

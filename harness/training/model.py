@@ -13,7 +13,7 @@ from transformers import (
     set_seed,
 )
 
-from harness.errors import UserError
+from harness.errors import UserError, first_line
 from harness.methods.encoding.base import Encoding, parameters
 from harness.models.encoded.model import EncodedConfig, EncodedForCausalLM
 from harness.training.config import ModelShape
@@ -72,7 +72,7 @@ def tokenizer_of(path: Path, key: str) -> PreTrainedTokenizerBase:
 
 
 def _unreadable(key: str, path: Path, error: Exception) -> UserError:
-    return UserError(f"train.{key}: {path} cannot be loaded ({str(error).splitlines()[0]}).")
+    return UserError(f"train.{key}: {path} cannot be loaded ({first_line(error)}).")
 
 
 def from_checkpoint(init_from: str, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

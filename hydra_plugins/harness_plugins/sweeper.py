@@ -8,6 +8,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from harness.errors import one_line
 from hydra_plugins.harness_plugins.launcher import HarnessLauncher, compose
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class HarnessSweeper(BasicSweeper):
             try:
                 launch([cells[i] for i in missing], initial_job_idx=0)
             except Exception as error:
-                log.error("the launcher ended with %s: %s", type(error).__name__, " ".join(str(error).split()))
+                log.error("the launcher ended with %s: %s", type(error).__name__, one_line(error))
 
         sweep.elsewhere(configs, run)
 

@@ -5,7 +5,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from harness.errors import UserError
+from harness.errors import UserError, first_line
 from harness.models.checkpoint.fingerprint import fingerprint
 from harness.models.checkpoint.spec import ModelSpec
 
@@ -115,5 +115,5 @@ def _of_hub(spec: ModelSpec) -> Path:
     except RepositoryNotFoundError:
         raise UserError(f"model.path={spec.path}: no such model on the hub, or not allowed to read it.") from None
     except HfHubHTTPError as error:
-        raise UserError(f"model.path={spec.path}: the hub refused ({str(error).splitlines()[0]}).") from None
+        raise UserError(f"model.path={spec.path}: the hub refused ({first_line(error)}).") from None
     return Path(found)

@@ -4,6 +4,7 @@ import logging
 import traceback
 
 from harness.cells.files import Outcome
+from harness.errors import one_line
 from harness.results import store
 from harness.runs import runner
 from harness.runs.cluster.pack import Pack
@@ -21,7 +22,7 @@ def compute(pack: Pack) -> list[Outcome]:
     try:
         prepared = pack.prepared()
     except Exception as error:
-        message = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        message = f"{type(error).__name__}: {one_line(error)}"
         text = "".join(traceback.format_exception(error))
         for files in pack.cells:
             files.write_failure(message, text)

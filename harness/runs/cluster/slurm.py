@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.cells.files import Outcome
 from harness.config.cluster import ClusterSpec
-from harness.errors import UserError
+from harness.errors import UserError, one_line
 from harness.runs.cluster.pack import Pack
 from harness.runs.cluster.record import Progress, Sweep
 from harness.runs.cluster.slurm_job import Job
@@ -63,7 +63,7 @@ def submit(todo: "Sequence[Prepared]", cluster: ClusterSpec, sweep: Sweep) -> "d
     except RuntimeError as error:
         raise UserError(f"cluster=slurm: {error}") from error
     except (FailedJobError, subprocess.CalledProcessError) as error:
-        raise UserError(f"cluster=slurm: sbatch refused: {' '.join(str(error).split())}") from error
+        raise UserError(f"cluster=slurm: sbatch refused: {one_line(error)}") from error
     return jobs
 
 

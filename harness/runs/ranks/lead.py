@@ -15,7 +15,7 @@ from harness import torchrun
 from harness.cells.files import CellFiles
 from harness.cells.passes import Pass
 from harness.config.schema import Config
-from harness.errors import UserError
+from harness.errors import UserError, one_line
 from harness.runs.cluster.pack import Pack
 from harness.runs.ranks import processes
 from harness.runs.share import Resources, Share, compute_share
@@ -108,7 +108,7 @@ def _gathered(done: Share | Failure, config: Config) -> list[Share | Failure]:
 
 
 def _failure(error: Exception) -> Failure:
-    text = " ".join(str(error).split())
+    text = one_line(error)
     is_mistake = isinstance(error, UserError)
     message = text if is_mistake else f"{type(error).__name__}: {text}"
     return Failure(torchrun.name(), message, "".join(traceback.format_exception(error)), is_mistake)

@@ -20,6 +20,7 @@ from functools import cache
 from typing import Any, NoReturn
 
 from harness import torchrun
+from harness.errors import one_line
 from harness.storage.leases import is_gone, process
 
 log = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ def _talking() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        _watch.end_all(f"lost the connection to another rank: {' '.join(str(error).split())}")
+        _watch.end_all(f"lost the connection to another rank: {one_line(error)}")
 
 
 @contextmanager
