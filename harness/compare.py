@@ -28,16 +28,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """The comparison that the options ask for; its exit code."""
-    from harness.figures import curves as figures
+    from harness.figures.before_after import changes
+    from harness.figures.files import save
     from harness.results import store
-    from harness.statistics import before_after as comparison
+    from harness.statistics.before_after import compare
+    from harness.statistics.summary import Averaging
 
+    averaging = Averaging(options.aggregate, options.confidence)
     before, after = store.load_results(options.baseline), store.load_results(options.candidate)
-    result = comparison.compare(before, after, options.tolerance, options.aggregate, options.confidence)
+    result = compare(before, after, options.tolerance, averaging)
     print(FORMATS[options.format](result))
     incomplete = options.complete and bool(result.missing["candidate"])
     if options.plots_dir is not None and not result.cells.empty:
-        for path in figures.save(figures.before_after(result.cells, result.tolerance), options.plots_dir / "compare"):
+        for path in save(changes(result.cells, result.tolerance), options.plots_dir / "compare"):
             if options.format == "table":
                 print(f"figure   {path}")
     return result.exit_code or (2 if incomplete else 0)
@@ -67,7 +70,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _rows(result: "Comparison") -> list[list[str]]:
-    from harness.statistics import lines as curves
+    from harness.statistics.lines import tokens
+    from harness.statistics.text import number
 
     lines = []
     for cell in result.cells.to_dict("records"):
@@ -76,8 +80,8 @@ def _rows(result: "Comparison") -> list[list[str]]:
         wins = f"{cell['num_improved']:g}/{cell['num_documents']:g}" if counted else ""
         lines.append(
             [
-                cell["model"], cell["curve"], curves.tokens(cell["ctx"]), cell["protocol"], cell["dataset"],
-                curves.number(cell["before"]), curves.number(cell["after"]), f"{cell['ratio']:.4f}{limits}", wins,
+                cell["model"], cell["curve"], tokens(cell["ctx"]), cell["protocol"], cell["dataset"],
+                number(cell["before"]), number(cell["after"]), f"{cell['ratio']:.4f}{limits}", wins,
                 cell["verdict"] + (f" ({cell['note']})" if cell["note"] else ""),
             ]
         )  # fmt: skip

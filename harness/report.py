@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,9 @@ from harness.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
+
+    from harness.figures.source import Source
+    from harness.statistics.summary import Averaging
 
 LINE = ["model", "dataset", "protocol", "curve"]
 CELLS = [
@@ -26,12 +28,18 @@ def main(arguments: list[str] | None = None) -> int:
     from harness import cli
 
     try:
-        text = build(options.results_dir, options.aggregate, options.confidence, options.baseline)
+        text = _page(options)
         _write(options.output, text)
     except UserError as error:
         cli.exit_with(error)
     print(f"report   {options.output}")
     return 0
+
+
+def _page(options: argparse.Namespace) -> str:
+    from harness.statistics.summary import Averaging
+
+    return build(options.results_dir, Averaging(options.aggregate, options.confidence), options.baseline)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,60 +53,49 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def build(results: Path, aggregate: str = "token", confidence: float = 0.95, baseline: str = "none") -> str:
-    """The page as text. Raises UserError where there are no results or they cannot be averaged so."""
+def build(results: Path, averaging: "Averaging | None" = None, baseline: str = "none") -> str:
+    """The page as text. Raises UserError where there are no results."""
     from harness.figures import page
+    from harness.figures.source import Source
     from harness.results import store
-    from harness.statistics import lines as curves
-    from harness.statistics import summary as statistics
+    from harness.statistics.lines import label
+    from harness.statistics.summary import DEFAULT
 
-    rows = store.load_results(results)
-    summary = curves.label(statistics.summarize(rows, aggregate, confidence))
-    how = f"{aggregate} aggregate, {100 * confidence:g} % intervals over documents; click a column to sort by it."
+    source = Source(partial(store.load_results, results), averaging or DEFAULT, baseline)
+    summary = label(source.summary)
+    how = (
+        f"{source.averaging.aggregate} aggregate, {100 * source.averaging.confidence:g} % intervals over documents; "
+        "click a column to sort by it."
+    )
     return page.page(
         "Perplexity against context length",
-        page.section("Figures", *_figures(results, rows, summary, aggregate, confidence, baseline)),
+        page.section("Figures", *_figures(source)),
         page.section("Cells", page.note(how), page.table(summary[CELLS], DIGITS)),
-        page.section("Lines", *_lines(rows, aggregate, confidence)),
+        page.section("Lines", *_lines(source)),
         page.section("Provenance", page.folded(_provenance(results, summary))),
     )
 
 
-def _figures(
-    results: Path, rows: "pd.DataFrame", summary: "pd.DataFrame", aggregate: str, confidence: float, baseline: str
-) -> list[str]:
+def _figures(source: "Source") -> list[str]:
     """Every figure that these results allow, and in words why another one is not there."""
-    from harness.figures import curves as figures
-    from harness.figures import page
-    from harness.results import store
-    from harness.statistics import paired as contrasts
-    from harness.statistics import summary as statistics
+    from harness.figures import FIGURES, page
 
-    drawings: dict[str, Callable[[], Figure]] = {
-        "perplexity against context length": lambda: figures.perplexity(summary),
-        f"perplexity over that of {baseline}": lambda: figures.ratio(
-            contrasts.paired(rows, baseline, aggregate, confidence)
-        ),
-        "perplexity by method and length": lambda: figures.heatmap(summary),
-        "loss against position": lambda: figures.position(
-            statistics.loss_by_position(store.load_results(results, "positions"), confidence)
-        ),
-    }
     parts = []
-    for caption, draw in drawings.items():
+    for entry in FIGURES.values():
+        caption = entry.caption.format(baseline=source.baseline)
         try:
-            parts.append(page.figure(draw(), caption))
+            parts.append(page.figure(entry.figure(source), caption))
         except UserError as error:
             parts.append(page.note(f"No figure of {caption}: {error}"))
     return parts
 
 
-def _lines(rows: "pd.DataFrame", aggregate: str, confidence: float) -> list[str]:
+def _lines(source: "Source") -> list[str]:
     """Effective context length and slope of every line."""
     from harness.figures import page
-    from harness.statistics import paired as contrasts
+    from harness.statistics.context_length import effective_context_length, slope
 
-    kept = contrasts.effective_context_length(rows, aggregate=aggregate, confidence=confidence)
+    kept = effective_context_length(source.rows, averaging=source.averaging)
     parts = [
         page.note(
             "Effective context length: the last length before perplexity first exceeds the best at shorter lengths by "
@@ -106,7 +103,7 @@ def _lines(rows: "pd.DataFrame", aggregate: str, confidence: float) -> list[str]
         ),
         page.table(kept[[*LINE, "effective_ctx", "low", "high", "beyond", "shortest", "longest"]]),
     ]
-    slopes = contrasts.slope(rows, aggregate, confidence)
+    slopes = slope(source.rows, source.averaging)
     if not slopes.empty:
         columns = [*LINE, "slope", "low", "high", "shortest", "longest"]
         parts += [

@@ -18,8 +18,7 @@ def main() -> None:
 
 def _task(composed: DictConfig) -> None:
     from harness.config.checks import plain
-    from harness.figures import curves as figures
-    from harness.figures import spectrum
+    from harness.figures import files, spectrum
     from harness.scaling_laws import bounds
 
     values = plain(composed)
@@ -40,7 +39,7 @@ def _task(composed: DictConfig) -> None:
     table = bounds.spectrum(geometry, ctx, names, values["params"])
     if table.empty:
         return  # no method named has frequencies of its own to draw
-    for path in figures.save(spectrum.draw(table, geometry, ctx), Path(values["plots_dir"]) / "spectrum"):
+    for path in files.save(spectrum.draw(table, geometry, ctx), Path(values["plots_dir"]) / "spectrum"):
         print(path)
 
 

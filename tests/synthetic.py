@@ -59,6 +59,15 @@ def sweep(
     return pd.concat([cell(method, ctx, num_documents) for method in methods for ctx in lengths], ignore_index=True)
 
 
+def exact(means: dict[int, float], method: str = "yarn") -> pd.DataFrame:
+    """Cells whose every document has exactly the given mean loss at each length."""
+    cells = []
+    for ctx, mean in means.items():
+        rows = cell(method, ctx)
+        cells.append(rows.assign(nll_sum=mean * rows["num_scored"]))
+    return pd.concat(cells, ignore_index=True)
+
+
 def positions(rows: pd.DataFrame) -> pd.DataFrame:
     """A positions table for the cells of a windows table: loss falls up to the trained length, then rises."""
     out = []

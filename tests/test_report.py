@@ -11,7 +11,7 @@ import pytest
 from harness import report
 from harness.figures import page
 from harness.results import store
-from harness.statistics import summary as statistics
+from harness.statistics.summary import summarize
 from tests import synthetic
 
 CHROMIUM = next(
@@ -63,7 +63,7 @@ def text(results: Path) -> str:
 
 
 def test_page_holds_every_number_and_its_origin(results: Path, text: str) -> None:
-    for cell in statistics.summarize(store.load_results(results)).to_dict("records"):
+    for cell in summarize(store.load_results(results)).to_dict("records"):
         assert f'data-value="{cell["perplexity"]!r}"' in text
         assert f"({cell['cell_id']})</summary>" in text
     assert text.count("<details>") == 4

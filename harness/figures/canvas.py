@@ -4,7 +4,8 @@ import itertools
 import re
 import textwrap
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypedDict
 
 import matplotlib
 import numpy as np
@@ -15,15 +16,16 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 from numpy.typing import NDArray
 
 from harness.errors import UserError
-from harness.statistics import lines as curves
+from harness.statistics.lines import label, tokens
 
 LABEL_ROOM, LABEL_WIDTH = 0.36, 0.2  # of a label that stands upright: share of the axes' height; inches
 LOG_RANGE = 3.0  # largest over smallest value from which a value axis is logarithmic
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
-DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.2, 1.2, 1.2)), (0, (9, 2)))
+Dash = str | tuple[float, tuple[float, ...]]  # as matplotlib takes it: a name, or offset and lengths in points
+DASHES: tuple[Dash, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.2, 1.2, 1.2)), (0, (9, 2)))
 AXES = {"ctx": "context length (tokens)", "position": "position in the window (tokens before)"}
-STYLE: Any = {
+STYLE: Any = {  # matplotlib's stubs allow the keys of one version only
     "font.size": 11,
     "axes.titlesize": 11,
     "axes.spines.top": False,
@@ -36,7 +38,28 @@ STYLE: Any = {
     "svg.hashsalt": "harness",
 }
 CHARACTER = 0.083  # inches a character of text takes, about
-Look = dict[str, Any]
+SHARED = ["model", "dataset", "protocol", "protocol_params"]  # what a title names
+
+
+class Look(TypedDict):
+    """How the line of one label is drawn."""
+
+    color: str
+    marker: str
+    linestyle: Dash
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which columns of a table make the axis, the lines and the panels of a figure, and what lies under the lines."""
+
+    x: str = "ctx"
+    hue: str = "curve"
+    columns: Sequence[str] | None = None  # None: model, data set, protocol, ... where they vary
+    under: pd.DataFrame | None = None  # published rows (`published.overlay.comparable`), drawn thin and grey
+
+
+PLAIN = Layout()
 
 
 class Canvas(NamedTuple):
@@ -47,7 +70,7 @@ class Canvas(NamedTuple):
     width: float
 
 
-def canvas(panels: Sequence[object], labels: Sequence[str] = (), share: bool = True) -> Canvas:
+def empty(panels: Sequence[object], labels: Sequence[str] = (), share: bool = True) -> Canvas:
     """An empty figure with one pair of axes a panel, at most three abreast, with room for a legend of `labels`."""
     across = min(3, len(panels))
     down = -(-len(panels) // across)
@@ -61,6 +84,13 @@ def canvas(panels: Sequence[object], labels: Sequence[str] = (), share: bool = T
     for ax in axes[len(panels) :]:
         ax.remove()
     return Canvas(figure, axes[: len(panels)], width - beside)
+
+
+def labelled(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with the names of its lines. Raises UserError where it is empty."""
+    if table.empty:
+        raise UserError("There is nothing to draw: the table is empty.")
+    return table if "curve" in table else label(table)
 
 
 def looks(labels: pd.Series) -> dict[str, Look]:
@@ -99,10 +129,13 @@ def printed_lines(ax: Axes, rows: pd.DataFrame, look: dict[str, Look], quiet: bo
     """Lines through published values. `quiet` draws thin grey ones to lie under measured lines."""
     for name, line in rows[rows["qualifier"] == "eq"].groupby("curve", sort=True):
         line = line.sort_values("ctx")
-        own = look[str(name)] | ({"color": "#888888", "markerfacecolor": "white"} if quiet else {})
         every = 4 if len(line) > 16 else 1
-        width = 1.0 if quiet else 1.5
-        ax.plot(line["ctx"], line["value"], label=str(name), linewidth=width, markersize=4.5, markevery=every, **own)
+        (drawn,) = ax.plot(
+            line["ctx"], line["value"], label=str(name), linewidth=1.0 if quiet else 1.5, markersize=4.5,
+            markevery=every, **look[str(name)],
+        )  # fmt: skip
+        if quiet:
+            drawn.set(color="#888888", markerfacecolor="white")
 
 
 def printed_bounds(ax: Axes, rows: pd.DataFrame, look: dict[str, Look]) -> None:
@@ -125,7 +158,7 @@ def length_axis(ax: Axes, values: pd.Series, name: str) -> None:
     step = max(1, int(np.ceil((high - low) / 9)))
     ticks = 2.0 ** np.arange(np.ceil(low - 1e-9), np.floor(high + 1e-9) + 1, step)
     ax.xaxis.set_major_locator(FixedLocator(list(ticks) if len(ticks) > 1 else sorted(set(values))))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: curves.tokens(value)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tokens(value)))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel(AXES.get(name, name))
 
@@ -171,14 +204,18 @@ def trained_length(ax: Axes, rows: pd.DataFrame, x: str, hue: str, y: str) -> No
         ax.axvline(length, color="#555555", linewidth=1.0, linestyle=(0, (2, 2)), zorder=1)
         passing = [_heights(ax, line[[x, y]].dropna().sort_values(x), length) for _, line in rows.groupby(hue)]
         ax.annotate(
-            f"trained at {curves.tokens(length)}", (length, _clear_below(np.concatenate(passing))),
+            f"trained at {tokens(length)}", (length, _clear_below(np.concatenate(passing))),
             xycoords=("data", "axes fraction"), xytext=(3, -6), textcoords="offset points",
             rotation=90, va="top", ha="left", fontsize=9, color="#555555",
         )  # fmt: skip
 
 
 def _heights(ax: Axes, line: pd.DataFrame, at: float) -> NDArray[np.float64]:
-    """Where a line passes a label that stands right of `at`: at its left and right edge, in fractions of the axes."""
+    """Where a line passes a label that stands right of `at`: heights (0 to 2,), in fractions of the axes.
+
+    line: two columns, sorted x and y. The heights are those at the label's left and right edge, as far as the line
+    passes them within the axes.
+    """
     across, up = ax.transData.transform(line).T
     left = ax.transData.transform((at, ax.get_ylim()[0]))[0]
     heights = np.interp(left + np.array([0.0, LABEL_WIDTH * ax.figure.dpi]), across, up, np.nan, np.nan)
@@ -214,5 +251,5 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
-def _last(values: np.ndarray) -> float:
+def _last(values: NDArray[np.float64]) -> float:
     return float(values[-1]) if len(values) else np.inf

@@ -1,15 +1,13 @@
 """One HTML page that needs nothing else: sortable tables, figures inside, no network."""
 
 import base64
-import io
 from collections.abc import Sequence
 from html import escape
 
-import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from harness.figures import canvas as drawing
+from harness.figures.files import render
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #111; }
@@ -91,10 +89,7 @@ def _cell(value: object, digits: int | None) -> str:
 
 def figure(drawn: Figure, caption: str) -> str:
     """A figure inside the page."""
-    stream = io.BytesIO()
-    with matplotlib.rc_context(drawing.STYLE):
-        drawn.savefig(stream, format="svg", metadata={"Date": None})
-    data = base64.b64encode(stream.getvalue()).decode()
+    data = base64.b64encode(render(drawn, "svg", dpi="figure")).decode()
     return f'<figure><img alt="{escape(caption)}" src="data:image/svg+xml;base64,{data}"></figure>'
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from harness.figures import canvas as drawing
+from harness.figures import canvas
 
 FOUND = "searched"
 
@@ -18,8 +18,8 @@ def progress(individuals: pd.DataFrame, methods: Mapping[str, float], title: str
     the best of the methods; grey points are all individuals, where the frame holds them.
     """
     labels = {name: f"{name} {perplexity:.2f}" for name, perplexity in methods.items()}
-    figure, axes, width = drawing.canvas([0, 1], [FOUND, *labels.values()], share=False)
-    look = drawing.looks(pd.Series([FOUND, *methods]))
+    figure, axes, width = canvas.empty([0, 1], [FOUND, *labels.values()], share=False)
+    look = canvas.looks(pd.Series([FOUND, *methods]))
     for ax in axes:
         ax.plot(
             individuals["evaluation"], individuals["perplexity"], ".", color="#bbbbbb", markersize=2.5,
@@ -33,25 +33,25 @@ def progress(individuals: pd.DataFrame, methods: Mapping[str, float], title: str
             ax.plot([1, len(individuals)], [perplexity] * 2, label=labels[name], linewidth=1.4, **look[name])
         ax.set_xlabel("evaluations")
     low, first = individuals["best_perplexity"].min(), individuals["best_perplexity"].iloc[0]
-    drawing.value_axis(axes[0], pd.Series([low, first, *methods.values()]), "perplexity on the search set")
+    canvas.value_axis(axes[0], pd.Series([low, first, *methods.values()]), "perplexity on the search set")
     axes[0].set_ylim(low / 1.1, 1.1 * max(first, *methods.values()))
     room = max(min(methods.values()) - low, 0.005 * low)
     axes[1].set_ylim(low - 0.2 * room, low + 1.6 * room)
-    drawing.titles(figure, width, title)
-    drawing.legend(figure, axes[:1])
+    canvas.titles(figure, width, title)
+    canvas.legend(figure, axes[:1])
     return figure
 
 
 def factors(found: Sequence[float], seeds: Mapping[str, Sequence[float]], title: str) -> Figure:
     """Rescale factor against dimension, of what was found and of the seeds."""
     curves = {FOUND: found, **seeds}
-    figure, (ax,), width = drawing.canvas([0], list(curves))
-    look = drawing.looks(pd.Series(list(curves)))
+    figure, (ax,), width = canvas.empty([0], list(curves))
+    look = canvas.looks(pd.Series(list(curves)))
     dimensions = 2 * np.arange(len(found))
     for place, (name, values) in enumerate(curves.items()):
         ax.plot(dimensions, values, label=name, linewidth=1.6, markevery=(place % 4, 4), **look[name])
     ax.set_xlabel("dimension")
     ax.set_ylabel("rescale factor (wavelength / unscaled wavelength)")
-    drawing.titles(figure, width, title)
-    drawing.legend(figure, [ax])
+    canvas.titles(figure, width, title)
+    canvas.legend(figure, [ax])
     return figure

@@ -20,7 +20,7 @@ from harness.data.documents import DocumentSet
 from harness.data.overlap import check_disjoint
 from harness.errors import UserError
 from harness.figures import search as figures
-from harness.figures.curves import save
+from harness.figures.files import save
 from harness.longrope_search import progress, result
 from harness.longrope_search.config import SearchConfig, parameters
 from harness.longrope_search.evaluations import Evaluations

@@ -8,7 +8,8 @@ import pandas as pd
 from harness.cells.files import Outcome
 from harness.config.schema import Config
 from harness.results import store
-from harness.statistics.summary import summarize, table
+from harness.statistics.summary import summarize
+from harness.statistics.text import summary_table
 
 
 def figure_path(config: Config) -> Path:
@@ -23,7 +24,7 @@ def report(outcomes: Sequence[Outcome], figure: Path) -> None:
     if done:
         rows = pd.concat([store.load_results(o.files.windows) for o in done], ignore_index=True)
         summary = summarize(rows.drop_duplicates(["cell_id", "document_index", "window"]))
-        print(table(summary))
+        print(summary_table(summary))
         print()
         computed = sum(o.status == "computed" for o in done)
         count = f"{len(done)} cell" + "s" * (len(done) > 1)
@@ -38,9 +39,9 @@ def report(outcomes: Sequence[Outcome], figure: Path) -> None:
 def _figures(summary: pd.DataFrame, figure: Path) -> list[Path]:
     if summary["ctx"].nunique() < 2:
         return []
-    from harness.figures.curves import perplexity, save
+    from harness.figures import curves, files
 
-    return save(perplexity(summary), figure)
+    return files.save(curves.perplexity(summary), figure)
 
 
 def _list_failures(failed: Sequence[Outcome], total: int) -> None:

@@ -1,22 +1,39 @@
 """Two sets of results, before and after: which cells can be compared, and which got worse."""
 
 import json
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from harness.errors import UserError
-from harness.statistics import lines as curves
-from harness.statistics import paired as contrasts
-from harness.statistics import summary as statistics
+from harness.statistics.lines import label, tokens
+from harness.statistics.paired import cell_table, pair
+from harness.statistics.summary import DEFAULT, Averaging, Line, check, point
+
+Side = Literal["baseline", "candidate"]
+Verdict = Literal["same", "better", "worse", "different"]
+FAULTS: tuple[Verdict, ...] = ("worse", "different")  # verdicts that fail a comparison
 
 PAIR = ["model", "method", "method_params", "ctx", "protocol", "dataset"]  # what makes two cells the same cell
 EXACT = [*PAIR, "protocol_params", "dataset_fingerprint", "dtype"]
 WINDOW = ["document_index", "document", "window", "begin", "end", "score_from", "bos", "weight", "num_bytes"]
 _JUDGED = ["before", "after", "ratio", "low", "high", "num_documents", "num_improved", "verdict", "note"]
 _ORDER = ["model", "dataset", "protocol", "curve", "ctx"]
-FAULTS = ("worse", "different")  # verdicts that fail a comparison
+
+
+class Judgement(NamedTuple):
+    """One cell before and after. Without limits and counts where other tokens were scored."""
+
+    before: float  # perplexities
+    after: float
+    ratio: float  # paired, after over before
+    verdict: Verdict
+    note: str
+    low: float = np.nan
+    high: float = np.nan
+    num_documents: float = np.nan
+    num_improved: float = np.nan
 
 
 class Comparison(NamedTuple):
@@ -24,7 +41,7 @@ class Comparison(NamedTuple):
 
     cells: pd.DataFrame  # identifying columns, before, after, ratio, low, high, num_*, verdict, note
     refused: list[str]
-    missing: dict[str, list[str]]  # by side, "baseline" and "candidate": cells that only the other side has
+    missing: dict[Side, list[str]]  # by side: cells that only the other side has
     tolerance: float
 
     @property
@@ -42,8 +59,7 @@ def compare(
     baseline: pd.DataFrame,
     candidate: pd.DataFrame,
     tolerance: float = 0.001,
-    aggregate: str = "token",
-    confidence: float = 0.95,
+    averaging: Averaging = DEFAULT,
 ) -> Comparison:
     """Pair the cells of two windows tables and judge each pair.
 
@@ -54,21 +70,21 @@ def compare(
     """
     if not tolerance >= 0:
         raise UserError(f"tolerance must be >= 0 (0.001: a tenth of a per cent), got {tolerance}.")
-    sides = {"baseline": baseline, "candidate": candidate}
+    sides: dict[Side, pd.DataFrame] = {"baseline": baseline, "candidate": candidate}
     for rows in sides.values():
-        statistics.check(rows, aggregate, confidence)
+        check(rows)
     tables = {side: _one_each(rows, side) for side, rows in sides.items()}
     pairs, refused = _pairs(tables["baseline"], tables["candidate"])
     by_id = {side: dict(list(rows.groupby("cell_id"))) for side, rows in sides.items()}
-    labels = curves.label(tables["baseline"]).drop_duplicates("cell_id").set_index("cell_id")["curve"]
+    labels = label(tables["baseline"]).drop_duplicates("cell_id").set_index("cell_id")["curve"]
     lines = []
     for old, new in pairs:
         before, after = by_id["baseline"][old["cell_id"]], by_id["candidate"][new["cell_id"]]
-        judged = _judge(before, after, tolerance, aggregate, confidence)
-        judged["note"] = "; ".join(part for part in (judged["note"], _changed(old, new)) if part)
-        lines.append({column: old[column] for column in PAIR} | {"curve": labels[old["cell_id"]]} | judged)
+        judged = _judge(before, after, tolerance, averaging)
+        judged = judged._replace(note="; ".join(part for part in (judged.note, _changed(old, new)) if part))
+        lines.append({column: old[column] for column in PAIR} | {"curve": labels[old["cell_id"]]} | judged._asdict())
     seen = pd.DataFrame([old for old, _ in pairs] + [cell for cell, _ in refused], columns=PAIR)
-    missing = {
+    missing: dict[Side, list[str]] = {
         "candidate": _absent(tables["baseline"], seen),
         "baseline": _absent(tables["candidate"], seen),
     }
@@ -78,17 +94,15 @@ def compare(
     return Comparison(cells, reasons, missing, tolerance)
 
 
-def name(cell: dict[Any, Any]) -> str:
+def name(cell: Line) -> str:
     """A cell in one phrase: reference yarn ctx 2k sliding sotu."""
     params = {key: value for key, value in json.loads(cell["method_params"]).items() if value is not None}
     given = f" {json.dumps(params, sort_keys=True)}" if params else ""
-    return (
-        f"{cell['model']} {cell['method']}{given} ctx {curves.tokens(cell['ctx'])} {cell['protocol']} {cell['dataset']}"
-    )
+    return f"{cell['model']} {cell['method']}{given} ctx {tokens(cell['ctx'])} {cell['protocol']} {cell['dataset']}"
 
 
-def _one_each(rows: pd.DataFrame, side: str) -> pd.DataFrame:
-    table = contrasts.cell_table(rows)
+def _one_each(rows: pd.DataFrame, side: Side) -> pd.DataFrame:
+    table = cell_table(rows)
     twice = table[table.duplicated(EXACT, keep=False)]
     if not twice.empty:
         ids = ", ".join(twice["cell_id"].iloc[:2])
@@ -96,9 +110,7 @@ def _one_each(rows: pd.DataFrame, side: str) -> pd.DataFrame:
     return table
 
 
-def _pairs(
-    old: pd.DataFrame, new: pd.DataFrame
-) -> tuple[list[tuple[dict[Any, Any], dict[Any, Any]]], list[tuple[dict[Any, Any], str]]]:
+def _pairs(old: pd.DataFrame, new: pd.DataFrame) -> tuple[list[tuple[Line, Line]], list[tuple[Line, str]]]:
     """Cells to compare, exact matches first; and cells whose counterpart measures something else, with the reason."""
     exact = old.merge(new[[*EXACT, "cell_id"]], on=EXACT, suffixes=("", "_new"))
     old_by_id, new_by_id = _by_id(old), _by_id(new)
@@ -115,11 +127,11 @@ def _pairs(
     return pairs, refused
 
 
-def _by_id(table: pd.DataFrame) -> dict[Any, dict[Any, Any]]:
+def _by_id(table: pd.DataFrame) -> dict[str, Line]:
     return {cell["cell_id"]: cell for cell in table.to_dict("records")}
 
 
-def _refusal(before: dict[Any, Any], after: dict[Any, Any]) -> str | None:
+def _refusal(before: Line, after: Line) -> str | None:
     if before["protocol_params"] != after["protocol_params"]:
         return f"its protocol differs: {before['protocol_params']} before, {after['protocol_params']} after"
     if before["dataset_fingerprint"] != after["dataset_fingerprint"]:
@@ -127,28 +139,29 @@ def _refusal(before: dict[Any, Any], after: dict[Any, Any]) -> str | None:
     return None
 
 
-def _changed(old: dict[Any, Any], new: dict[Any, Any]) -> str:
+def _changed(old: Line, new: Line) -> str:
     """What else is not as it was, and yet no reason to refuse."""
     changed = [column for column in ("model_revision", "dtype") if old[column] != new[column]]
     return "; ".join(f"{column} {old[column]} before, {new[column]} after" for column in changed)
 
 
-def _judge(
-    before: pd.DataFrame, after: pd.DataFrame, tolerance: float, aggregate: str, confidence: float
-) -> dict[str, Any]:
+def _judge(before: pd.DataFrame, after: pd.DataFrame, tolerance: float, averaging: Averaging) -> Judgement:
     """Perplexities, their paired ratio, and the verdict on one pair."""
-    values = {"before": statistics.point(before, aggregate), "after": statistics.point(after, aggregate)}
+    old, new = point(before, averaging.aggregate), point(after, averaging.aggregate)
     if difference := _windows_differ(before, after):
-        return values | {"ratio": values["after"] / values["before"], "verdict": "different", "note": difference}
-    ratio = contrasts.pair(before, after, aggregate, confidence)
-    alone = np.isnan(ratio["low"])
-    low, high = (ratio["ratio"], ratio["ratio"]) if alone else (ratio["low"], ratio["high"])
-    verdict = "worse" if low > 1 + tolerance else "better" if high < 1 - tolerance else "same"
-    return values | ratio | {"verdict": verdict, "note": "too few documents for an interval" if alone else ""}
+        return Judgement(old, new, new / old, "different", difference)
+    ratio = pair(before, after, averaging)
+    alone = np.isnan(ratio.low)
+    low, high = (ratio.ratio, ratio.ratio) if alone else (ratio.low, ratio.high)
+    verdict: Verdict = "worse" if low > 1 + tolerance else "better" if high < 1 - tolerance else "same"
+    note = "too few documents for an interval" if alone else ""
+    return Judgement(
+        old, new, ratio.ratio, verdict, note, ratio.low, ratio.high, ratio.num_documents, ratio.num_improved
+    )
 
 
 def _windows_differ(before: pd.DataFrame, after: pd.DataFrame) -> str | None:
-    """What tells the windows of two runs apart that should be the same; None where nothing does."""
+    """How the windows of two runs differ that should be the same; None where they do not."""
     counts = [rows.groupby("document")["num_scored"].sum() for rows in (before, after)]
     table = pd.concat(counts, axis=1, keys=["before", "after"]).fillna(0).astype(int)
     changed = table[table["before"] != table["after"]]

@@ -30,7 +30,7 @@ def label(summary: pd.DataFrame) -> pd.DataFrame:
     for (name, factor), _ in summary[~follows].groupby([names[~follows], summary.loc[~follows, "factor"]]):
         line = summary[(names == name) & (summary["factor"] == factor)]
         parts.append(line.assign(curve=f"{name}, factor {factor:g}"))
-    return _told_apart(pd.concat(_without_shadows(parts), ignore_index=True))
+    return _distinguished(pd.concat(_without_shadows(parts), ignore_index=True))
 
 
 def _without_shadows(parts: list[pd.DataFrame]) -> list[pd.DataFrame]:
@@ -43,7 +43,7 @@ def _without_shadows(parts: list[pd.DataFrame]) -> list[pd.DataFrame]:
     return [automatic[own.astype(bool)], *fixed]
 
 
-def _told_apart(table: pd.DataFrame) -> pd.DataFrame:
+def _distinguished(table: pd.DataFrame) -> pd.DataFrame:
     """Cells that would lie on one place of one line (of a model cut to other windows, say) each get their own."""
     place = [table[name] for name in [*PANEL, "ctx", "curve"]]
     shared = table["cell_id"].groupby(place, dropna=False).transform("nunique") > 1
@@ -108,7 +108,7 @@ def _check_one_a_place(rows: pd.DataFrame, x: str, hue: str, known: list[str]) -
 
 
 def describe(rows: pd.DataFrame, names: Sequence[str]) -> str:
-    """The values of `names` that all rows share, in one phrase; protocols with their parameters."""
+    """The values of `names` that all rows share, in one phrase; of a protocol `stride 256, bos none`."""
     shared = [name for name in names if name in rows and rows[name].nunique() == 1]
     phrases = [_phrase(name, rows[name].iloc[0]) for name in shared]
     return ", ".join(phrase for phrase in phrases if phrase)
@@ -116,14 +116,9 @@ def describe(rows: pd.DataFrame, names: Sequence[str]) -> str:
 
 def _phrase(name: str, value: Any) -> str:
     if name == "protocol_params":
-        return protocol_phrase(value)
+        return ", ".join(f"{key} {setting}" for key, setting in json.loads(value).items() if setting is not None)
     words = {"ctx": "ctx", "original_max_position_embeddings": "trained at"}
     return f"{words[name]} {tokens(value)}" if name in words else str(value)
-
-
-def protocol_phrase(params: str) -> str:
-    """`{"stride": 256, "bos": "none"}` as `stride 256, bos none`."""
-    return ", ".join(f"{key} {value}" for key, value in json.loads(params).items() if value is not None)
 
 
 def tokens(count: float) -> str:
@@ -132,11 +127,3 @@ def tokens(count: float) -> str:
         if count >= unit and count * 4 % unit == 0:
             return f"{count / unit:g}{letter}"
     return f"{count:g}" if count < 1e5 else f"{count:.0f}"
-
-
-def number(value: float) -> str:
-    """A perplexity with as many digits as anyone reads: 3.142, 29.87, 358.2, 12345."""
-    if value != value:
-        return "-"
-    digits = 3 if abs(value) < 10 else 2 if abs(value) < 100 else 1 if abs(value) < 1000 else 0
-    return f"{value:.{digits}f}" if abs(value) < 1e6 else f"{value:.3g}"

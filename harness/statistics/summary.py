@@ -1,26 +1,59 @@
-"""From windows to numbers: perplexity with intervals, paired differences, effective context length, slope.
+"""From windows to numbers: perplexity with its interval, one line a cell.
 
-Works on the tidy table of windows (one row a window); knows no files and draws nothing. The document is the
-sampling unit everywhere; windows that were sampled carry their weight, and the spread that sampling adds
-within a document is part of the spread between documents that the intervals measure.
+A cell is a ratio of sums over its documents d, whose windows w have n_w scored tokens, a loss of L_w nats in sum,
+and a weight v_w (1, or what a sampled window stands for):
+
+    log perplexity = sum_d y_d / sum_d x_d
+
+    aggregate               y_d                                    x_d             is exp of
+    `token`                 sum_w v_w L_w                          sum_w v_w n_w   the mean over tokens
+    `window`                sum_w v_w L_w / n_w                    sum_w v_w       the mean of window means
+    `document`              sum_w v_w L_w / sum_w v_w n_w          1               the mean of document means
+    `mean_of_perplexities`  exp(sum_w v_w L_w / sum_w v_w n_w)     1               nothing: the ratio is the perplexity
+
+The document is the sampling unit everywhere; the spread that sampling windows adds within a document is part of the
+spread between documents that the intervals measure. Works on the tidy tables; knows no files and draws nothing.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
 
 from harness.errors import UserError, unknown
-from harness.statistics import lines as curves
 from harness.statistics.intervals import Array, Interval, interval
 
-AGGREGATES = ("token", "window", "document", "mean_of_perplexities")
+Aggregate = Literal["token", "window", "document", "mean_of_perplexities"]
+AGGREGATES: tuple[Aggregate, ...] = get_args(Aggregate)
 CELL = [
     "cell_id", "experiment", "model", "model_revision", "method", "method_params", "factor",
     "original_max_position_embeddings", "ctx", "protocol", "protocol_params", "stride", "dataset",
     "dataset_fingerprint", "dtype",
 ]  # fmt: skip
 DOCUMENT = ["document_index", "document"]
+Line = dict[Hashable, Any]  # a line of a table, by column
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """How windows become one number with an interval; the same for every statement about one set of results."""
+
+    aggregate: Aggregate = "token"
+    confidence: float = 0.95  # of intervals over documents
+    seed: int = 0  # of the resamples that intervals are made from
+
+    def __post_init__(self) -> None:
+        if self.aggregate not in AGGREGATES:
+            raise unknown("aggregate", str(self.aggregate), AGGREGATES)
+        if not isinstance(self.confidence, int | float) or not 0 < self.confidence < 1:
+            raise UserError(f"confidence must lie between 0 and 1, got {self.confidence}.")
+        if type(self.seed) is not int or self.seed < 0:
+            raise UserError(f"seed must be an integer >= 0, got {self.seed!r}.")
+
+
+DEFAULT = Averaging()
 
 
 class Ratios(NamedTuple):
@@ -31,29 +64,27 @@ class Ratios(NamedTuple):
     log: bool  # the ratio is a perplexity, so its logarithm is what is combined
 
 
-def summarize(rows: pd.DataFrame, aggregate: str = "token", confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
+def summarize(rows: pd.DataFrame, averaging: Averaging = DEFAULT) -> pd.DataFrame:
     """One line a cell: what identifies it, perplexity with interval, counts, bits per byte.
 
-    rows: the windows table. aggregate: `token` exp(sum nll / sum tokens), `window` exp of the mean of
-    window means, `document` exp of the mean of document means, `mean_of_perplexities` the mean of the
-    documents' perplexities. `low` and `high` are NaN below five documents; `sampled` says that only some
-    windows were scored.
+    rows: the windows table. `low` and `high` are NaN below five documents; `bits_per_byte` is always of token sums;
+    `sampled` says that only some windows were scored.
     """
-    check(rows, aggregate, confidence)
-    lines = [_line(cell, aggregate, confidence, seed) for _, cell in rows.groupby("cell_id", sort=False, dropna=False)]
+    check(rows)
+    lines = [_line(cell, averaging) for _, cell in rows.groupby("cell_id", sort=False, dropna=False)]
     order = ["model", "dataset", "protocol", "protocol_params", "method", "method_params", "ctx", "cell_id"]
     return pd.DataFrame(lines).sort_values(order, ignore_index=True, kind="stable")
 
 
-def _line(cell: pd.DataFrame, aggregate: str, confidence: float, seed: int) -> dict[Any, Any]:
-    ratios = Ratios(*_columns(document_ratios(cell, aggregate)), log=aggregate == "mean_of_perplexities")
-    estimate = perplexity(ratios, confidence, seed)
+def _line(cell: pd.DataFrame, averaging: Averaging) -> Line:
+    ratios = together([document_ratios(cell, averaging.aggregate)], averaging)
+    estimate = perplexity(ratios, averaging)
     nll = (cell["weight"] * cell["nll_sum"]).sum()
     num_bytes = (cell["weight"] * cell["num_bytes"]).sum()
     return {
         **cell.iloc[0][CELL].to_dict(),
-        "aggregate": aggregate,
-        "confidence": confidence,
+        "aggregate": averaging.aggregate,
+        "confidence": averaging.confidence,
         "perplexity": estimate.value,
         "low": estimate.low,
         "high": estimate.high,
@@ -65,25 +96,20 @@ def _line(cell: pd.DataFrame, aggregate: str, confidence: float, seed: int) -> d
     }
 
 
-def perplexity(ratios: Ratios, confidence: float, seed: int = 0) -> Interval:
+def perplexity(ratios: Ratios, averaging: Averaging) -> Interval:
     """Perplexity of one cell with its limits, formed on the logarithm so that they stay positive."""
-    estimate = interval(ratios.numerator, ratios.denominator, log=ratios.log, confidence=confidence, seed=seed)
-    return Interval(*(float(np.exp(bound)) for bound in estimate))
+    return Interval(*(float(np.exp(bound)) for bound in combine(ratios, np.ones(1), averaging)))
 
 
-def point(cell: pd.DataFrame, aggregate: str) -> float:
+def point(cell: pd.DataFrame, aggregate: Aggregate) -> float:
     """Perplexity of one cell alone, without an interval."""
     sums = document_ratios(cell, aggregate).sum()
     ratio = float(sums["numerator"] / sums["denominator"])
     return ratio if aggregate == "mean_of_perplexities" else float(np.exp(ratio))
 
 
-def check(rows: pd.DataFrame, aggregate: str, confidence: float) -> None:
-    """Raise UserError for an unknown aggregate, a bad confidence, no rows, or losses that are no numbers."""
-    if aggregate not in AGGREGATES:
-        raise unknown("aggregate", aggregate, AGGREGATES)
-    if not 0 < confidence < 1:
-        raise UserError(f"confidence must lie between 0 and 1, got {confidence}.")
+def check(rows: pd.DataFrame) -> None:
+    """Raise UserError for no rows, or losses that are no numbers."""
     if rows.empty:
         raise UserError("There are no results to summarise: the table of windows is empty.")
     bad = rows[~np.isfinite(rows["nll_sum"]) | (rows["num_scored"] < 1) | ~(rows["weight"] > 0)]
@@ -96,8 +122,8 @@ def check(rows: pd.DataFrame, aggregate: str, confidence: float) -> None:
         )
 
 
-def document_ratios(cell: pd.DataFrame, aggregate: str) -> pd.DataFrame:
-    """One line a document of one cell: numerator and denominator of its aggregate."""
+def document_ratios(cell: pd.DataFrame, aggregate: Aggregate) -> pd.DataFrame:
+    """One line a document of one cell: `numerator` y_d and `denominator` x_d of its aggregate."""
     weight = cell["weight"].astype(np.float64)
     keys = [cell[name] for name in DOCUMENT]
     if aggregate == "window":
@@ -112,71 +138,53 @@ def document_ratios(cell: pd.DataFrame, aggregate: str) -> pd.DataFrame:
     return sums
 
 
-def loss_by_position(positions: pd.DataFrame, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
+def together(sums: Sequence[pd.DataFrame], averaging: Averaging) -> Ratios:
+    """The `document_ratios` of cells of the same documents, one column a cell."""
+    numerator = np.column_stack([one["numerator"].to_numpy(np.float64) for one in sums])
+    denominator = np.column_stack([one["denominator"].to_numpy(np.float64) for one in sums])
+    return Ratios(numerator, denominator, log=averaging.aggregate == "mean_of_perplexities")
+
+
+def combine(ratios: Ratios, coefficients: Array, averaging: Averaging) -> Interval:
+    """Interval of a linear combination of log perplexities; coefficients: (cells,)."""
+    return interval(
+        ratios.numerator,
+        ratios.denominator,
+        coefficients,
+        log=ratios.log,
+        confidence=averaging.confidence,
+        seed=averaging.seed,
+    )
+
+
+def loss_by_position(positions: pd.DataFrame, averaging: Averaging = DEFAULT) -> pd.DataFrame:
     """Mean loss by position in the window, one line a cell and bin, with intervals over documents.
 
-    positions: the positions table. Columns beside the cell's: `position` (geometric middle of the bin, tokens that
-    precede), `nll` (nats a token), `low`, `high`, `num_documents`, `num_scored`.
+    positions: the positions table. A bin is a mean over tokens whatever the aggregate of perplexities is, and says so.
+    Columns beside the cell's: `position` (geometric middle of the bin, tokens that precede), `nll` (nats a token),
+    `low`, `high`, `num_documents`, `num_scored`.
     """
-    check(positions.assign(window=positions["position_begin"]), "token", confidence)
-    lines = []
+    check(positions.assign(window=positions["position_begin"]))
+    averaging = replace(averaging, aggregate="token")
     bins = positions.groupby(["cell_id", "position_begin", "position_end"], sort=True)
-    for _, rows in bins:
-        begin, end = rows["position_begin"].iloc[0], rows["position_end"].iloc[0]
-        sums = document_ratios(rows, "token")
-        estimate = interval(*_columns(sums), confidence=confidence, seed=seed)
-        lines.append(
-            {
-                **rows.iloc[0][CELL].to_dict(),
-                "position_begin": begin,
-                "position_end": end,
-                "position": float(np.sqrt(begin * (end - 1))),
-                "nll": estimate.value,
-                "low": estimate.low,
-                "high": estimate.high,
-                "num_documents": len(sums),
-                "num_scored": int(rows["num_scored"].sum()),
-                "aggregate": "token",
-                "confidence": confidence,
-                "sampled": bool((rows["weight"] != 1).any()),
-            }
-        )
-    return pd.DataFrame(lines)
+    return pd.DataFrame([_bin(rows, averaging) for _, rows in bins])
 
 
-def _columns(sums: pd.DataFrame) -> tuple[Array, Array]:
-    """Numerators and denominators of one cell, each (documents, 1)."""
-    return sums[["numerator"]].to_numpy(np.float64), sums[["denominator"]].to_numpy(np.float64)
-
-
-def table(summary: pd.DataFrame) -> str:
-    """Method x length as text: perplexity [low, high] a cell, one block a model, data set and protocol."""
-    blocks = []
-    for _, rows in curves.panels(curves.label(summary), "ctx", "curve"):
-        named = curves.describe(rows, ["model", "dataset", "protocol", "protocol_params"])
-        counts = sorted(rows["num_documents"].unique())
-        note = ", ".join(
-            [
-                f"{rows['aggregate'].iloc[0]} aggregate",
-                f"{100 * rows['confidence'].iloc[0]:g} % intervals over documents",
-                f"{counts[0]} documents" if len(counts) == 1 else "documents in parentheses",
-                *(["sampled windows"] if rows["sampled"].any() else []),
-            ]
-        )
-        blocks.append(f"perplexity: {named}\n({note})\n{_grid(rows, len(counts) > 1)}")
-    return "\n\n".join(blocks)
-
-
-def _grid(rows: pd.DataFrame, with_counts: bool) -> str:
-    """Methods down and lengths across, or the other way round where there are many lengths."""
-    text = [_cell_text(row, with_counts) for row in rows.to_dict("records")]
-    wide = rows.assign(text=text).pivot(index="curve", columns="ctx", values="text").fillna("")
-    order = sorted(wide.index, key=lambda name: (name != "none", name))
-    wide = wide.loc[order].rename(columns=curves.tokens).rename_axis(index="method", columns=None)
-    return (wide if wide.shape[1] <= 8 else wide.T.rename_axis(index="ctx", columns=None)).to_string()
-
-
-def _cell_text(row: dict[Any, Any], with_count: bool) -> str:
-    limits = "" if row["low"] != row["low"] else f" [{curves.number(row['low'])}, {curves.number(row['high'])}]"
-    count = f" ({row['num_documents']})" if with_count else ""
-    return f"{curves.number(row['perplexity'])}{limits}{count}"
+def _bin(rows: pd.DataFrame, averaging: Averaging) -> Line:
+    begin, end = rows["position_begin"].iloc[0], rows["position_end"].iloc[0]
+    ratios = together([document_ratios(rows, averaging.aggregate)], averaging)
+    estimate = combine(ratios, np.ones(1), averaging)
+    return {
+        **rows.iloc[0][CELL].to_dict(),
+        "position_begin": begin,
+        "position_end": end,
+        "position": float(np.sqrt(begin * (end - 1))),
+        "nll": estimate.value,
+        "low": estimate.low,
+        "high": estimate.high,
+        "num_documents": len(ratios.numerator),
+        "num_scored": int(rows["num_scored"].sum()),
+        "aggregate": averaging.aggregate,
+        "confidence": averaging.confidence,
+        "sampled": bool((rows["weight"] != 1).any()),
+    }

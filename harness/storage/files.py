@@ -26,12 +26,13 @@ def storage(folder: Path, what: str = "results") -> Iterator[None]:
         raise StorageError(f"{what} cannot be written to {str(folder)!r}: {reason}{full}") from error
 
 
-def write_atomically(file: Path, fill: Callable[[IO[bytes]], Any], *, sync: bool = True) -> None:
+def write_atomically(file: Path, fill: Callable[[IO[bytes]], Any], *, sync: bool = True, what: str = "results") -> None:
     """Write a file under a hidden temporary name beside it, sync, rename: readers see all of it or nothing.
 
-    A writer that is killed leaves `.<name>.*` behind; see `remove_temporary`. Raises StorageError.
+    A writer that is killed leaves `.<name>.*` behind; see `remove_temporary`. Raises StorageError, which says `what`
+    could not be written.
     """
-    with storage(file.parent):
+    with storage(file.parent, what):
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as stream:
             temporary = Path(stream.name)

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from harness import published
 from harness.config.schema import Config, parse
+from harness.published import overlay
 
 PAPERS = {
     "pi_table1": ("pi", "Table 1", "linear"),
@@ -66,7 +67,7 @@ def test_preset_has_the_lengths_and_protocol_of_its_paper(preset: str) -> None:
     printed = {int(length) for length in rows["ctx"]}
     assert lengths == (printed - {262144} if preset == "longrope_table5" else printed)
     cell = cells(preset)[0]
-    measure = published.MEASURES[rows["protocol_class"].iloc[0]]
+    measure = overlay.MEASURES[rows["protocol_class"].iloc[0]]
     assert cell.protocol.name == measure.protocol
     for name, value in measure.params.items():
         assert getattr(cell.protocol, name) == value

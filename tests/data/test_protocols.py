@@ -18,7 +18,7 @@ from harness.models.checkpoint.load import load
 from harness.models.checkpoint.spec import ModelSpec
 from harness.models.install import applied
 from harness.runs.runner import run
-from harness.statistics.summary import AGGREGATES
+from harness.statistics.summary import AGGREGATES, Averaging
 from tests.evaluations import scores, windows_table
 from tests.reference.protocols import Losses, Target, perplexities, targets
 from tests.sweeps import Place
@@ -92,7 +92,7 @@ def test_every_protocol_is_its_definition_token_by_token(request, case, name, bo
                 np.testing.assert_allclose(nll, expected, atol=1e-4, rtol=0)
         rows = windows_table(found, case.documents, ctx=ctx)
         for aggregate, expected in perplexities(losses).items():
-            assert summarize(rows, aggregate)["perplexity"].item() == pytest.approx(expected, rel=1e-4)
+            assert summarize(rows, Averaging(aggregate))["perplexity"].item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_every_aggregate_is_compared():
@@ -141,7 +141,7 @@ def test_uniform_logits_give_the_vocabulary_as_perplexity_through_a_whole_run(tm
     cell = f"protocol={name} ctx=24 protocol.stride=7 protocol.num_targets=5"
     assert [o.status for o in run(place.prepared(cell))] == ["computed"]
     for aggregate in AGGREGATES:
-        (perplexity,) = summarize(load_results(place.results), aggregate)["perplexity"]
+        (perplexity,) = summarize(load_results(place.results), Averaging(aggregate))["perplexity"]
         assert perplexity == pytest.approx(VOCABULARY, rel=1e-6)  # also tells e from 2.71828
 
 

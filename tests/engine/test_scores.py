@@ -17,7 +17,8 @@ from harness.engine.engine import Engine
 from harness.engine.scores import NonFiniteLoss, evaluate, position_edges, position_rows, token_rows, window_rows
 from harness.engine.spec import EngineSpec
 from harness.runs import runner
-from harness.statistics.summary import AGGREGATES, document_ratios, loss_by_position, point, table
+from harness.statistics.summary import AGGREGATES, Averaging, document_ratios, loss_by_position, point
+from harness.statistics.text import summary_table
 from tests.evaluations import BOS, CELL, numbered, own_number, scores, windows_table
 from tests.sweeps import save_texts
 from tests.tiny import tiny_llama, tokens
@@ -229,7 +230,7 @@ def test_a_last_window_with_one_new_token_does_not_weigh_as_a_whole_one():
     rows = windows_table(scores(nll, documents, 1024, protocol(stride=256)), documents)
     assert rows["num_scored"].tolist() == [1023, *[256] * 6, 1]
     assert math.log(summarize(rows)["perplexity"].item()) == pytest.approx((2559 + 100) / 2560)
-    assert math.log(summarize(rows, "window")["perplexity"].item()) == pytest.approx((7 + 100) / 8)
+    assert math.log(summarize(rows, Averaging("window"))["perplexity"].item()) == pytest.approx((7 + 100) / 8)
 
 
 def test_means_are_over_what_they_say_and_not_over_batches():
@@ -239,7 +240,7 @@ def test_means_are_over_what_they_say_and_not_over_batches():
         rows = windows_table(
             scores(lambda ids, s: own_number(ids, s) / 999, documents, 24, protocol(), tokens_per_batch=size), documents
         )
-        values.append([summarize(rows, a)["perplexity"].item() for a in AGGREGATES])
+        values.append([summarize(rows, Averaging(a))["perplexity"].item() for a in AGGREGATES])
     assert values[0] == values[1] == values[2]
     assert len(set(values[0])) == len(AGGREGATES)
 
@@ -310,8 +311,8 @@ def test_samples_are_told_and_widen_the_interval():
     rows = all_rows("sliding", documents)
     everything = summarize(rows)
     sampled = [summarize(sample(rows, "sliding", seed, documents, 3)) for seed in range(8)]
-    assert "sampled windows" in table(sampled[0])
-    assert "sampled" not in table(everything)
+    assert "sampled windows" in summary_table(sampled[0])
+    assert "sampled" not in summary_table(everything)
     assert all(s["sampled"].item() for s in sampled)
     width = np.mean([np.log(s["high"] / s["low"]).item() for s in sampled])
     assert width > 1.5 * np.log(everything["high"] / everything["low"]).item()

@@ -9,12 +9,15 @@ from matplotlib.figure import Figure
 
 from harness import published
 from harness.errors import UserError
-from harness.figures import canvas as drawing
-from harness.figures import curves as figures
-from harness.statistics import before_after as comparison
-from harness.statistics import lines as curves
-from harness.statistics import paired as contrasts
-from harness.statistics import summary as statistics
+from harness.figures import canvas, curves
+from harness.figures.before_after import changes
+from harness.figures.files import save
+from harness.figures.heatmap import heatmap
+from harness.figures.published import paper
+from harness.statistics.before_after import compare
+from harness.statistics.paired import paired
+from harness.statistics.summary import loss_by_position, summarize
+from harness.statistics.text import number
 from tests import synthetic
 
 
@@ -25,7 +28,7 @@ def rows() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    return statistics.summarize(rows)
+    return summarize(rows)
 
 
 def drawn(figure: Figure) -> Figure:
@@ -38,7 +41,7 @@ def marked(figure: Figure) -> list:
 
 
 def test_perplexity_draws_the_table(summary: pd.DataFrame) -> None:
-    figure = drawn(figures.perplexity(summary))
+    figure = drawn(curves.perplexity(summary))
     (ax,) = figure.axes
     for line in marked(figure):
         own = summary[summary["method"] == line.get_label()].sort_values("ctx")
@@ -52,7 +55,7 @@ def test_perplexity_draws_the_table(summary: pd.DataFrame) -> None:
 
 
 def test_every_line_differs_in_colour_marker_and_dash_and_in_grey(summary: pd.DataFrame) -> None:
-    lines = marked(figures.perplexity(summary))
+    lines = marked(curves.perplexity(summary))
     assert len(lines) == 4
     for look in (lambda line: line.get_color(), lambda line: line.get_marker()):
         assert len({look(line) for line in lines}) == 4
@@ -62,14 +65,14 @@ def test_every_line_differs_in_colour_marker_and_dash_and_in_grey(summary: pd.Da
 
 
 def test_legend_covers_no_axes_and_stands_in_the_order_of_the_ends(summary: pd.DataFrame) -> None:
-    figure = drawn(figures.perplexity(summary))
+    figure = drawn(curves.perplexity(summary))
     box = figure.legends[0].get_window_extent()
     assert not any(box.overlaps(ax.get_tightbbox()) for ax in figure.axes)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["none", "linear", "ntk", "yarn"]
 
 
 def test_legend_of_several_tables_is_in_the_order_of_names_with_numbers_as_numbers() -> None:
-    texts = [text.get_text() for text in figures.published(published.select("pi")).legends[0].get_texts()]
+    texts = [text.get_text() for text in paper(published.select("pi")).legends[0].get_texts()]
     sizes = [int(text.removeprefix("LLaMA-").split("B")[0]) for text in texts]
     assert sizes == sorted(sizes)
     assert set(sizes) == {7, 13, 33, 65}
@@ -78,37 +81,37 @@ def test_legend_of_several_tables_is_in_the_order_of_names_with_numbers_as_numbe
 
 
 def test_frame_shows_every_value_and_bands_as_far_as_there_is_room(summary: pd.DataFrame) -> None:
-    bottom, top = figures.perplexity(summary).axes[0].get_ylim()
+    bottom, top = curves.perplexity(summary).axes[0].get_ylim()
     assert bottom < summary["low"].min()
     assert top > summary["high"].max()
     wild = summary.assign(low=0.0, high=np.inf)
-    bottom, top = figures.perplexity(wild).axes[0].get_ylim()
+    bottom, top = curves.perplexity(wild).axes[0].get_ylim()
     span = summary["perplexity"].max() / summary["perplexity"].min()
     assert summary["perplexity"].min() / span**1.3 < bottom < summary["perplexity"].min() / span**0.9
     assert summary["perplexity"].max() * span**0.9 < top < summary["perplexity"].max() * span**1.3
-    few = figures.perplexity(summary.assign(low=np.nan, high=np.nan)).axes[0].get_ylim()
+    few = curves.perplexity(summary.assign(low=np.nan, high=np.nan)).axes[0].get_ylim()
     assert few[0] < summary["perplexity"].min() < summary["perplexity"].max() < few[1]
 
 
 def test_small_range_is_linear(summary: pd.DataFrame) -> None:
-    figure = figures.perplexity(summary[summary["method"] == "yarn"])
+    figure = curves.perplexity(summary[summary["method"] == "yarn"])
     assert figure.axes[0].get_yscale() == "linear"
 
 
 def test_two_models_are_two_panels(rows: pd.DataFrame) -> None:
     other = rows.assign(model="other", cell_id=rows["cell_id"] + "-other")
-    figure = drawn(figures.perplexity(statistics.summarize(pd.concat([rows, other]))))
+    figure = drawn(curves.perplexity(summarize(pd.concat([rows, other]))))
     assert [ax.get_title() for ax in figure.axes] == ["other", "reference"]
 
 
 def test_few_documents_are_drawn_without_bands_and_said(rows: pd.DataFrame) -> None:
-    figure = figures.perplexity(statistics.summarize(rows[rows["document_index"] < 3]))
+    figure = curves.perplexity(summarize(rows[rows["document_index"] < 3]))
     assert "3 documents, too few for intervals" in figure.get_suptitle()
 
 
 def test_ratio_draws_the_paired_table(rows: pd.DataFrame) -> None:
-    pairs = contrasts.paired(rows)
-    figure = drawn(figures.ratio(pairs))
+    pairs = paired(rows)
+    figure = drawn(curves.ratio(pairs))
     assert figure.axes[0].get_ylabel() == "perplexity / perplexity of none"
     for line in marked(figure):
         own = pairs[pairs["curve"] == line.get_label()].sort_values("ctx")
@@ -117,8 +120,8 @@ def test_ratio_draws_the_paired_table(rows: pd.DataFrame) -> None:
 
 
 def test_position_has_a_panel_a_length(rows: pd.DataFrame) -> None:
-    losses = statistics.loss_by_position(synthetic.positions(rows[rows["ctx"].isin((512, 4096))]))
-    figure = drawn(figures.position(losses))
+    losses = loss_by_position(synthetic.positions(rows[rows["ctx"].isin((512, 4096))]))
+    figure = drawn(curves.position(losses))
     assert [ax.get_title() for ax in figure.axes] == ["ctx 512", "ctx 4k"]
     assert figure.axes[0].get_ylabel() == "loss (nats a token)"
     assert figure.axes[0].get_yscale() == "linear"
@@ -126,15 +129,15 @@ def test_position_has_a_panel_a_length(rows: pd.DataFrame) -> None:
 
 
 def test_heatmap_prints_every_number_once(summary: pd.DataFrame) -> None:
-    figure = drawn(figures.heatmap(summary))
+    figure = drawn(heatmap(summary))
     printed = [text.get_text() for text in figure.axes[0].texts]
-    assert sorted(printed) == sorted(curves.number(value) for value in summary["perplexity"])
+    assert sorted(printed) == sorted(number(value) for value in summary["perplexity"])
     assert figure.axes[0].get_yticklabels()[0].get_text() == "none"
 
 
 def test_before_and_after_is_legible_however_small_the_change(rows: pd.DataFrame) -> None:
-    cells = comparison.compare(rows, rows.assign(nll_sum=rows["nll_sum"] * (1 + 1e-9)), 1e-4).cells
-    figure = drawn(figures.before_after(cells, 1e-4))
+    cells = compare(rows, rows.assign(nll_sum=rows["nll_sum"] * (1 + 1e-9)), 1e-4).cells
+    figure = drawn(changes(cells, 1e-4))
     (ax,) = figure.axes
     np.testing.assert_allclose(marked(figure)[0].get_xdata(), 100 * (cells["ratio"] - 1), rtol=1e-9)
     shown = [label for label in ax.get_xticklabels() if label.get_text()]
@@ -145,26 +148,26 @@ def test_before_and_after_is_legible_however_small_the_change(rows: pd.DataFrame
 
 
 def test_saved_files_are_reproducible(summary: pd.DataFrame, tmp_path: Path) -> None:
-    first = figures.save(figures.perplexity(summary), tmp_path / "a" / "perplexity")
-    second = figures.save(figures.perplexity(summary), tmp_path / "b" / "perplexity")
+    first = save(curves.perplexity(summary), tmp_path / "a" / "perplexity")
+    second = save(curves.perplexity(summary), tmp_path / "b" / "perplexity")
     assert [path.name for path in first] == ["perplexity.svg", "perplexity.png"]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
     with pytest.raises(UserError, match="Unknown figure format 'jpg'"):
-        figures.save(figures.perplexity(summary), tmp_path / "c", ["jpg"])
+        save(curves.perplexity(summary), tmp_path / "c", ["jpg"])
 
 
 @pytest.mark.parametrize(
     ("heights", "top"), [([], 1.0), ([0.9], 0.9), ([0.2, 0.5], 1.0), ([0.9, 0.8, 0.3], 0.8), ([0.7, 0.35], 0.7)]
 )
 def test_the_trained_length_is_named_where_no_line_passes(heights: list[float], top: float) -> None:
-    assert drawing._clear_below(np.array(heights)) == top
+    assert canvas._clear_below(np.array(heights)) == top
 
 
 def test_lines_that_pass_a_label_are_met_where_they_pass_it() -> None:
     ax = Figure(dpi=100).add_axes((0, 0, 1, 1))
     ax.set(xscale="log", xlim=(1, 100), ylim=(0, 10))
     line = pd.DataFrame({"x": [1, 100], "y": [2.0, 10.0]})
-    left, right = drawing._heights(ax, line, 10.0)
+    left, right = canvas._heights(ax, line, 10.0)
     assert left == pytest.approx(0.6)
-    assert right == pytest.approx(0.6 + 0.8 * drawing.LABEL_WIDTH / 6.4)
-    assert len(drawing._heights(ax, line.head(1), 10.0)) == 0
+    assert right == pytest.approx(0.6 + 0.8 * canvas.LABEL_WIDTH / 6.4)
+    assert len(canvas._heights(ax, line.head(1), 10.0)) == 0

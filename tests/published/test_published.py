@@ -6,8 +6,11 @@ import pytest
 
 from harness import published
 from harness.errors import UserError
-from harness.figures import curves as figures
-from harness.statistics import summary as statistics
+from harness.figures.canvas import Layout
+from harness.figures.curves import perplexity
+from harness.figures.published import paper
+from harness.published import overlay
+from harness.statistics.summary import Averaging, summarize
 from tests import synthetic
 
 TOKENIZERS = {"Llama-2-7B": "llama", "Mistral-7B": "mistral"}
@@ -22,7 +25,7 @@ def measured(**columns: object) -> pd.DataFrame:
         "protocol_params": json.dumps({"bos": "every_window", "max_windows": None}),
     }
     rows = synthetic.sweep(("none", "yarn"), (2048, 4096), num_documents=10).assign(**(yarn_like | columns))
-    return statistics.summarize(rows, "document")
+    return summarize(rows, Averaging("document"))
 
 
 def value(paper: str, table: str, ctx: int, **line: str) -> float:
@@ -59,12 +62,12 @@ def test_numbers_known_from_elsewhere() -> None:
 def test_select_names_every_line_of_a_panel_apart() -> None:
     rows = published.load()
     drawable = set(rows.loc[(rows["metric"] == "perplexity") & rows["ctx"].notna(), "paper"])
-    for paper in drawable:
-        chosen = published.select(paper)
-        assert not chosen.duplicated(["table", "dataset", "documents", "curve", "ctx"]).any(), paper
-    for paper in set(published.papers()) - drawable:
+    for name in drawable:
+        chosen = published.select(name)
+        assert not chosen.duplicated(["table", "dataset", "documents", "curve", "ctx"]).any(), name
+    for name in set(published.papers()) - drawable:
         with pytest.raises(UserError, match="no perplexity against context length"):
-            published.select(paper)
+            published.select(name)
 
 
 def test_select_refuses_what_is_not_there() -> None:
@@ -77,20 +80,20 @@ def test_select_refuses_what_is_not_there() -> None:
 
 
 def test_figures_draw_the_numbers_and_only_those() -> None:
-    for paper, panels in (("yarn", 1), ("pi", 2), ("longrope", 1)):
-        rows = published.select(paper)
-        figure = figures.published(rows)
+    for name, panels in (("yarn", 1), ("pi", 2), ("longrope", 1)):
+        rows = published.select(name)
+        figure = paper(rows)
         figure.draw_without_rendering()
         assert len(figure.axes) == panels
         drawn = [line for ax in figure.axes for line in ax.get_lines() if line.get_label() != "_bound"]
         values = np.concatenate([np.asarray(line.get_ydata(), float) for line in drawn])
         np.testing.assert_array_equal(np.sort(values), np.sort(rows.loc[rows["qualifier"] == "eq", "value"]))
-        assert paper in figure.get_suptitle()
+        assert name in figure.get_suptitle()
 
 
 def test_bounds_are_hollow_triangles_inside_the_frame() -> None:
     rows = published.select("pi", table="Table 1")
-    figure = figures.published(rows)
+    figure = paper(rows)
     bounds = [line for line in figure.axes[0].get_lines() if line.get_label() == "_bound"]
     assert sum(len(line.get_xdata()) for line in bounds) == (rows["qualifier"] == "gt").sum() == 4
     top = figure.axes[0].get_ylim()[1]
@@ -100,10 +103,10 @@ def test_bounds_are_hollow_triangles_inside_the_frame() -> None:
 
 def test_overlay_of_comparable_lines() -> None:
     summary = measured()
-    rows, refused = published.comparable(summary, published.select("yarn"), TOKENIZERS)
+    rows, refused = overlay.comparable(summary, published.select("yarn"), TOKENIZERS)
     assert rows["curve"].nunique() == 7
     assert refused == []
-    figure = figures.perplexity(summary, under=rows)
+    figure = perplexity(summary, Layout(under=rows))
     figure.draw_without_rendering()
     names = {text.get_text() for text in figure.legends[0].get_texts()}
     assert {"none", "yarn", "Yarn-Llama-2-7b-64k"} <= names
@@ -123,7 +126,7 @@ def test_overlay_of_comparable_lines() -> None:
     ],
 )
 def test_overlay_refuses_with_the_reason(columns: dict[str, str], reason: str) -> None:
-    rows, refused = published.comparable(measured(**columns), published.select("yarn"), TOKENIZERS)
+    rows, refused = overlay.comparable(measured(**columns), published.select("yarn"), TOKENIZERS)
     assert rows.empty
     assert len(refused) == 1
     assert pd.Series(refused).str.fullmatch(rf"7 lines of yarn: {reason}").all()
@@ -131,13 +134,12 @@ def test_overlay_refuses_with_the_reason(columns: dict[str, str], reason: str) -
 
 def test_overlay_refuses_other_aggregates_counts_and_unknown_protocols() -> None:
     tokens = measured().assign(aggregate="token")
-    assert "aggregate is document" in published.comparable(tokens, published.select("yarn"), TOKENIZERS)[1][0]
+    assert "aggregate is document" in overlay.comparable(tokens, published.select("yarn"), TOKENIZERS)[1][0]
     few = measured().assign(num_documents=8)
     assert (
-        "it has 10 documents, the measured one 8"
-        in published.comparable(few, published.select("yarn"), TOKENIZERS)[1][0]
+        "it has 10 documents, the measured one 8" in overlay.comparable(few, published.select("yarn"), TOKENIZERS)[1][0]
     )
     unknown = published.select("longrope", table="Table 6")
-    assert "is unknown or not one that is computed here" in published.comparable(measured(), unknown, TOKENIZERS)[1][0]
+    assert "is unknown or not one that is computed here" in overlay.comparable(measured(), unknown, TOKENIZERS)[1][0]
     loss = published.load().query("paper == 'rerope'").iloc[0].to_dict()
-    assert published.refusal(measured(), loss, TOKENIZERS) == "it is loss, not perplexity"
+    assert overlay.refusal(measured(), loss, TOKENIZERS) == "it is loss, not perplexity"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from harness.results import store
-from harness.statistics import summary as statistics
-from harness.statistics.lines import number
+from harness.statistics.summary import summarize
+from harness.statistics.text import number
 from tests import synthetic
 
 PAGE = Path(__file__).parents[2] / "docs" / "querying.md"
@@ -25,6 +25,6 @@ def test_example_prints_the_perplexities(
     monkeypatch.chdir(tmp_path)
     exec(compile(EXAMPLES[reader], reader, "exec"), {})
     printed = {number(float(word)) for word in re.findall(r"\d+\.\d+", capsys.readouterr().out)}
-    expected = statistics.summarize(store.load_results("results"))["perplexity"]
+    expected = summarize(store.load_results("results"))["perplexity"]
     assert {number(value) for value in expected} <= printed
     assert len(expected) == 4

@@ -10,8 +10,7 @@ import pytest
 
 from harness import theory
 from harness.errors import UserError
-from harness.figures import curves as figures
-from harness.figures import spectrum
+from harness.figures import files, spectrum
 from harness.methods import METHODS, RopeGeometry, build
 from harness.scaling_laws import bounds
 from tests.reference.frequencies import wavelengths as reference_wavelengths
@@ -161,7 +160,7 @@ def test_spectrum_joins_equal_methods_and_is_drawn(tmp_path: Path) -> None:
     assert {line.get_label() for line in lines} >= {"none", "ntk, dynamic_ntk", "yarn"}
     heights = [line.get_ydata()[0] for line in lines if len(set(line.get_ydata())) == 1]
     assert sorted(heights) == [4096, 32768]
-    drawn = figures.save(figure, tmp_path / "spectrum")
+    drawn = files.save(figure, tmp_path / "spectrum")
     assert [path.suffix for path in drawn] == [".svg", ".png"]
 
 

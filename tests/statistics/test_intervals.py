@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from harness.statistics.intervals import MIN_DOCUMENTS, RESAMPLES, contrast, interval
-from tests.reference import statistics as reference
+from tests.reference import statistics
 
 
 def ones(n: int) -> np.ndarray:
@@ -15,7 +15,7 @@ def test_standard_error_of_equal_documents_is_that_of_a_mean() -> None:
     y = np.random.default_rng(0).gamma(2.0, 0.5, 12)
     (value,), (error,) = contrast(ones(12), y[:, None], np.ones((12, 1)), np.ones(1), log=False)
     assert value == pytest.approx(y.mean(), rel=1e-14)
-    assert error == pytest.approx(reference.standard_error_of_a_mean(list(y)), rel=1e-12)
+    assert error == pytest.approx(statistics.standard_error_of_a_mean(list(y)), rel=1e-12)
 
 
 def test_standard_error_of_a_ratio_is_near_the_jackknife() -> None:
@@ -23,7 +23,7 @@ def test_standard_error_of_a_ratio_is_near_the_jackknife() -> None:
     x = rng.uniform(900, 1100, 400)
     y = x * rng.gamma(2.0, 0.5, 400)
     _, (error,) = contrast(ones(400), y[:, None], x[:, None], np.ones(1), log=False)
-    assert error == pytest.approx(reference.jackknife_error(list(y), list(x)), rel=0.005)
+    assert error == pytest.approx(statistics.jackknife_error(list(y), list(x)), rel=0.005)
 
 
 def test_logarithm_divides_the_error_by_the_ratio() -> None:
@@ -81,7 +81,7 @@ def test_limits_are_those_of_the_resamples_one_by_one(confidence: float) -> None
     x = rng.uniform(500, 1500, 7)
     y = x * rng.gamma(2.0, 0.5, 7)
     draws = np.random.default_rng(11).multinomial(7, np.full(7, 1 / 7), size=RESAMPLES)
-    expected = reference.studentised_interval(list(y), list(x), draws.tolist(), confidence)
+    expected = statistics.studentised_interval(list(y), list(x), draws.tolist(), confidence)
     estimate = interval(y[:, None], x[:, None], confidence=confidence, seed=11)
     assert (estimate.low, estimate.high) == pytest.approx(expected, rel=1e-10)
 

@@ -4,13 +4,14 @@ import pandas as pd
 import pytest
 
 from harness.errors import UserError
-from harness.statistics import lines as curves
-from harness.statistics import summary as statistics
+from harness.statistics.lines import label, panels, tokens
+from harness.statistics.summary import summarize
+from harness.statistics.text import summary_table
 from tests import synthetic
 
 
 def lines(summary: pd.DataFrame) -> dict[str, list[int]]:
-    table = curves.label(summary)
+    table = label(summary)
     return {name: sorted(rows["ctx"]) for name, rows in table.groupby("curve")}
 
 
@@ -20,7 +21,7 @@ def cells(*given: tuple[str, int, float | None, dict]) -> pd.DataFrame:
         text = json.dumps({**params, "factor": factor})
         same = {"cell_id": f"{method}{ctx}{factor}{text}", "factor": factor, "method_params": text}
         rows.append(synthetic.cell(method, ctx, num_windows=1).assign(**same))
-    return statistics.summarize(pd.concat(rows))
+    return summarize(pd.concat(rows))
 
 
 def test_automatic_factors_are_one_line_under_the_bare_name() -> None:
@@ -50,27 +51,27 @@ def test_only_parameters_that_differ_are_named() -> None:
 def test_cells_that_nothing_tells_apart_are_named_by_themselves() -> None:
     one = synthetic.cell("none", 512, num_windows=1)
     two = pd.concat([one.assign(cell_id="aaaaaaaa1"), one.assign(cell_id="bbbbbbbb1")])
-    summary = statistics.summarize(two)
+    summary = summarize(two)
     assert list(lines(summary)) == ["none, cell aaaaaaaa", "none, cell bbbbbbbb"]
-    assert "cell bbbbbbbb" in statistics.table(summary)
+    assert "cell bbbbbbbb" in summary_table(summary)
 
 
 def test_models_read_at_two_trained_lengths_are_two_panels() -> None:
     one = synthetic.cell("none", 512, num_windows=1)
     two = pd.concat([one, one.assign(cell_id="b", original_max_position_embeddings=1024)])
-    table = curves.label(statistics.summarize(two))
-    assert [title for title, _ in curves.panels(table, "ctx", "curve")] == ["trained at 512", "trained at 1k"]
+    table = label(summarize(two))
+    assert [title for title, _ in panels(table, "ctx", "curve")] == ["trained at 512", "trained at 1k"]
 
 
 def test_panels_split_by_what_varies_and_refuse_what_coincides() -> None:
     one = synthetic.sweep(("none",), (512, 1024))
     other = one.assign(model="other", cell_id=one["cell_id"] + "-other")
-    summary = curves.label(statistics.summarize(pd.concat([one, other])))
-    assert [title for title, _ in curves.panels(summary, "ctx", "curve")] == ["other", "reference"]
+    summary = label(summarize(pd.concat([one, other])))
+    assert [title for title, _ in panels(summary, "ctx", "curve")] == ["other", "reference"]
     with pytest.raises(UserError, match=r"2 cells lie on one place of line 'none' at ctx 512.*\(model\)"):
-        curves.panels(summary, "ctx", "curve", columns=[])
+        panels(summary, "ctx", "curve", columns=[])
     with pytest.raises(UserError, match="no column 'length'"):
-        curves.panels(summary, "length", "curve")
+        panels(summary, "length", "curve")
 
 
 @pytest.mark.parametrize(
@@ -79,13 +80,4 @@ def test_panels_split_by_what_varies_and_refuse_what_coincides() -> None:
      (3000, "3000"), (1000, "1000"), (2 << 20, "2M")],
 )  # fmt: skip
 def test_tokens(count: int, text: str) -> None:
-    assert curves.tokens(count) == text
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(3.14159, "3.142"), (29.871, "29.87"), (358.21, "358.2"), (12345.6, "12346"), (2.5e7, "2.5e+07"),
-     (float("nan"), "-")],
-)  # fmt: skip
-def test_number(value: float, text: str) -> None:
-    assert curves.number(value) == text
+    assert tokens(count) == text

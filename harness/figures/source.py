@@ -1,0 +1,39 @@
+"""What figures are drawn from: tables that statistics make of one set of results, each made once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+
+from harness.statistics.paired import paired
+from harness.statistics.summary import DEFAULT, Averaging, loss_by_position, summarize
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows of results, how they are averaged, and the line that others are compared with."""
+
+    load: Callable[[str], pd.DataFrame]  # rows of a results table by its name; UserError where there are none
+    averaging: Averaging = DEFAULT
+    baseline: str = "none"
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """The windows table."""
+        return self.load("windows")
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """Of `summarize`: one line a cell."""
+        return summarize(self.rows, self.averaging)
+
+    @cached_property
+    def ratios(self) -> pd.DataFrame:
+        """Of `paired`: one line a cell beside the baseline."""
+        return paired(self.rows, self.baseline, self.averaging)
+
+    @cached_property
+    def losses(self) -> pd.DataFrame:
+        """Of `loss_by_position`: one line a cell and bin."""
+        return loss_by_position(self.load("positions"), self.averaging)
