@@ -129,7 +129,7 @@ def model_runs(length: int, layers: int, device: str, dtype: torch.dtype) -> dic
     def run(name: str) -> Callable[[], object]:
         def forward() -> None:
             method = None if name == "plain" else methods.build(name, {}, GEOMETRY, length)
-            with nullcontext() if method is None else applied(model, method, length, GEOMETRY):
+            with nullcontext() if method is None else applied(model, method, length):
                 model.model(ids, use_cache=False)
 
         return forward

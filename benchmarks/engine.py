@@ -301,7 +301,7 @@ def curve(layers: int = 4, points: int = 64) -> None:
     longest = 2048 * points
     ids = ids_of(1, longest)
     method = methods.build("yarn", {"factor": 16.0}, rope, longest)
-    with applied(model, method, longest, rope):
+    with applied(model, method, longest):
         engine.token_nll(ids[:, :4096], 1)
         one = timed(lambda: engine.token_nll(ids, 1))
         whole = engine.token_nll(ids, 1)

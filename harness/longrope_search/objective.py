@@ -15,7 +15,6 @@ from harness.engine.engine import Engine
 from harness.engine.modes import PROBE_LENGTH, probed
 from harness.engine.scores import fetched
 from harness.errors import first_line
-from harness.methods.base import RopeGeometry
 from harness.methods.frequency.linear import Linear
 from harness.models.install import applied_to_rows
 from harness.models.rotary.angles import turned_by
@@ -29,7 +28,7 @@ class Objective(NamedTuple):
     """Plain perplexity at one length: every scored token of the search set counts alike."""
 
     engine: Engine
-    geometry: RopeGeometry
+    trained: int | None  # tokens, as of `Ready`
     documents: Sequence[Document]
     ctx: int
     protocol: Protocol  # BOS policy resolved
@@ -53,7 +52,7 @@ class Objective(NamedTuple):
         documents = [document for _ in methods for document in self.documents]
         planned = plans(self.documents, self.ctx, self.protocol, self.seed) * len(methods)
         made = batches(planned, self.engine.tokens_per_batch)
-        with applied_to_rows(self.engine.model, methods, self.ctx, self.geometry):
+        with applied_to_rows(self.engine.model, methods, self.ctx, self.trained):
             started = [(batch, self._started(batch, documents, len(methods))) for batch in made]
         totals: list[list[float]] = [[] for _ in methods]
         counts: list[list[float]] = [[] for _ in methods]
@@ -72,7 +71,7 @@ class Objective(NamedTuple):
         return self.engine.token_nll(ids, min(job.score_from for job in batch), sets if methods > 1 else None)
 
 
-def takes_rows(engine: Engine, geometry: RopeGeometry) -> bool:
+def takes_rows(engine: Engine, trained: int | None) -> bool:
     """Whether a model scores the rows of a batch under frequencies of their own as it scores each alone.
 
     Shown on one probe under two methods: each row must lie far nearer to its own method than the two to each other.
@@ -83,10 +82,10 @@ def takes_rows(engine: Engine, geometry: RopeGeometry) -> bool:
     ids = torch.randint(0, vocabulary, (1, PROBE_LENGTH), generator=torch.Generator().manual_seed(0)).to(model.device)
     alone = []
     for method in methods:
-        with applied_to_rows(model, [method], PROBE_LENGTH, geometry):
+        with applied_to_rows(model, [method], PROBE_LENGTH, trained):
             alone.append(probed(model, engine.mode, ids))
     try:
-        with applied_to_rows(model, methods, PROBE_LENGTH, geometry), turned_by(torch.arange(2)):
+        with applied_to_rows(model, methods, PROBE_LENGTH, trained), turned_by(torch.arange(2)):
             together = probed(model, engine.mode, ids.expand(2, -1))
     except (AttributeError, LookupError, TypeError, RuntimeError, ValueError) as error:
         reason = first_line(error)

@@ -14,10 +14,10 @@ from harness import methods
 from harness.cells.cell import Identity
 from harness.cells.device import check_device, placement
 from harness.cells.prepare import identify
-from harness.cells.ready import ready
 from harness.data import documents
 from harness.data.documents import DocumentSet
 from harness.data.overlap import check_disjoint
+from harness.engine.ready import ready
 from harness.errors import UserError
 from harness.figures import search as figures
 from harness.figures.files import save
@@ -56,13 +56,13 @@ def search(config: SearchConfig) -> list[Path]:
     known = _know(config)
     for ctx in config.ctx:
         progress.claim(_folder(config, ctx), _recipe(config, known, ctx))
-    engine, _, device = ready(config.model, config.engine, placement(config.engine))
-    together = takes_rows(engine, known.geometry)
+    engine, trained, device = ready(config.model, config.engine, *placement(config.engine))
+    together = takes_rows(engine, trained)
     stages, files = [], []
     with Leases() as leases:
         for ctx in config.ctx:
             judge = Objective(
-                engine, known.geometry, known.search_set.documents, ctx,
+                engine, trained, known.search_set.documents, ctx,
                 dataclasses.replace(config.protocol, bos=known.identity.bos),
                 config.seed, device, known.header.bos_token_id, together,
             )  # fmt: skip

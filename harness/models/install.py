@@ -45,16 +45,15 @@ class Patch:
 
 @contextmanager
 def applied(
-    model: nn.Module, method: Any, length: int, geometry: RopeGeometry | None = None, *, logn: bool = False
+    model: nn.Module, method: Any, length: int, trained: int | None = None, *, logn: bool = False
 ) -> Iterator[Patch]:
     """Until the block ends, the model runs windows of up to `length` tokens under `method` (factor resolved).
 
     Frequencies go in through the rotary modules, the checkpoint's own scaling switched off; where a method asks
-    for exactly what the model does anyway, the model is left alone. `geometry` overrides the trained length. `logn`
-    adds log-n scaling of queries to any method.
+    for exactly what the model does anyway, the model is left alone. `trained` overrides the trained length, in tokens.
+    `logn` adds log-n scaling of queries to any method.
     Raises UserError, by name, for models that the method cannot run on.
     """
-    trained = None if geometry is None else geometry.original_max_position_embeddings
     rotary = rotaries(model)
     trained_with = TrainedWith.of(model.config)
     if trained_with is not None:
@@ -76,14 +75,13 @@ def applied(
 
 @contextmanager
 def applied_to_rows(
-    model: nn.Module, methods: Sequence[Any], length: int, geometry: RopeGeometry | None = None
+    model: nn.Module, methods: Sequence[Any], length: int, trained: int | None = None
 ) -> Iterator[None]:
     """As `applied`, for several methods that change frequencies alone: each for rows of a batch of its own.
 
     `harness.models.rotary.angles.turned_by` says which rows. Raises UserError where the model keeps one table for all
     rows; other models may not take rotations that differ by row, which only comparing losses shows.
     """
-    trained = None if geometry is None else geometry.original_max_position_embeddings
     with ExitStack() as stack:
         stack.enter_context(unscaled_softmax(model))
         for module in rotaries(model):

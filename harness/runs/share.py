@@ -10,12 +10,13 @@ from harness.cells.documents import Documents
 from harness.cells.naming import label
 from harness.cells.passes import Pass
 from harness.cells.prepare import Prepared
-from harness.cells.ready import Ready, ready
 from harness.data.documents import DocumentSet
 from harness.data.scores import Scores
 from harness.data.windows import Window
 from harness.engine.batches import num_tokens, plans, shares
+from harness.engine.ready import Ready, ready
 from harness.engine.scores import evaluate
+from harness.engine.shared import Ranks
 from harness.engine.spec import EngineSpec
 from harness.models.checkpoint.spec import ModelSpec
 from harness.runs import checkpoints
@@ -70,8 +71,6 @@ def plan(prepared: Prepared, documents: DocumentSet) -> list[list[Window]]:
 
 
 def _load(prepared: Prepared) -> Ready:
-    from harness.engine.shared import Ranks
-
     config, where = prepared.cell.config, prepared.placement
     ranks = None
     if torchrun.size() > 1:
@@ -82,7 +81,7 @@ def _load(prepared: Prepared) -> Ready:
         if config.engine.parallel == "context":
             group = processes.tensor_group("gloo" if where.device == "cpu" else "nccl")
             ranks = Ranks(torchrun.rank(), torchrun.size(), group)
-    return ready(config.model, config.engine, where, ranks)
+    return ready(config.model, config.engine, *where, ranks)
 
 
 def _scores(
@@ -94,14 +93,13 @@ def _scores(
     from harness.models.install import applied
 
     longest, engine = current.longest.cell, loaded.engine
+    method, logn = longest.method, longest.config.method.logn
     lengths = [num_tokens(windows) for windows in planned]
     own = set(range(len(lengths))) if engine.over else shares(lengths, torchrun.size())[torchrun.rank()]
     mine = [windows if i in own else [] for i, windows in enumerate(planned)]
     rank = f" rank 0 of {torchrun.size()}" if torchrun.size() > 1 else ""
     with (
-        applied(
-            engine.model, longest.method, longest.ctx, loaded.geometry, logn=longest.config.method.logn
-        ) as installed,
+        applied(engine.model, method, longest.ctx, loaded.trained, logn=logn) as installed,
         tqdm(
             total=sum(lengths[i] for i in own),
             desc=current.title + rank,

@@ -40,7 +40,7 @@ def score_parts(model: nn.Module, ids: Tensor, method: Method, geometry: RopeGeo
         sums.append(torch.stack([_moments(q, k, seen, geometry.rotary_dim, edges) for q, k in heads]))
         return own(module, query, key, value, *rest, **options)
 
-    with applied(model, method, len(ids), geometry):
+    with applied(model, method, len(ids), geometry.original_max_position_embeddings):
         own, mask = present(model)
         with routed(model, record, mask):
             model(input_ids=ids[None], use_cache=False)

@@ -187,7 +187,7 @@ def _method_applied(
             _check_lengths(trained_with, method, config.eval_lengths)
         return applied(network, method, config.ctx)
     rope = geometry(network.config)
-    return applied(network, methods.build(name, params, rope, config.ctx), config.ctx, rope)
+    return applied(network, methods.build(name, params, rope, config.ctx), config.ctx)
 
 
 def _check_lengths(trained_with: TrainedWith, method: Method, lengths: Sequence[int]) -> None:

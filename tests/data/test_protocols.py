@@ -123,7 +123,7 @@ def test_long_windows_of_the_reference_model_are_exact_with_and_without_yarn(ref
     )
     engine = Engine(reference_model.model, EngineSpec())
     protocol = Protocol(stride=64, bos="none")
-    with applied(reference_model.model, method, ctx, reference_model.geometry):
+    with applied(reference_model.model, method, ctx):
         (found,) = scores(engine.token_nll, [document], ctx, protocol, tokens_per_batch=700)
     losses = Losses(peer.double(), ids.tolist(), None)
     windows = targets("sliding", len(ids), ctx, bos="none", stride=64, last=None)

@@ -41,14 +41,14 @@ def individuals(pairs: int, count: int) -> list[LongRope]:
 
 def judge(model, *, tokens_per_batch=None, together=True, **options) -> Objective:
     engine = Engine(model, EngineSpec(tokens_per_batch=tokens_per_batch, **options))
-    shape = geometry(model.config)
-    return Objective(engine, shape, documents(100, 64, 130), CTX, SLIDING, 0, "cpu", None, together)
+    trained = geometry(model.config).original_max_position_embeddings
+    return Objective(engine, trained, documents(100, 64, 130), CTX, SLIDING, 0, "cpu", None, together)
 
 
 def alone(objective: Objective, method: LongRope) -> float:
     """The mean loss as a cell of the harness finds it: the method in the whole model, one window a batch."""
     planned = plans(objective.documents, CTX, SLIDING, 0)
-    with applied(objective.engine.model, method, CTX, objective.geometry):
+    with applied(objective.engine.model, method, CTX, objective.trained):
         found = list(evaluate(objective.documents, planned, objective.engine.token_nll, 1))
     losses = np.concatenate([nll for one in found for nll in one.nll]).astype(np.float64)
     return math.fsum(losses) / len(losses)
@@ -66,8 +66,8 @@ FAMILIES = [
 @pytest.mark.parametrize("family", FAMILIES)
 def test_individuals_together_score_as_each_alone(family):
     objective = judge(tiny_model(tiny_config(family)), tokens_per_batch=400)
-    assert takes_rows(objective.engine, objective.geometry)
-    methods = individuals(objective.geometry.rotary_dim // 2, 6)
+    assert takes_rows(objective.engine, objective.trained)
+    methods = individuals(geometry(objective.engine.model.config).rotary_dim // 2, 6)
     expected = [alone(objective, method) for method in methods]
     assert np.ptp(expected) > 1e-3  # what a row taken for another would show
     np.testing.assert_allclose(objective.nll(methods), expected, rtol=1e-6)
@@ -119,7 +119,7 @@ def test_models_with_tables_judge_one_after_another(caplog):
     model = tiny_model(tiny_config("gptj", n_positions=256))
     objective = judge(model, together=False)
     with caplog.at_level(logging.WARNING):
-        assert not takes_rows(objective.engine, objective.geometry)
+        assert not takes_rows(objective.engine, objective.trained)
     assert "GPTJForCausalLM: individuals run one after another" in caplog.text
     methods = individuals(4, 3)
     np.testing.assert_allclose(objective.nll(methods), [alone(objective, method) for method in methods], rtol=1e-6)
@@ -129,7 +129,7 @@ def test_a_model_that_turns_all_rows_alike_is_found_out(monkeypatch, caplog):
     objective = judge(tiny_llama())
     monkeypatch.setattr(Angles, "rows", slice(0, 1))
     monkeypatch.setattr("harness.models.rotary.angles.Turn.explains", lambda *given: True)
-    assert not takes_rows(objective.engine, objective.geometry)
+    assert not takes_rows(objective.engine, objective.trained)
     assert "losses differ" in caplog.text
 
 
@@ -138,7 +138,7 @@ def test_a_model_that_turns_all_rows_alike_is_found_out(monkeypatch, caplog):
 def test_individuals_together_score_as_each_alone_on_a_gpu(dtype, tolerance):
     torch.backends.cuda.matmul.allow_tf32 = False
     objective = judge(tiny_llama().to("cuda", dtype), tokens_per_batch=400)._replace(device="cuda")
-    assert takes_rows(objective.engine, objective.geometry)
+    assert takes_rows(objective.engine, objective.trained)
     methods = individuals(8, 6)
     expected = [nll for method in methods for nll in objective.nll([method])]
     np.testing.assert_allclose(objective.nll(methods), expected, rtol=tolerance)

@@ -585,13 +585,7 @@ def test_log_n_is_refused_by_name_where_attention_cannot_be_reached(family):
 
 def test_log_n_on_a_model_without_rotary_embedding():
     model, ids = tiny_model(tiny_config("gpt2")), tokens(32)
-    with applied(
-        model,
-        methods.METHODS["none"](),
-        32,
-        RopeGeometry(rotary_dim=2, rope_theta=2, original_max_position_embeddings=8),
-        logn=True,
-    ):
+    with applied(model, methods.METHODS["none"](), 32, trained=8, logn=True):
         grown = logits(model, ids)
     assert (grown - logits(model, ids)).abs().max() > 1e-4
 

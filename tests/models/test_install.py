@@ -132,7 +132,7 @@ def test_factor_one_leaves_the_model_alone(llama):
 def test_the_trained_length_can_be_overridden(llama):
     for trained in (16, 64):
         shape = geometry(llama.config, trained)
-        with applied(llama, build("ntk", {}, shape, 128), 128, shape) as patch:
+        with applied(llama, build("ntk", {}, shape, 128), 128, trained) as patch:
             assert patch.installed[0].inv_freq[-1] == pytest.approx(plain()[-1] * trained / 128)
 
 

@@ -40,7 +40,7 @@ def test_both_parts_at_every_distance(method: str) -> None:
     if method == "linear":  # the states of a layer depend on what the method made of those before it
         from harness.models.install import applied
 
-        with applied(model, chosen, length, rope), torch.no_grad():
+        with applied(model, chosen, length, rope.original_max_position_embeddings), torch.no_grad():
             model(input_ids=ids[None])
     else:
         with torch.no_grad():

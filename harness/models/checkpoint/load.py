@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils import is_accelerate_available
+from transformers.utils.logging import disable_progress_bar
 
 import harness.models.encoded.model  # noqa: F401  # makes its checkpoints known to transformers
 from harness.errors import UserError
@@ -30,7 +30,7 @@ GENERATIVE = re.compile("CausalLM|LMHead|ConditionalGeneration")  # in the names
 class LoadedModel:
     """A model ready to be scored, and what is known of it."""
 
-    model: nn.Module  # in eval mode
+    model: PreTrainedModel  # in eval mode
     tokenizer: Any
     geometry: RopeGeometry | None  # None: the model has no rotary embedding
     fingerprint: str  # of config and weights
@@ -89,6 +89,7 @@ def _read_config(spec: ModelSpec) -> Any:
 
 
 def _load_weights(spec: ModelSpec, config: Any, **settings: Any) -> Any:
+    disable_progress_bar()  # a bar on stderr belongs to a pass
     read: Any = AutoModelForCausalLM.from_pretrained
     model, report = _reading(
         spec,
