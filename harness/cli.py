@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -35,16 +35,19 @@ def main() -> None:
 def _task(composed: DictConfig) -> None:
     """One cell. A sweep does not come here: the harness sweeper runs its cells together."""
     from harness.config.schema import parse
-    from harness.runs import sweep
 
     hydra_config = HydraConfig.get()
     overrides = list(hydra_config.overrides.task)
-    if hydra_config.mode == RunMode.MULTIRUN:  # one cell of a sweep, under a launcher that is not ours
-        sweep.one_cell(parse(composed, overrides))
-        return
-    if hydra_config.sweeper.params:
+    is_cell_of_sweep = hydra_config.mode == RunMode.MULTIRUN  # under a launcher that is not ours
+    if hydra_config.sweeper.params and not is_cell_of_sweep:
         raise _needs_m("this experiment is a sweep", overrides)
     parsed = parse(composed, overrides)
+
+    from harness.runs import sweep  # pandas, which a mistake need not wait for
+
+    if is_cell_of_sweep:
+        sweep.one_cell(parsed)
+        return
     if parsed.cluster.name != "local":
         raise _needs_m(f"cluster={parsed.cluster.name} runs sweeps", overrides)
     if not str(hydra_config.launcher._target_).startswith("hydra_plugins.harness_plugins."):
@@ -56,10 +59,10 @@ def _needs_m(reason: str, overrides: Sequence[str]) -> UserError:
     return UserError(f"{reason}; run it with -m: {shlex.join(['python', '-m', 'harness', '-m', *overrides])}")
 
 
-def run_app(task: Callable[[DictConfig], Any], config_name: str) -> None:
+def run_app(task: Callable[[DictConfig], object], config_name: str) -> None:
     """Run a Hydra app over conf/<config_name>.yaml; a user's mistake becomes one line and exit code 2."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us instead of being printed by Hydra
-    options: dict[str, Any] = {"config_path": "conf", "config_name": config_name}
+    options: dict[str, str] = {"config_path": "conf", "config_name": config_name}
     if int(version("hydra-core").split(".")[1]) < 4:
         options["version_base"] = "1.3"  # from 1.4 on the parameter is deprecated
     configure_logging()
@@ -77,11 +80,11 @@ def run_app(task: Callable[[DictConfig], Any], config_name: str) -> None:
         sys.exit("interrupted; finished cells are kept, the same command goes on from here")
 
 
-def _reported_at_once(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
+def _reported_at_once(task: Callable[[DictConfig], object]) -> Callable[[DictConfig], object]:
     """The task with a user's mistake reported at once: Hydra would put a line of its own in front."""
 
     @functools.wraps(task)
-    def reporting(composed: DictConfig) -> Any:
+    def reporting(composed: DictConfig) -> object:
         try:
             return task(composed)
         except UserError as error:

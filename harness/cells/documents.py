@@ -1,8 +1,10 @@
-"""The documents of the cells of one process, each set read once and kept."""
+"""The documents of the cells of one process, each set read once and kept, and the windows that cells cut them into."""
 
 from harness.cells.prepare import Prepared
 from harness.data import documents
 from harness.data.documents import DocumentSet
+from harness.data.windows import Window
+from harness.engine.batches import plans
 
 
 class Documents:
@@ -18,3 +20,8 @@ class Documents:
             self._sets[key] = documents.load(config.data, header.tokenizer, header.tokenizer_fingerprint, config.seed)
         documents.check_lengths(self._sets[key], prepared.cell.ctx)
         return self._sets[key]
+
+    def windows(self, prepared: Prepared) -> list[list[Window]]:
+        """The windows of every document under a cell. Raises UserError as `of`."""
+        cell = prepared.cell
+        return plans(self.of(prepared).documents, cell.ctx, cell.protocol, cell.config.seed)

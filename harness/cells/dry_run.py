@@ -11,7 +11,6 @@ from harness.cells.device import check_device
 from harness.cells.documents import Documents
 from harness.cells.passes import passes
 from harness.cells.prepare import Prepared
-from harness.engine.batches import plans
 from harness.engine.budget import CPU_CHUNK, CPU_TOKENS_PER_BATCH, GPU_TOKENS_PER_BATCH
 from harness.engine.nll import LOGITS_PER_SLICE
 from harness.engine.packed import LARGEST
@@ -81,7 +80,7 @@ def estimate(todo: Sequence[Prepared], shapes: Mapping[ModelSpec, Shape]) -> dic
     made: dict[str, Estimate] = {}
     for one in passes(todo):
         cell = one.longest.cell
-        planned = plans(documents.of(one.longest).documents, cell.ctx, cell.protocol, cell.config.seed)
+        planned = documents.windows(one.longest)
         known = shapes[cell.config.model]
         peak = _memory(known, one.longest)
         made |= {p.cell.cell_id: Estimate(0.0, peak) for p in one.cells}

@@ -1,5 +1,6 @@
 """From a composed configuration to dataclasses: every key, type and choice checked, a mistake said in one line."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -33,7 +34,7 @@ def typed(key: str, value: object, kind: type[T]) -> T:
     return value
 
 
-def folder(values: dict[str, Any], key: str) -> Path:
+def folder(values: Mapping[str, object], key: str) -> Path:
     """The directory that a key names, absolute."""
     return Path(str(values[key])).expanduser().absolute()
 

@@ -9,7 +9,6 @@ import sys
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from harness.cells.prepare import Prepared
 from harness.storage.cache import digest
@@ -17,7 +16,7 @@ from harness.storage.cache import digest
 PACKAGE = Path(__file__).parents[1]  # harness/
 
 
-def provenance(prepared: Prepared) -> dict[str, Any]:
+def provenance(prepared: Prepared) -> dict[str, object]:
     """All of it for one cell, as JSON values; what its computing cost is added by whoever computed it."""
     return {
         "config": _without_places(dataclasses.asdict(prepared.cell.config)),
@@ -31,7 +30,7 @@ def provenance(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def _without_places(config: dict[str, Any]) -> dict[str, Any]:
+def _without_places(config: dict[str, object]) -> dict[str, object]:
     """The configuration without where its files lie: that says nothing about the numbers, and much about a machine."""
     return {key: value for key, value in config.items() if key not in ("results_dir", "plots_dir")}
 

@@ -27,7 +27,7 @@ from harness.results import store
 from harness.runs import checkpoints
 from harness.runs.provenance import provenance
 from harness.runs.ranks import lead
-from harness.runs.share import Resources, plan
+from harness.runs.share import Resources
 from harness.storage.files import StorageError, remove_temporary
 from harness.storage.leases import Leases
 
@@ -173,7 +173,7 @@ def _run_pass(resources: Resources, current: Pass) -> None:
     killed goes on with the next document, one that was killed between two cells with the next cell.
     """
     documents = resources.documents.of(current.longest)
-    planned = plan(current.longest, documents)
+    planned = resources.documents.windows(current.longest)
     kept = checkpoints.load(current.checkpoint, planned)
     finished = {scored.document for scored in kept}
     made, seconds = lead.compute(resources, current, finished)

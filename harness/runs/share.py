@@ -10,10 +10,10 @@ from harness.cells.documents import Documents
 from harness.cells.naming import label
 from harness.cells.passes import Pass
 from harness.cells.prepare import Prepared
-from harness.data.documents import DocumentSet
+from harness.data.documents import Document
 from harness.data.scores import Scores
 from harness.data.windows import Window
-from harness.engine.batches import num_tokens, plans, shares
+from harness.engine.batches import num_tokens, shares
 from harness.engine.ready import Ready, ready
 from harness.engine.scores import evaluate
 from harness.engine.shared import Ranks
@@ -54,20 +54,15 @@ class Resources:
 def compute_share(resources: Resources, current: Pass, finished: Collection[int]) -> Share:
     """The losses of this rank's documents that are not finished, each kept as soon as it is complete."""
     longest = current.longest
-    loaded, documents = resources.ready(longest), resources.documents.of(longest)
+    loaded, documents = resources.ready(longest), resources.documents.of(longest).documents
+    planned = resources.documents.windows(longest)
     started = time.monotonic()
     scored = []
-    for document in _scores(loaded, documents, plan(longest, documents), current, finished):
+    for document in _scores(loaded, documents, planned, current, finished):
         if loaded.engine.over is None or torchrun.rank() == 0:  # ranks that share windows all have their losses
             checkpoints.save(current.checkpoint, document)
             scored.append(document)
     return Share(scored, time.monotonic() - started)
-
-
-def plan(prepared: Prepared, documents: DocumentSet) -> list[list[Window]]:
-    """The windows of every document under a cell."""
-    cell = prepared.cell
-    return plans(documents.documents, cell.ctx, cell.protocol, cell.config.seed)
 
 
 def _load(prepared: Prepared) -> Ready:
@@ -85,7 +80,7 @@ def _load(prepared: Prepared) -> Ready:
 
 
 def _scores(
-    loaded: Ready, documents: DocumentSet, planned: list[list[Window]], current: Pass, finished: Collection[int]
+    loaded: Ready, documents: list[Document], planned: list[list[Window]], current: Pass, finished: Collection[int]
 ) -> Iterator[Scores]:
     """The losses of this rank's documents that are not finished, each as soon as it is complete."""
     from tqdm import tqdm
@@ -113,7 +108,7 @@ def _scores(
             log.warning("%s: %s", label(longest), warning)
         bar.update(sum(lengths[i] for i in own & set(finished)))
         yield from evaluate(
-            documents.documents,
+            documents,
             mine,
             engine.token_nll,
             engine.tokens_per_batch,

@@ -25,9 +25,11 @@ class HarnessLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Any:
         """Compose and check every cell, then run them."""
-        from harness.runs import sweep
+        configs = compose(self.hydra_context, self.config, job_overrides)
 
-        return sweep.main(compose(self.hydra_context, self.config, job_overrides), sweep=True)
+        from harness.runs import sweep  # pandas, which a mistake need not wait for
+
+        return sweep.main(configs, sweep=True)
 
 
 def compose(context: HydraContext, config: DictConfig, cells: Sequence[Sequence[str]]) -> "list[Config]":

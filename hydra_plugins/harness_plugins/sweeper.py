@@ -29,7 +29,7 @@ class HarnessSweeper(BasicSweeper):
         return self._elsewhere(cells)
 
     def _elsewhere(self, cells: list[list[str]]) -> None:
-        """Under another launcher, one task a cell; the end is told from files, whatever the launcher returns."""
+        """Under another launcher, one task a cell; the end is read from files, whatever the launcher returns."""
         from harness.runs import sweep
 
         assert self.hydra_context is not None

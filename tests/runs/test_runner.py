@@ -189,7 +189,7 @@ def test_a_mistake_of_the_user_is_raised_for_a_cell_alone_and_kept_apart_in_a_sw
     def refuse(*args):
         raise UserError("no such thing")
 
-    monkeypatch.setattr(share, "plans", refuse)
+    monkeypatch.setattr("harness.cells.documents.plans", refuse)
     prepared = place.prepared("method=none ctx=32")
     with pytest.raises(UserError, match="no such thing"):
         runner.run(prepared, raise_mistakes=True)

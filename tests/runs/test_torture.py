@@ -52,7 +52,7 @@ def finished(place):
 
 
 def progress(place):
-    """Files that tell of work done."""
+    """Files that show work done."""
     return sum(1 for f in place.results.rglob("*") if f.suffix in (".npz", ".parquet")) if place.results.exists() else 0
 
 

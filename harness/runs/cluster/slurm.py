@@ -11,11 +11,13 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.cells.files import Outcome
 from harness.config.cluster import ClusterSpec
+from harness.engine.spec import EngineSpec
 from harness.errors import UserError, one_line
+from harness.models.checkpoint.spec import ModelSpec
 from harness.runs.cluster.pack import Pack
 from harness.runs.cluster.record import Progress, Sweep
 from harness.runs.cluster.slurm_job import Job
@@ -69,7 +71,7 @@ def submit(todo: "Sequence[Prepared]", cluster: ClusterSpec, sweep: Sweep) -> "d
 
 def split(todo: "Sequence[Prepared]", cells_per_job: int) -> "Iterator[list[Prepared]]":
     """Cells by jobs: of one model and engine, cells that share a pass together, never more jobs than needed."""
-    by_model: dict[Any, dict[str, list[Prepared]]] = {}
+    by_model: dict[tuple[ModelSpec, EngineSpec], dict[str, list[Prepared]]] = {}
     for p in todo:
         groups = by_model.setdefault((p.cell.config.model, p.cell.config.engine), {})
         groups.setdefault(p.cell.pass_id, []).append(p)
@@ -83,9 +85,9 @@ def split(todo: "Sequence[Prepared]", cells_per_job: int) -> "Iterator[list[Prep
         yield pack
 
 
-def parameters(cluster: ClusterSpec) -> dict[str, Any]:
+def parameters(cluster: ClusterSpec) -> dict[str, object]:
     """What sbatch is given, in submitit's words."""
-    given: dict[str, Any] = {
+    given: dict[str, object] = {
         "job_name": "harness",
         "partition": cluster.partition,
         "time": cluster.minutes,

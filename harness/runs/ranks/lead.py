@@ -65,6 +65,7 @@ def run(lead: Callable[[], object]) -> None:
 def _follow() -> None:
     logging.getLogger("harness").setLevel(logging.ERROR)  # rank 0 says the rest
     resources = Resources()
+    order: Order | None
     while (order := processes.broadcast()) is not None:
         with processes.at_death(partial(_report_death, order.pack.cells[0])):
             try:

@@ -17,17 +17,31 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn, TypeVar
 
 from harness import torchrun
 from harness.errors import one_line
 from harness.storage.leases import is_gone, process
 
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 WATCH_S = 1.0  # between looks at the other ranks
 LINGER_S = 3.0  # that a rank stays when another has died, so that it is not taken for the dead one
 PATIENCE = datetime.timedelta(days=365)  # a rank may compute for days before it answers; death is noticed otherwise
+
+
+class Peer(NamedTuple):
+    """Another rank, as this one sees it."""
+
+    name: str
+    process: str  # harness.storage.leases.process, as JSON
+
+
+_NOBODY = Peer("", "")
 
 
 def join() -> None:
@@ -35,8 +49,8 @@ def join() -> None:
     from torch import distributed
 
     distributed.init_process_group("gloo", timeout=PATIENCE)
-    peers: list[Any] = [None] * torchrun.size()
-    distributed.all_gather_object(peers, {"name": torchrun.name(), **process()})
+    peers: list[Peer] = [_NOBODY] * torchrun.size()
+    distributed.all_gather_object(peers, Peer(torchrun.name(), json.dumps(process())))
     _watch.start(peers)
 
 
@@ -50,7 +64,7 @@ def part() -> None:
     distributed.destroy_process_group()
 
 
-def broadcast(value: Any = None) -> Any:
+def broadcast(value: T | None = None) -> T | None:
     """What rank 0 gives, on every rank."""
     from torch import distributed
 
@@ -60,11 +74,11 @@ def broadcast(value: Any = None) -> Any:
     return box[0]
 
 
-def gather(value: Any) -> list[Any]:
+def gather(value: T) -> list[T]:
     """On rank 0 what every rank gives, in their order; elsewhere nothing."""
     from torch import distributed
 
-    found: list[Any] | None = [None] * torchrun.size() if torchrun.rank() == 0 else None
+    found = [value] * torchrun.size() if torchrun.rank() == 0 else None
     with _talking():
         distributed.gather_object(value, found)
     return found or []
@@ -81,7 +95,7 @@ def meet(within_s: float, otherwise: str) -> None:
 
 
 @cache
-def tensor_group(backend: str) -> Any:
+def tensor_group(backend: Literal["gloo", "nccl"]) -> "ProcessGroup":
     """The ranks as torch.distributed knows them for tensors, through gloo or nccl; every rank calls it."""
     from torch import distributed
 
@@ -115,11 +129,11 @@ class _Watch:
 
     def __init__(self) -> None:
         self.report: Callable[[str], object] = log.error
-        self._peers: list[dict[str, Any]] = []
+        self._peers: list[Peer] = []
         self._stopped = threading.Event()
         self._is_interrupted = False
 
-    def start(self, peers: list[dict[str, Any]]) -> None:
+    def start(self, peers: list[Peer]) -> None:
         """Begin to watch."""
         self._peers = peers
         self._signals, wakeup = os.pipe()
@@ -145,12 +159,12 @@ class _Watch:
             ready, _, _ = select.select([self._signals], [], [], WATCH_S)
             received = set(os.read(self._signals, 64)) if ready else set()
             self._is_interrupted |= signal.SIGINT in received
-            dead = [i for i, peer in enumerate(self._peers) if is_gone(json.dumps(peer))]
+            dead = [i for i, peer in enumerate(self._peers) if is_gone(peer.process)]
             if self._stopped.is_set():
                 return
             if dead and not self._is_interrupted:
                 alive = next(i for i in range(len(self._peers)) if i not in dead)
-                names = " and ".join(self._peers[i]["name"] for i in dead)
+                names = " and ".join(self._peers[i].name for i in dead)
                 self._leave(f"{names} died" if torchrun.rank() == alive else None)
             if dead or signal.SIGTERM in received:
                 self._leave(None)

@@ -145,19 +145,19 @@ def test_a_sweep_with_failures_a_kill_and_preemption(slurm, undisturbed, tmp_pat
 
 
 def check_report(stdout, record, killed):
-    """Three cells have failed by themselves; cells of the killed job are told as its loss; the others are there."""
+    """Three cells have failed by themselves; cells of the killed job are reported as its loss; the others are there."""
     failing = {f"model=tiny method={method} ctx=64" for method in ("none", "linear", "yarn")}
     lost = {record["cells"][i]["label"] for i in record["jobs"][killed]}
-    told = dict(re.findall(r"^(?:FAILED|MISSING) +([^:]+): (.*)$", stdout, re.MULTILINE))
-    assert failing - lost <= set(told) <= failing | lost
-    for label, message in told.items():
+    reported = dict(re.findall(r"^(?:FAILED|MISSING) +([^:]+): (.*)$", stdout, re.MULTILINE))
+    assert failing - lost <= set(reported) <= failing | lost
+    for label, message in reported.items():
         if "NonFiniteLoss" in message:
             assert label in failing
         else:
             assert label in lost
             assert f"its job {killed} ended before (FAILED)" in message
-    assert any(f"job {killed}" in message for message in told.values())
-    assert f"{len(told)} of 15 cells have no result" in stdout
+    assert any(f"job {killed}" in message for message in reported.values())
+    assert f"{len(reported)} of 15 cells have no result" in stdout
 
 
 def test_a_sweep_whose_launcher_is_gone_is_told_from_its_files(slurm, tmp_path):

@@ -109,9 +109,9 @@ def test_a_rank_that_dies_fails_the_cell_by_name_and_its_documents_are_kept(tmp_
     ends = [process.end(30) for process in started]
     assert time.monotonic() - begun < 20
     assert all(end.returncode != 0 for end in ends)
-    teller = min({0, 1, 2} - {dead})
-    assert f"rank {dead} of 3 on" in ends[teller].stderr
-    assert [end.stderr.count("FAILED") for end in ends] == [int(i == teller) for i in range(3)]
+    reporter = min({0, 1, 2} - {dead})
+    assert f"rank {dead} of 3 on" in ends[reporter].stderr
+    assert [end.stderr.count("FAILED") for end in ends] == [int(i == reporter) for i in range(3)]
     log = next(place.results.rglob("*.log"))
     assert f"error: rank {dead} of 3 on" in log.read_text()
     assert list(place.results.rglob("*.npz"))
