@@ -3,8 +3,6 @@
 Where a layer sees only a window, blocks of rows run over just the keys that they see.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
@@ -25,7 +23,7 @@ def attend(
     first: Tensor | None = None,
     *,
     scaling: float | None = None,
-    **options: Any,
+    **options: object,
 ) -> tuple[Tensor, None]:
     """Causal attention of the last `length` positions over all keys, called as transformers calls it.
 

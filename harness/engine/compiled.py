@@ -2,16 +2,15 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import torch
 
-from harness.models.parts import CausalLM, decoder_layers
+from harness.models.parts import CausalLM, LayerOutput, decoder_layers
 from harness.models.swap import swapped
 
 STATIC_SHAPES = {"cuda": True, "cpu": False}  # whether layers are compiled for each shape
 
-Forwards = Sequence[Callable[..., Any]]  # of decoder layers, the first ones first
+Forwards = Sequence[Callable[..., LayerOutput]]  # of decoder layers, the first ones first
 
 
 def compiled_forwards(model: CausalLM) -> Forwards:

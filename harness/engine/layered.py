@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from harness.engine.attention import attention_on
 from harness.models.attention.causal import causal_mask
 from harness.models.attention.route import Attention, Mask, routed
-from harness.models.parts import CausalLM, cache_name, decoder_layers, final_norms
+from harness.models.parts import CausalLM, LayerOutput, cache_name, decoder_layers, final_norms
 from harness.models.swap import swapped
 
 
@@ -52,8 +51,8 @@ def chunked(
             forward = partial(_layer, layer.forward, _home(layer), cache_name(layer), chunk, wanted, make)
             stack.enter_context(swapped(layer, "forward", forward))
         for norm in final_norms(model):
-            forward = partial(_tokenwise, norm.forward, _home(norm), chunk, first)
-            stack.enter_context(swapped(norm, "forward", forward))
+            tokenwise = partial(_tokenwise, norm.forward, _home(norm), chunk, first)
+            stack.enter_context(swapped(norm, "forward", tokenwise))
         yield
 
 
@@ -72,7 +71,7 @@ class LayerCache:
         self.length, self.first, self.buffers, self.seen = length, first, buffers, 0
 
     @torch.compiler.disable
-    def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+    def update(self, keys: Tensor, values: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
         """Append a chunk (batch, heads, tokens, channels); returns everything up to its end."""
         end = self.seen + keys.shape[2]
         both = [self._buffer(i, x)[:, :, :end] for i, x in enumerate((keys, values))]
@@ -83,7 +82,7 @@ class LayerCache:
             raise KeysWritten
         return both[0], both[1]
 
-    def get_seq_length(self, *_: Any) -> int:
+    def get_seq_length(self, *_: object) -> int:
         """Tokens written so far."""
         return self.seen
 
@@ -102,16 +101,17 @@ def _home(module: nn.Module) -> torch.device | None:
 
 
 def _layer(
-    forward: Callable[..., Any],
+    forward: Callable[..., LayerOutput],
     home: torch.device | None,
     cache_name: str,
     chunk: int,
     first: int,
     make_cache: "Callable[[int], LayerCache]",
     hidden: Tensor,
-    *args: Any,
-    **kwargs: Any,
-) -> Any:
+    *args: object,
+    **kwargs: object,
+) -> LayerOutput:
+    """What a layer gives for the whole sequence, hidden states (batch, length, channels), computed chunk by chunk."""
     length = hidden.shape[1]
     if length <= chunk and first == 0:
         return forward(hidden, *args, **kwargs)
@@ -127,7 +127,7 @@ def _layer(
     return hidden if isinstance(out, Tensor) else (hidden, *out[1:])
 
 
-def _cut(value: Any, piece: slice, length: int) -> Any:
+def _cut(value: object, piece: slice, length: int) -> object:
     """The chunk's part of anything that has one entry a token: (batch, length, ...) or (batch, heads, length, ...)."""
     if isinstance(value, tuple | list):
         return type(value)(_cut(part, piece, length) for part in value)

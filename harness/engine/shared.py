@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed import ProcessGroup
 
 from harness.engine.attention import attend
 from harness.engine.layered import LayerCache, chunked
@@ -24,6 +24,7 @@ from harness.engine.stripes import Stripes, in_order
 from harness.models.attention.causal import is_causal
 from harness.models.attention.first_seen import first_seen
 from harness.models.parts import CausalLM, body_of
+from harness.models.rotary.layout import Rotation
 from harness.models.rotary.modules import rotary_modules
 from harness.models.swap import swapped
 
@@ -34,7 +35,7 @@ class Ranks:
 
     rank: int
     size: int
-    group: Any  # torch.distributed's, of the backend of the tensors' device
+    group: ProcessGroup  # of the backend of the tensors' device
 
     def gathered(self, own: Tensor) -> list[Tensor]:
         """What each rank gives, of one shape, in their order."""
@@ -51,7 +52,7 @@ class GatheredCache(LayerCache):
         self.stripes, self.ranks, self.round = stripes, ranks, 0
 
     @torch.compiler.disable
-    def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+    def update(self, keys: Tensor, values: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
         """Exchange a round's stripes (batch, heads, 2 * size, channels); returns all up to the end of the round."""
         stripes = self.stripes
         self.seen += 2 * stripes.ranks * stripes.size
@@ -90,28 +91,40 @@ def _attention(
     key: Tensor,
     value: Tensor,
     first: Tensor | None = None,
-    **options: Any,
+    *,
+    scaling: float | None = None,
+    **options: object,
 ) -> tuple[Tensor, None]:
-    """Causal attention of a rank's two stripes of the round with which the keys end."""
+    """Causal attention of a rank's two stripes of the round with which the keys end.
+
+    query (batch, heads, 2 * size, channels), key and value (batch, key_heads, keys, channels), first (1, 1, 2 * size,
+    1); output (batch, 2 * size, heads, channels).
+    """
     round_ = key.shape[2] // (2 * stripes.ranks * stripes.size) - 1
     outputs = []
     for number, begin in enumerate(stripes.begins(rank, round_)):
         rows, end = slice(number * stripes.size, (number + 1) * stripes.size), begin + stripes.size
         seen = None if first is None else first[:, :, rows]
-        outputs.append(attend(module, query[:, :, rows], key[:, :, :end], value[:, :, :end], seen, **options)[0])
+        own, keys, values = query[:, :, rows], key[:, :, :end], value[:, :, :end]
+        outputs.append(attend(module, own, keys, values, seen, scaling=scaling, **options)[0])
     return torch.cat(outputs, dim=1), None
 
 
 def _rotation(
-    forward: Callable[..., Any], last: int, hidden: Tensor, position_ids: Tensor, *rest: Any, **more: Any
-) -> Any:
+    forward: Callable[..., Rotation], last: int, hidden: Tensor, position_ids: Tensor, *rest: object, **more: object
+) -> Rotation:
     """A rotary module's answer where it sees the window's last position, too: some scale by the largest they see."""
     end = position_ids.new_full((*position_ids.shape[:-1], 1), last)
     answer = forward(hidden, torch.cat((position_ids, end), dim=-1), *rest, **more)
-    return answer[:, :-1] if isinstance(answer, Tensor) else type(answer)(part[..., :-1, :] for part in answer)
+    if isinstance(answer, Tensor):
+        return answer[:, :-1]
+    cos, sin = answer
+    return cos[..., :-1, :], sin[..., :-1, :]
 
 
-def _mask(stripes: Stripes, rank: int, *, mask_function: Any, device: torch.device, **_: Any) -> Tensor | None:
+def _mask(
+    stripes: Stripes, rank: int, *, mask_function: Callable[..., Tensor], device: torch.device, **_: object
+) -> Tensor | None:
     """As that of `chunked`, for the tokens of this rank; what it is asked for in terms of them does not count."""
     if is_causal(mask_function):
         return None

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,13 +15,14 @@ from harness.engine.engine import Engine
 from harness.engine.modes import PROBE_LENGTH, probed
 from harness.engine.scores import fetched
 from harness.errors import first_line
+from harness.methods.base import Method
 from harness.methods.frequency.linear import Linear
 from harness.models.install import applied_to_rows
 from harness.models.rotary.angles import turned_by
 
 log = logging.getLogger(__name__)
 
-SQUEEZED = 8.0  # factor of the probe: positions that tell rows apart
+SQUEEZED = 8.0  # factor of the probe: positions by which rows differ
 
 
 class Objective(NamedTuple):
@@ -35,9 +36,9 @@ class Objective(NamedTuple):
     seed: int
     device: str
     bos_token_id: int | None
-    together: bool  # rows of one batch may turn by different frequencies, as `takes_rows` says
+    together: bool  # rows of one batch may rotate by different frequencies, as `takes_rows` says
 
-    def nll(self, methods: Sequence[Any]) -> list[float]:
+    def nll(self, methods: Sequence[Method]) -> list[float]:
         """Mean loss in nats a token under each of several methods, factors resolved; exp of it is the perplexity.
 
         Windows of all methods share batches, composed from `methods` and the engine's budget alone: the same list
@@ -48,7 +49,7 @@ class Objective(NamedTuple):
             return self._nll(methods)
         return [nll for method in methods for nll in self._nll([method])]
 
-    def _nll(self, methods: Sequence[Any]) -> list[float]:
+    def _nll(self, methods: Sequence[Method]) -> list[float]:
         documents = [document for _ in methods for document in self.documents]
         planned = plans(self.documents, self.ctx, self.protocol, self.seed) * len(methods)
         made = batches(planned, self.engine.tokens_per_batch)

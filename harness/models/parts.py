@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ CACHE_NAMES = ("past_key_values", "layer_past", "past_key_value")
 
 
 CausalLM = PreTrainedModel  # what transformers builds for a causal language model
+LayerOutput = Tensor | tuple[Tensor, ...]  # of a decoder layer: hidden states, in some families the first of several
 
 
 class Widths(NamedTuple):
@@ -67,7 +68,7 @@ class _Given(nn.Module):
 
     hidden: Tensor
 
-    def forward(self, *args: Any, **kwargs: Any) -> MoeModelOutputWithPast:
+    def forward(self, *args: object, **kwargs: object) -> MoeModelOutputWithPast:
         return MoeModelOutputWithPast(last_hidden_state=self.hidden)  # it has the fields that any family reads
 
 

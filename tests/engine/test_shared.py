@@ -70,7 +70,7 @@ def expected(family, method, length):
 
 
 def compute(rank, environment, answers):
-    """What every rank does: all cases, and what the models that are refused are told."""
+    """What every rank does: all cases, and the errors of the models that are refused."""
     os.environ |= environment
     torch.set_num_threads(1)
     from torch import distributed
