@@ -1,7 +1,9 @@
 """Rotary frequencies written from the papers, one dimension at a time in plain floats; shares nothing with harness/.
 
-d: rotary dimension, b: base, L0: trained length, s: scaling factor, L: window length. Each function returns the
-list of d / 2 frequencies in radians a token.
+A method's formula has the method's name and returns its d / 2 frequencies in radians a token; `<name>_attention`,
+where there is one, the multiplier of cosines and sines, which is 1 for the others. Tests hand each what it asks for by
+name: d: rotary dimension, b: base, trained: trained length, length: window length, s: length / trained, rescale: one
+factor a frequency. What else a formula takes is a parameter of the method, with its default.
 """
 
 import math
@@ -15,14 +17,19 @@ def none(d: int, b: float) -> list[float]:
     return [math.pow(b, -2 * i / d) for i in range(d // 2)]
 
 
+def abf(d: int, b: float, base: float = 5e5) -> list[float]:
+    """arXiv:2309.16039: the checkpoint's base does not enter."""
+    return none(d, base)
+
+
 def linear(d: int, b: float, s: float) -> list[float]:
     """arXiv:2306.15595, eq. 4: position m is read as m / s."""
     return [1 / (s * math.pow(b, 2 * i / d)) for i in range(d // 2)]
 
 
-def ntk(d: int, b: float, alpha: float) -> list[float]:
+def ntk(d: int, b: float, s: float) -> list[float]:
     """arXiv:2309.00071, section 3.1."""
-    return none(d, b * math.pow(alpha, d / (d - 2)))
+    return none(d, b * math.pow(s, d / (d - 2)))
 
 
 def ntk_fixed(d: int, b: float, s: float) -> list[float]:
@@ -30,7 +37,7 @@ def ntk_fixed(d: int, b: float, s: float) -> list[float]:
     return [theta / math.pow(s, 2 / d) for theta in none(d, b * s)]
 
 
-def ntk_mixed(d: int, b: float, s: float, beta: float) -> list[float]:
+def ntk_mixed(d: int, b: float, s: float, beta: float = 0.75) -> list[float]:
     """bojone/rerope: lambda_1 ... lambda_i = exp(a i^beta), i from 1, with lambda at d/2 equal to s."""
     a = math.log(s) / (d / 2) ** beta
     return [theta / math.exp(a * (i + 1) ** beta) for i, theta in enumerate(none(d, b))]
@@ -41,6 +48,11 @@ def dynamic_ntk(d: int, b: float, trained: int, length: int, factor: float = 1.0
     if length <= trained:
         return none(d, b)
     return ntk(d, b, factor * length / trained - factor + 1)
+
+
+def dynamic_linear(d: int, b: float, s: float, factor: float = 1.0) -> list[float]:
+    """arXiv:2309.00071, section 3.3."""
+    return linear(d, b, max(1.0, factor, s))
 
 
 def rotations(d: int, b: float, trained: int) -> list[float]:
@@ -89,6 +101,15 @@ def yarn_attention(s: float) -> float:
     return 0.1 * math.log(s) + 1
 
 
+def dynamic_yarn(d: int, b: float, trained: int, s: float, factor: float = 1.0) -> list[float]:
+    """arXiv:2309.00071, section 3.3."""
+    return yarn(d, b, trained, max(1.0, factor, s))
+
+
+def dynamic_yarn_attention(s: float) -> float:
+    return yarn_attention(max(1.0, s))
+
+
 def ntk_by_parts(d: int, b: float, trained: int, s: float) -> list[float]:
     """part-ntk of jquesnelle/yarn: (1.25, 0.75) between NTK-aware and linear, (16, 2) between unscaled and that."""
     out = []
@@ -110,7 +131,7 @@ def longrope_dynamic(d: int, b: float, rescale: list[float], s: float, trained: 
     return longrope(d, b, [1 + (lam - 1) * (length / trained - 1) / (s - 1) for lam in rescale])
 
 
-def su_attention(s: float, trained: int) -> float:
+def longrope_attention(s: float, trained: int) -> float:
     """Log-n at the target length, log(s L0) / log(L0), split evenly over queries and keys."""
     return math.sqrt(math.log(s * trained) / math.log(trained))
 
@@ -130,16 +151,16 @@ def llama3(d: int, b: float, trained: int, s: float, low: float = 1, high: float
     return out
 
 
-def power(d: int, b: float, k: float, s: float = 1.0) -> list[float]:
+def power(d: int, b: float, k: float = 0.5, factor: float = 1.0) -> list[float]:
     """arXiv:2308.10882."""
-    return [theta / s * (1 - i / (d / 2)) ** k for i, theta in enumerate(none(d, b))]
+    return [theta / factor * (1 - i / (d / 2)) ** k for i, theta in enumerate(none(d, b))]
 
 
-def truncated(d: int, b: float, cutoff_length: int, s: float = 1.0, k: float = 0.0) -> list[float]:
-    """arXiv:2308.10882: three cases by frequency."""
-    c = 2 * math.pi / cutoff_length
+def truncated(d: int, b: float, trained: int, factor: float = 1.0, k: float = 0.0) -> list[float]:
+    """arXiv:2308.10882: three cases by frequency; `trained`, or another length of the cut-off."""
+    c = 2 * math.pi / trained
     out = []
-    for theta in power(d, b, k, s):
+    for theta in power(d, b, k, factor):
         if theta >= c:
             out.append(theta)
         else:
