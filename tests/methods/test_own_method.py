@@ -43,9 +43,9 @@ class Step(NamedTuple):
 
 def steps() -> list[Step]:
     section = (ROOT / "README.md").read_text().split("## A method of your own")[1].split("\n## ")[0]
-    found = re.findall(r"^(?:`([^`\n]+)`,)?[^\n`][^\n]*:\n\n```(\w+)\n(.*?)^```$", section, re.M | re.S)
+    found = re.findall(r"^(?:`([^`\n]+)`,)?([^\n`][^\n]*):\n\n```(\w+)\n(.*?)^```$", section, re.M | re.S)
     assert len(found) == section.count("```") // 2, "a block of README follows no line that ends with a colon"
-    return [Step(*one) for one in found]
+    return [Step(file, kind, "\n\n" * ("after two empty lines" in where) + text) for file, where, kind, text in found]
 
 
 class Copy:
