@@ -30,11 +30,12 @@ from harness.data.windows import Protocol
 from harness.engine.batches import plans
 from harness.engine.engine import Engine
 from harness.engine.nll import token_nll
-from harness.engine.scores import evaluate, position_rows, window_rows
+from harness.engine.scores import evaluate
 from harness.engine.spec import EngineSpec
 from harness.models.attention.fused import fused
 from harness.models.checkpoint.geometry import geometry
 from harness.models.install import applied
+from harness.results.rows import tables
 
 LLAMA = {"vocab_size": 128256, "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}}
 SHAPES = {
@@ -264,14 +265,13 @@ def small_windows(model: Any, eager: Engine, fast: Engine) -> None:
 
 def end_to_end(model: Any, eager: Engine, fast: Engine) -> None:
     """Documents in, rows out, against the bare forward of the same windows."""
-    import pandas as pd
 
     docs, protocol = documents(4, 32768), Protocol(name="single_pass", bos="none")
 
     def harness(engine: Engine) -> None:
         scored = evaluation(docs, engine, 32768, protocol)
-        for make in (window_rows, lambda s, d: position_rows(s, d, 32768)):
-            pd.concat([make(s, d) for s, d in zip(scored, docs, strict=True)]).to_parquet("/tmp/rows.parquet")
+        for table in tables(("windows", "positions"), scored, docs, 32768).values():
+            table.to_parquet("/tmp/rows.parquet")
 
     def bare(engine: Engine) -> None:
         for document in docs:

@@ -20,10 +20,11 @@ from harness.data.sources import DataSpec
 from harness.data.windows import Protocol, Window
 from harness.engine.batches import plans
 from harness.engine.engine import Engine
-from harness.engine.scores import evaluate, window_rows
+from harness.engine.scores import evaluate
 from harness.engine.spec import EngineSpec
 from harness.models.checkpoint.load import LoadedModel, load
 from harness.models.checkpoint.spec import ModelSpec
+from harness.results.rows import table_rows
 
 MODELS = {
     "reference": ModelSpec(name="reference", package="harness.models.reference"),
@@ -56,7 +57,7 @@ def ours(engine: Engine, document: Document, protocol: Protocol, ctx: int) -> li
     """The same sums by the evaluator."""
     planned = plans([document], ctx, protocol, 0)
     (found,) = evaluate([document], planned, engine.token_nll, engine.tokens_per_batch)
-    return window_rows(found, document)["nll_sum"].tolist()
+    return table_rows("windows", found, document, ctx)["nll_sum"].tolist()
 
 
 def body(model: Any, document: Document, windows: list[Window]) -> None:

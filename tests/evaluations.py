@@ -11,14 +11,12 @@ from harness.data.documents import Document
 from harness.data.scores import Scores
 from harness.data.windows import Protocol
 from harness.engine.batches import plans
-from harness.engine.scores import NllFunction, evaluate, window_rows
+from harness.engine.scores import NllFunction, evaluate
+from harness.results.rows import table_rows
+from tests.synthetic import identifying
 
 BOS = 999_999  # no token of any document
-CELL = {
-    "cell_id": "cell", "experiment": "", "model": "tiny", "model_revision": "", "method": "none", "method_params": "{}",
-    "factor": None, "original_max_position_embeddings": 32, "ctx": 0, "protocol": "", "protocol_params": "{}",
-    "stride": None, "dataset": "made up", "dataset_fingerprint": "", "dtype": "float32",
-}  # fmt: skip
+CELL = identifying(cell_id="cell", model="tiny", method="none", factor=None, dataset="made up", dtype="float32")
 
 
 def numbered(*lengths: int) -> list[Document]:
@@ -53,5 +51,5 @@ def scores(
 
 def windows_table(scored: Sequence[Scores], documents: Sequence[Document], **columns: object) -> pd.DataFrame:
     """The windows table of one cell."""
-    rows = pd.concat([window_rows(s, documents[s.document]) for s in scored], ignore_index=True)
-    return rows.assign(**(CELL | columns))
+    table = pd.concat([table_rows("windows", s, documents[s.document], 0) for s in scored], ignore_index=True)
+    return table.assign(**(CELL | columns))

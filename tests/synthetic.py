@@ -3,13 +3,22 @@
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from harness.results import store
+from harness.results import schema, store
 
 TRAINED = 512
+
+
+def identifying(**given: object) -> dict[str, Any]:
+    """The columns of a made-up cell: those given, and a plain value for every other one of the schema."""
+    plain = {schema.TEXT: "{}", schema.INTEGER: 32, schema.REAL: 1.0}
+    columns = {c.name: plain[c.type] for c in schema.COLUMNS if c.of_cell} | {"stride": None}
+    assert given.keys() <= columns.keys()
+    return columns | given
 
 
 def loss(method: str, ctx: int) -> float:
@@ -88,6 +97,6 @@ def positions(rows: pd.DataFrame) -> pd.DataFrame:
 def write(rows: pd.DataFrame, results: Path) -> None:
     """Store the cells of a windows table, with their positions, as a run would."""
     for _, cell_rows in rows.groupby("cell_id"):
-        columns = cell_rows.iloc[0][store.CELL_COLUMNS].to_dict()
+        columns = cell_rows.iloc[0][schema.cell_columns()].to_dict()
         provenance = {"config": {"ctx": int(columns["ctx"])}, "versions": {"harness": "0"}, "seconds": 1.5}
         store.write(results, columns, {"windows": cell_rows, "positions": positions(cell_rows)}, provenance)

@@ -14,9 +14,10 @@ LAYERS = [
     ["runs", "longrope_search", "training"],  # what is done
     ["cells", "figures"],  # what a cell is; what is drawn
     ["config", "scaling_laws"],
-    ["engine"],
-    ["models", "data", "results"],
-    ["methods", "statistics", "published", "storage"],
+    ["engine", "statistics"],
+    ["results"],  # its rows are made from what lies in data
+    ["models", "data"],
+    ["methods", "published", "storage"],
     ["errors", "logs", "torchrun"],
 ]
 FLOOR = {room: number for number, row in enumerate(reversed(LAYERS)) for room in row}

@@ -10,8 +10,10 @@ from harness.errors import UserError
 from harness.methods.base import Method, RopeGeometry
 from harness.methods.encoding.trained_with import TrainedWith, not_trained_with
 from harness.methods.modifiers.resonance import Resonant
-from harness.results.store import SCHEMA_VERSION
+from harness.results import schema
 from harness.storage import cache
+
+IDENTITY_VERSION = 1  # of what `cell_id` hashes; not the version of the results' schema, which grows without new cells
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,31 @@ class Identity:
 
 
 @dataclass(frozen=True)
+class Facts:
+    """What the columns of a cell are taken from (`harness.results.schema.COLUMNS`)."""
+
+    config: Config
+    identity: Identity
+    method: Method  # factor resolved
+    protocol: Protocol  # BOS policy resolved
+    method_params: str  # JSON, with the modifiers
+    protocol_params: str  # JSON, with the seed where windows are sampled
+    cell_id: str = ""
+
+    @property
+    def original_max_position_embeddings(self) -> int | None:
+        """Trained length in tokens; None: unknown, or the model has no positions."""
+        if self.identity.trained_with is not None:
+            return self.identity.trained_with.length
+        return None if self.identity.geometry is None else self.identity.geometry.original_max_position_embeddings
+
+    @property
+    def stride(self) -> int | None:
+        """In tokens; None: the protocol has none."""
+        return self.protocol.stride if self.protocol.uses_stride else None
+
+
+@dataclass(frozen=True)
 class Cell:
     """One cell with everything resolved: ready to run, or to be recognised as finished."""
 
@@ -36,7 +63,7 @@ class Cell:
     protocol: Protocol  # BOS policy resolved
     cell_id: str
     pass_id: str  # cells that have it in common can share a pass
-    columns: dict[str, Any]  # harness.results.store.CELL_COLUMNS
+    columns: dict[str, Any]  # harness.results.schema.cell_columns
 
     @property
     def ctx(self) -> int:
@@ -46,7 +73,7 @@ class Cell:
     @property
     def tables(self) -> list[str]:
         """The tables that this cell has when it is finished."""
-        return ["windows", "positions"] + (["tokens"] if self.config.save_tokens else [])
+        return [t.name for t in schema.TABLES if t.only_with is None or getattr(self.config, t.only_with)]
 
 
 def cell(config: Config, identity: Identity) -> Cell:
@@ -57,47 +84,30 @@ def cell(config: Config, identity: Identity) -> Cell:
     protocol_params = protocol.parameters()
     if protocol.max_windows is not None:
         protocol_params["seed"] = config.seed
-    geometry = asdict(identity.geometry) if identity.geometry else None
-    determines = {
-        "schema": SCHEMA_VERSION,
+    facts = Facts(config, identity, method, protocol, cache.canonical(params), cache.canonical(protocol_params))
+    determines = _determines(facts, params, protocol_params)
+    facts = replace(facts, cell_id=cache.digest(determines))
+    model_depends = identity.trained_with is not None and identity.trained_with.encoding.depends_on_length
+    shares = protocol.name == "single_pass" and not (method.depends_on_length or model_depends)
+    pass_id = cache.digest(determines | {"ctx": None}) if shares else facts.cell_id
+    method = Resonant(method=method) if config.method.resonance else method
+    return Cell(config, method, protocol, facts.cell_id, pass_id, schema.cell_values(facts))
+
+
+def _determines(facts: Facts, params: dict[str, Any], protocol_params: dict[str, Any]) -> dict[str, Any]:
+    """What the numbers of a cell depend on, as JSON values; its hash is the cell's identity."""
+    config, identity = facts.config, facts.identity
+    return {
+        "schema": IDENTITY_VERSION,
         "model": identity.model_fingerprint,
         "sliding_window": config.model.sliding_window,
-        "geometry": geometry,
-        "method": [method.name, params, method.version],
+        "geometry": asdict(identity.geometry) if identity.geometry else None,
+        "method": [facts.method.name, params, facts.method.version],
         "ctx": config.ctx,
-        "protocol": [protocol.name, protocol_params],
+        "protocol": [facts.protocol.name, protocol_params],
         "documents": identity.dataset_fingerprint,
         "dtype": identity.dtype,
     }
-    cell_id = cache.digest(determines)
-    model_depends = identity.trained_with is not None and identity.trained_with.encoding.depends_on_length
-    shares = protocol.name == "single_pass" and not (method.depends_on_length or model_depends)
-    pass_id = cache.digest(determines | {"ctx": None}) if shares else cell_id
-    columns = {
-        "cell_id": cell_id,
-        "experiment": config.experiment,
-        "model": config.model.name,
-        "model_revision": identity.model_revision,
-        "method": config.method.name,
-        "method_params": cache.canonical(params),
-        "factor": method.factor,
-        "original_max_position_embeddings": _trained_length(identity),
-        "ctx": config.ctx,
-        "protocol": protocol.name,
-        "protocol_params": cache.canonical(protocol_params),
-        "stride": protocol.stride if protocol.uses_stride else None,
-        "dataset": config.data.name,
-        "dataset_fingerprint": identity.dataset_fingerprint,
-        "dtype": identity.dtype,
-    }
-    method = Resonant(method=method) if config.method.resonance else method
-    return Cell(config, method, protocol, cell_id, pass_id, columns)
-
-
-def _trained_length(identity: Identity) -> int | None:
-    if identity.trained_with is not None:
-        return identity.trained_with.length
-    return None if identity.geometry is None else identity.geometry.original_max_position_embeddings
 
 
 def _resolved_method(config: Config, identity: Identity) -> Method:

@@ -1,7 +1,7 @@
 """Finished cells as parquet files: written whole or not at all, never read half.
 
-A cell has up to three files beside each other: `<cell>.windows.parquet` (always; written last, so that its presence
-means the cell is finished), `<cell>.positions.parquet` and `<cell>.tokens.parquet`.
+A cell has its tables (`schema.TABLES`) as files beside each other: `<cell>.positions.parquet`, with save_tokens
+`<cell>.tokens.parquet`, and `<cell>.windows.parquet`, written last, so that its presence means the cell is finished.
 """
 
 import contextlib
@@ -11,72 +11,23 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from harness.errors import UserError, first_line
+from harness.errors import UserError, unknown
+from harness.results import parquet, schema
+from harness.results.parquet import Footer, NotATable
 from harness.storage.files import storage, write_atomically
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
-TABLES = ("positions", "tokens", "windows")  # windows last: it marks the cell as finished
 
-_CELL_COLUMNS: list[tuple[str, pa.DataType]] = [
-    ("cell_id", pa.string()),
-    ("experiment", pa.string()),
-    ("model", pa.string()),
-    ("model_revision", pa.string()),
-    ("method", pa.string()),
-    ("method_params", pa.string()),
-    ("factor", pa.float64()),
-    ("original_max_position_embeddings", pa.int64()),
-    ("ctx", pa.int64()),
-    ("protocol", pa.string()),
-    ("protocol_params", pa.string()),
-    ("stride", pa.int64()),
-    ("dataset", pa.string()),
-    ("dataset_fingerprint", pa.string()),
-    ("dtype", pa.string()),
-]
-CELL_COLUMNS = [name for name, _ in _CELL_COLUMNS]
-
-_DOCUMENT = [("document", pa.string()), ("document_index", pa.int64())]
-_SUMS = [("num_scored", pa.int64()), ("nll_sum", pa.float64()), ("weight", pa.float64())]
-
-SCHEMAS: dict[str, pa.Schema] = {
-    "windows": pa.schema(
-        [
-            *_CELL_COLUMNS,
-            *_DOCUMENT,
-            ("window", pa.int64()),
-            ("begin", pa.int64()),
-            ("end", pa.int64()),
-            ("score_from", pa.int64()),
-            ("bos", pa.bool_()),
-            *_SUMS,
-            ("num_bytes", pa.int64()),
-        ]
-    ),
-    "positions": pa.schema(
-        [*_CELL_COLUMNS, *_DOCUMENT, ("position_begin", pa.int64()), ("position_end", pa.int64()), *_SUMS]
-    ),
-    "tokens": pa.schema(
-        [
-            ("cell_id", pa.string()),
-            *_DOCUMENT,
-            ("window", pa.int64()),
-            ("token", pa.int64()),
-            ("nll", pa.float32()),
-        ]
-    ),
-}
+# Where a cell lies ---------------------------------------------------------------------------------------------------
 
 
 def place(results: Path, columns: Mapping[str, Any]) -> Path:
@@ -94,42 +45,74 @@ def safe(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip(".")[:100] or "_"
 
 
-def is_finished(cell: Path, tables: Sequence[str], run_id: str | None = None) -> bool:
-    """Whether every one of `tables` is there and whole; with `run_id`, only as written by that run.
+# What is finished ----------------------------------------------------------------------------------------------------
 
-    What lies in their place and is no table of this cell is named and set aside.
+
+def is_finished(cell: Path, tables: Iterable[str], run_id: str | None = None) -> bool:
+    """Whether `load_results` reads every one of `tables` of this cell; with `run_id`, only as written by that run.
+
+    Reads footers and changes nothing. A table that is younger than the cell's files is not missed. Raises StorageError
+    where the system does not let a file be read: then nothing is known of it.
     """
-    found = [_metadata(table_file(cell, table), cell) for table in tables]
-    return all(m is not None and run_id in (None, m.get("run_id")) for m in found)
+    windows = _intact_footer(cell, "windows")
+    if windows is None:
+        return False
+    for name in tables:
+        found = _intact_footer(cell, name)
+        if found is None and (windows.version >= schema.named(name).since or table_file(cell, name).exists()):
+            return False
+        if found is not None and run_id not in (None, found.provenance.get("run_id")):
+            return False
+    return True
 
 
-def _metadata(file: Path, cell: Path) -> dict[str, Any] | None:
-    """What a whole table file of a cell says of its making; None where there is none."""
+def set_damaged_aside(cell: Path, tables: Iterable[str]) -> None:
+    """Rename what lies in place of a table of this cell and is none, with a line for each; reads the files whole.
+
+    Once, at the start of a run: nothing else renames or removes a table. Raises StorageError, and renames nothing that
+    could not be read.
+    """
+    for name in tables:
+        file = table_file(cell, name)
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                _footer(cell, name)
+                parquet.check(file)
+            except NotATable as error:
+                _set_aside(file, error)
+
+
+def _intact_footer(cell: Path, table: str) -> Footer | None:
     try:
-        metadata = _open(file).schema_arrow.metadata or {}
-        if not cell.name.endswith(metadata.get(b"cell_id", b"?").decode()):
-            raise ValueError(f"it is not of the cell {cell.name}")
-        return json.loads(metadata[b"provenance"])
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        _set_aside(file, error)
+        return _footer(cell, table)
+    except (FileNotFoundError, NotATable):
         return None
 
 
-def _open(file: Path) -> pq.ParquetFile:
-    """A parquet file that was read once from end to end, checksums compared."""
-    opened = pq.ParquetFile(file, page_checksum_verification=True)
-    opened.read()
-    return opened
+def _footer(cell: Path, table: str) -> Footer:
+    """Of a table of this cell, as this program wrote it. Raises FileNotFoundError, NotATable, StorageError."""
+    file = table_file(cell, table)
+    found = parquet.footer(file)
+    with parquet.reading(file):
+        if not cell.name.endswith(found.metadata.get(b"cell_id", b"?").decode()):
+            raise NotATable(f"it is not of the cell {cell.name}")
+        if b"provenance" not in found.metadata:
+            raise NotATable("it does not say how it was made")
+        if fault := schema.fault(table, found.schema, found.num_rows, exact=True):
+            raise NotATable(fault)
+        _ = found.provenance
+    return found
 
 
-def _set_aside(file: Path, error: Exception) -> None:
+def _set_aside(file: Path, error: NotATable) -> None:
     """Rename a file that is not what its name says, so that it is neither read nor lost."""
     aside = file.with_name(f"{file.name}.set-aside-{time.time_ns()}")
-    log.warning("%s is not a results file (%s); set aside as %s", file, first_line(error), aside.name)
+    log.warning("%s is not a results file (%s); set aside as %s", file, error, aside.name)
     with storage(file.parent), contextlib.suppress(FileNotFoundError):
         os.rename(file, aside)
+
+
+# Writing -------------------------------------------------------------------------------------------------------------
 
 
 def write(
@@ -137,30 +120,30 @@ def write(
 ) -> Path:
     """Write the tables of a finished cell, the windows last; returns the windows file.
 
-    `provenance` (resolved configuration, versions, device, seconds, ...) goes into every file's metadata as JSON.
-    Raises StorageError, and leaves what was there.
+    `columns`: those of the cell, by name. `provenance` (resolved configuration, versions, device, seconds, ...) goes
+    into every file's metadata as JSON. Raises StorageError, and leaves what was there.
     """
     assert "windows" in tables
     cell = place(results, columns)
     metadata = {
         "cell_id": columns["cell_id"],
-        "schema_version": str(SCHEMA_VERSION),
+        "schema_version": str(schema.version()),
         "provenance": json.dumps(provenance, sort_keys=True, default=str),
     }
-    for name in TABLES:
-        if name in tables:
-            table = _arrow(tables[name], columns, SCHEMAS[name]).replace_schema_metadata(metadata)
-            write_atomically(table_file(cell, name), partial(_fill, table))
+    for name in schema.writing_order(tables):
+        content = _arrow(tables[name], columns, schema.arrow(name)).replace_schema_metadata(metadata)
+        write_atomically(table_file(cell, name), partial(parquet.fill, content))
     return table_file(cell)
 
 
-def _fill(table: pa.Table, stream: IO[bytes]) -> None:
-    pq.write_table(table, stream, compression="zstd", write_page_checksum=True)
+def _arrow(rows: pd.DataFrame, columns: Mapping[str, Any], wanted: pa.Schema) -> pa.Table:
+    constant = {name: columns[name] for name in wanted.names if name in columns and name not in rows}
+    return pa.Table.from_pandas(rows.assign(**constant)[wanted.names], schema=wanted, preserve_index=False)
 
 
-def _arrow(rows: pd.DataFrame, columns: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
-    constant = {name: columns[name] for name in schema.names if name in columns and name not in rows}
-    return pa.Table.from_pandas(rows.assign(**constant)[schema.names], schema=schema, preserve_index=False)
+def write_frame(file: Path, frame: pd.DataFrame) -> None:
+    """Write a table that is not of a cell, atomically. Raises StorageError."""
+    write_atomically(file, partial(parquet.fill, pa.Table.from_pandas(frame, preserve_index=False)))
 
 
 def check_writable(folder: Path, what: str = "results") -> None:
@@ -171,38 +154,62 @@ def check_writable(folder: Path, what: str = "results") -> None:
             pass
 
 
+# Reading -------------------------------------------------------------------------------------------------------------
+
+
 def load_results(path: str | Path, table: str = "windows") -> pd.DataFrame:
     """All rows of a table under a results directory (or of one file) as one tidy DataFrame.
 
-    Files that are no table of ours are named in a warning and left out. Raises UserError where nothing is found.
+    Columns: `schema.columns(table)`; one that a file of before lacks is null in its rows. Files that are no table of
+    ours are named in a warning and left out, columns that only a newer version knows are named and left out. Raises
+    UserError where nothing is found, StorageError where the system does not let a file be read.
     """
-    root = Path(path)
-    if not root.exists():
-        raise UserError(f"results path {str(root)!r} does not exist.")
-    files = [root] if root.is_file() else sorted(root.rglob(f"*.{table}.parquet"))
-    read = [rows for file in files if (rows := _read(file, SCHEMAS[table])) is not None]
+    if table not in schema.table_names():
+        raise unknown("table", table, schema.table_names())
+    files = _files(Path(path), table)
+    read = [found for file in files if (found := _read(file, table)) is not None]
     if not read:
-        raise UserError(f"no finished cells (*.{table}.parquet) under {str(root)!r}.")
-    rows = pd.concat(read, ignore_index=True)
-    keys = [c for c in ("cell_id", "document_index", "window", "position_begin", "token", "weight") if c in rows]
-    return rows.drop_duplicates(keys).reset_index(drop=True)
+        raise UserError(f"no finished cells (*.{table}.parquet) under {str(path)!r}.")
+    _say_newer([footer for footer, _ in read], table)
+    rows = pd.concat([content.to_pandas() for _, content in read], ignore_index=True)
+    return rows.drop_duplicates(schema.keys(table)).reset_index(drop=True)
 
 
-def _read(file: Path, schema: pa.Schema) -> pd.DataFrame | None:
+def _files(root: Path, table: str) -> list[Path]:
     try:
-        table = pq.ParquetFile(file, page_checksum_verification=True).read()
-        return table.select(schema.names).cast(schema).to_pandas()
-    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-        log.warning("%s is not a results file (%s); left out", file, first_line(error))
-        return None
+        kind = parquet.other_kind(root)
+    except FileNotFoundError:
+        raise UserError(f"results path {str(root)!r} does not exist.") from None
+    if kind in (None, "a directory"):
+        return [root] if kind is None else sorted(root.rglob(f"*.{table}.parquet"))
+    raise UserError(f"results path must be a directory or a file, got {str(root)!r}, which is {kind}.")
+
+
+def _read(file: Path, table: str) -> tuple[Footer, pa.Table] | None:
+    try:
+        return parquet.read(file, table)
+    except NotATable as error:
+        log.warning("%s is not a results file (%s); left out", file, error)
+    except FileNotFoundError:  # removed since it was found
+        log.warning("%s is gone; left out", file)
+    return None
+
+
+def _say_newer(footers: list[Footer], table: str) -> None:
+    newer = [footer for footer in footers if footer.version > schema.version()]
+    if newer:
+        known = schema.arrow(table).names
+        others = sorted({name for footer in newer for name in footer.schema.names} - set(known))
+        left_out = f"; left out: {', '.join(others)}" if others else ""
+        log.warning(
+            "%d of %d files are of a newer harness (schema version %d, this one knows %d)%s",
+            len(newer), len(footers), max(footer.version for footer in newer), schema.version(), left_out,
+        )  # fmt: skip
 
 
 def provenance(file: str | Path) -> dict[str, Any]:
-    """What a results file records of its making: configuration, versions, device, cost."""
-    metadata = pq.read_schema(file).metadata or {}
-    return json.loads(metadata.get(b"provenance", b"{}"))
-
-
-def write_frame(file: Path, frame: pd.DataFrame) -> None:
-    """Write a table that is not of a cell, atomically. Raises StorageError."""
-    write_atomically(file, partial(_fill, pa.Table.from_pandas(frame, preserve_index=False)))
+    """What a results file records of its making: configuration, versions, device, cost. Raises UserError."""
+    try:
+        return parquet.footer(Path(file)).provenance
+    except (FileNotFoundError, NotATable) as error:
+        raise UserError(f"{str(file)!r} is not a results file ({error}).") from error

@@ -10,20 +10,15 @@ import time
 import traceback
 from collections.abc import Iterable, Sequence
 
-import pandas as pd
-
 from harness import torchrun
-from harness.cells.cell import Cell
 from harness.cells.documents import Documents
 from harness.cells.files import CellFiles, Outcome
 from harness.cells.passes import Pass, passes
 from harness.cells.prepare import Prepared
-from harness.data.documents import DocumentSet
-from harness.data.scores import Scores, cut
+from harness.data.scores import cut
 from harness.engine.batches import num_tokens
-from harness.engine.scores import position_rows, token_rows, window_rows
 from harness.errors import UserError, one_line
-from harness.results import store
+from harness.results import rows, store
 from harness.runs import checkpoints
 from harness.runs.provenance import provenance
 from harness.runs.ranks import lead
@@ -188,17 +183,6 @@ def _run_pass(resources: Resources, current: Pass) -> None:
     }
     for p in reversed(current.cells):
         own = scored if p is current.longest else [cut(s, p.cell.ctx) for s in scored]
-        store.write(p.cell.config.results_dir, p.cell.columns, tables(p.cell, own, documents), provenance(p) | cost)
+        tables = rows.tables(p.cell.tables, own, documents.documents, p.cell.ctx)
+        store.write(p.cell.config.results_dir, p.cell.columns, tables, provenance(p) | cost)
         log.info("computed %s (%d of %d documents were there)", p.files.label, len(kept), len(planned))
-
-
-def tables(one: Cell, scored: list[Scores], documents: DocumentSet) -> dict[str, pd.DataFrame]:
-    """The tables of a cell from the losses of its documents, in document order."""
-    pairs = [(s, documents.documents[s.document]) for s in scored]
-    made = {
-        "windows": pd.concat([window_rows(s, d) for s, d in pairs], ignore_index=True),
-        "positions": pd.concat([position_rows(s, d, one.ctx) for s, d in pairs], ignore_index=True),
-    }
-    if "tokens" in one.tables:
-        made["tokens"] = pd.concat([token_rows(s, d) for s, d in pairs], ignore_index=True)
-    return made

@@ -80,7 +80,10 @@ def _start(configs: Sequence[Config], *, sweep: bool) -> list[Prepared]:
         store.check_writable(results)
     for plots in {c.plots_dir for c in configs if sweep and not c.dry_run}:
         store.check_writable(plots, "figures")
-    return prepare(configs, uuid.uuid4().hex, sweep=sweep)
+    prepared = prepare(configs, uuid.uuid4().hex, sweep=sweep)
+    for files in {p.files for p in prepared if not p.cell.config.dry_run}:
+        store.set_damaged_aside(files.place, files.tables)
+    return prepared
 
 
 def _end(outcomes: list[Outcome], config: Config) -> None:

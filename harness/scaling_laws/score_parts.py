@@ -11,10 +11,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from harness.engine.scores import position_edges
 from harness.methods.base import Method, RopeGeometry
 from harness.models.attention.route import present, routed
 from harness.models.install import applied
+from harness.results.units import position_edges
 from harness.scaling_laws import bounds
 
 PARTS = ("below", "above")  # the critical dimension

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import UserError, unknown
+from harness.results.schema import cell_columns
 from harness.statistics.lines import PANEL, label
-from harness.statistics.summary import CELL, DEFAULT, Averaging, Ratios, check, combine, document_ratios, together
+from harness.statistics.summary import DEFAULT, Averaging, Ratios, check, combine, document_ratios, together
 
 
 class Pair(NamedTuple):
@@ -65,7 +66,7 @@ def pair(baseline: pd.DataFrame, candidate: pd.DataFrame, averaging: Averaging =
 
 def cell_table(rows: pd.DataFrame) -> pd.DataFrame:
     """What identifies the cells of a table, one line a cell."""
-    return rows.drop_duplicates("cell_id")[CELL].reset_index(drop=True)
+    return rows.drop_duplicates("cell_id")[cell_columns()].reset_index(drop=True)
 
 
 def same_documents(cells: Sequence[pd.DataFrame], averaging: Averaging) -> Ratios:

@@ -23,15 +23,11 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import UserError, unknown
+from harness.results.schema import cell_columns
 from harness.statistics.intervals import Array, Interval, interval
 
 Aggregate = Literal["token", "window", "document", "mean_of_perplexities"]
 AGGREGATES: tuple[Aggregate, ...] = get_args(Aggregate)
-CELL = [
-    "cell_id", "experiment", "model", "model_revision", "method", "method_params", "factor",
-    "original_max_position_embeddings", "ctx", "protocol", "protocol_params", "stride", "dataset",
-    "dataset_fingerprint", "dtype",
-]  # fmt: skip
 DOCUMENT = ["document_index", "document"]
 Line = dict[Hashable, Any]  # a line of a table, by column
 
@@ -82,7 +78,7 @@ def _line(cell: pd.DataFrame, averaging: Averaging) -> Line:
     nll = (cell["weight"] * cell["nll_sum"]).sum()
     num_bytes = (cell["weight"] * cell["num_bytes"]).sum()
     return {
-        **cell.iloc[0][CELL].to_dict(),
+        **cell.iloc[0][cell_columns()].to_dict(),
         "aggregate": averaging.aggregate,
         "confidence": averaging.confidence,
         "perplexity": estimate.value,
@@ -175,7 +171,7 @@ def _bin(rows: pd.DataFrame, averaging: Averaging) -> Line:
     ratios = together([document_ratios(rows, averaging.aggregate)], averaging)
     estimate = combine(ratios, np.ones(1), averaging)
     return {
-        **rows.iloc[0][CELL].to_dict(),
+        **rows.iloc[0][cell_columns()].to_dict(),
         "position_begin": begin,
         "position_end": end,
         "position": float(np.sqrt(begin * (end - 1))),

@@ -12,7 +12,7 @@ from harness.errors import UserError
 
 
 class StorageError(UserError):
-    """Results cannot be written: disk full, read-only, no permission. Nothing that was there is harmed."""
+    """Results cannot be written or read: disk full, read-only, no permission. Nothing that was there is harmed."""
 
 
 @contextmanager

@@ -14,8 +14,10 @@ from harness.data.scores import cut
 from harness.data.windows import PROTOCOLS, Protocol, Window, plan
 from harness.engine.batches import batches, plans
 from harness.engine.engine import Engine
-from harness.engine.scores import NonFiniteLoss, evaluate, position_edges, position_rows, token_rows, window_rows
+from harness.engine.scores import NonFiniteLoss, evaluate
 from harness.engine.spec import EngineSpec
+from harness.results.rows import table_rows
+from harness.results.units import position_edges
 from harness.runs import runner
 from harness.statistics.summary import AGGREGATES, Averaging, document_ratios, loss_by_position, point
 from harness.statistics.text import summary_table
@@ -53,7 +55,7 @@ def test_losses_belong_to_the_tokens_that_the_window_names(name, bos, stride):
     for found in scores(own_number, documents, 24, one, tokens_per_batch=100):
         for w, nll in zip(found.windows, found.nll, strict=True):
             assert nll.tolist() == documents[found.document].ids[w.score_from : w.end].tolist()
-        rows = window_rows(found, documents[found.document])
+        rows = table_rows("windows", found, documents[found.document], 24)
         assert rows["num_scored"].tolist() == [len(nll) for nll in found.nll]
         assert rows["nll_sum"].tolist() == [float(nll.sum(dtype=np.float64)) for nll in found.nll]
         assert rows["num_bytes"].tolist() == (3 * rows["num_scored"]).tolist()  # three a token, a BOS has none
@@ -114,7 +116,7 @@ def test_sums_are_taken_in_float64():
     losses = np.random.default_rng(0).uniform(0, 12, 50_000).astype(np.float32)
     (document,) = numbered(50_001)
     (found,) = scores(lambda ids, _: torch.from_numpy(losses)[None], [document], 50_001, protocol("single_pass"))
-    (total,) = window_rows(found, document)["nll_sum"]
+    (total,) = table_rows("windows", found, document, 24)["nll_sum"]
     assert total == pytest.approx(math.fsum(losses.tolist()), rel=1e-13)
 
 
@@ -377,13 +379,13 @@ def test_position_rows_are_sums_over_tokens_by_their_place_in_the_window(name, b
                 begin = max(e for e in edges.tolist() if e <= place)
                 count, total = expected.get((w.weight, begin), (0, 0.0))
                 expected[w.weight, begin] = (count + 1, total + loss)
-        rows = position_rows(found, documents[found.document], 24)
+        rows = table_rows("positions", found, documents[found.document], 24)
         got = {
             (r["weight"], r["position_begin"]): (r["num_scored"], pytest.approx(r["nll_sum"], rel=1e-12))
             for r in rows.to_dict("records")
         }
         assert got == expected
-        windows = window_rows(found, documents[found.document])
+        windows = table_rows("windows", found, documents[found.document], 24)
         for column in ("num_scored", "nll_sum"):
             sums = [t[column].groupby(t["weight"]).sum().tolist() for t in (rows, windows)]
             assert sums[0] == pytest.approx(sums[1], rel=1e-12)
@@ -400,7 +402,7 @@ def test_position_bins_tile_the_window_without_position_zero(ctx):
 def test_loss_by_position_is_the_mean_of_the_tokens_there():
     documents = numbered(24)
     (found,) = scores(own_number, documents, 24, protocol("single_pass"))
-    for row in loss_by_position(position_rows(found, documents[0], 24).assign(**CELL)).to_dict("records"):
+    for row in loss_by_position(table_rows("positions", found, documents[0], 24).assign(**CELL)).to_dict("records"):
         assert row["nll"] == pytest.approx(np.arange(row["position_begin"], row["position_end"]).mean())
 
 
@@ -408,7 +410,7 @@ def test_loss_by_position_is_the_mean_of_the_tokens_there():
 def test_token_rows_hold_every_scored_token(name, bos):
     documents = numbered(60, 41)
     for found in scores(own_number, documents, 24, protocol(name, bos)):
-        rows = token_rows(found, documents[found.document])
+        rows = table_rows("tokens", found, documents[found.document], 24)
         assert (rows["token"] + 1000 * found.document).tolist() == rows["nll"].tolist()
         assert rows["window"].tolist() == [i for i, w in enumerate(found.windows) for _ in range(w.num_scored)]
         assert rows["nll"].dtype == np.float32

@@ -1,12 +1,16 @@
-"""The examples of docs/querying.md, run as they stand."""
+"""The examples of docs/querying.md, run as they stand; its list of columns is that of the schema.
+
+HARNESS_WRITE_DOCS=1 pytest tests/results/test_querying.py writes the list anew.
+"""
 
 import importlib.util
+import os
 import re
 from pathlib import Path
 
 import pytest
 
-from harness.results import store
+from harness.results import schema, store
 from harness.statistics.summary import summarize
 from harness.statistics.text import number
 from tests import synthetic
@@ -28,3 +32,24 @@ def test_example_prints_the_perplexities(
     expected = summarize(store.load_results("results"))["perplexity"]
     assert {number(value) for value in expected} <= printed
     assert len(expected) == 4
+
+
+def listed() -> str:
+    """The columns as a table of the page: in which files, of which type, what they mean."""
+    tables = list(reversed(schema.writing_order(schema.table_names())))
+    lines = [f"| column | type | {' | '.join(tables)} | |", "|---|---|" + "---|" * (len(tables) + 1)]
+    for column in schema.COLUMNS:
+        where = ["x" if column in schema.columns(table) else "" for table in tables]
+        since = f"; since version {column.since}" if column.since > 1 else ""
+        lines.append(f"| `{column.name}` | {column.type} | {' | '.join(where)} | {column.meaning}{since} |")
+    rows = ", ".join(f"{table}: {schema.named(table).a_row}" for table in tables)
+    return f"A row of {rows}.\n\n" + "\n".join(lines) + "\n"
+
+
+def test_the_page_lists_the_columns_of_the_schema() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    before, mark, found = text.partition(" writes them anew -->\n")
+    if os.environ.get("HARNESS_WRITE_DOCS"):
+        PAGE.write_text(f"{before}{mark}\n{listed()}", encoding="utf-8")
+        return
+    assert found == f"\n{listed()}", "HARNESS_WRITE_DOCS=1 pytest tests/results/test_querying.py writes the list anew"

@@ -1,34 +1,23 @@
-"""Results on disk: whole or not there; what is no result is set aside by name; a full or read-only disk is one line."""
+"""Results on disk: whole or not there; what is no result is set aside once; what the system refuses is one line."""
 
+import errno
+import io
 import os
 import subprocess
 import threading
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from harness.errors import UserError
-from harness.results import store
+from harness.results import schema, store
 from harness.storage.files import StorageError, remove_temporary, write_atomically
+from tests.synthetic import identifying
 
-COLUMNS = {
-    "cell_id": "0123456789abcdef",
-    "experiment": "",
-    "model": "m",
-    "model_revision": "",
-    "method": "yarn",
-    "method_params": "{}",
-    "factor": 2.0,
-    "original_max_position_embeddings": 32,
-    "ctx": 64,
-    "protocol": "single_pass",
-    "protocol_params": "{}",
-    "stride": None,
-    "dataset": "d",
-    "dataset_fingerprint": "f",
-    "dtype": "float32",
-}
+COLUMNS = identifying(cell_id="0123456789abcdef", model="m", method="yarn", factor=2.0, ctx=64)
 PROVENANCE = {"run_id": "first", "device": "cpu"}
 
 
@@ -64,7 +53,7 @@ def test_rows_read_back_as_written(tmp_path):
     expected = windows().assign(**{k: v for k, v in COLUMNS.items() if v is not None})
     for column in expected:
         assert rows[column].tolist() == expected[column].tolist(), column
-    assert list(rows.columns) == store.SCHEMAS["windows"].names
+    assert list(rows.columns) == schema.arrow("windows").names
     assert store.provenance(store.table_file(store.place(tmp_path, COLUMNS))) == PROVENANCE
 
 
@@ -121,16 +110,84 @@ def a_folder(file):
     file.mkdir()
 
 
-@pytest.mark.parametrize("damage", [truncated, one_byte_wrong, foreign, of_another_cell, empty, a_folder])
-def test_what_is_no_result_is_named_and_set_aside(tmp_path, caplog, damage):
+def a_fifo(file):
+    file.unlink()
+    os.mkfifo(file)
+
+
+def of_no_provenance(file):
+    table = pq.read_table(file)
+    pq.write_table(table.replace_schema_metadata({"cell_id": COLUMNS["cell_id"]}), file)
+
+
+def without_rows(file):
+    pq.write_table(pq.read_table(file).slice(0, 0), file)
+
+
+def lacking_a_column(file):
+    pq.write_table(pq.read_table(file).drop_columns("num_bytes"), file)
+
+
+SEEN_IN_THE_FOOTER = [
+    (truncated, "Parquet magic bytes not found"),
+    (foreign, "it is not of the cell"),
+    (of_another_cell, "it is not of the cell"),
+    (of_no_provenance, "it does not say how it was made"),
+    (empty, "Parquet file size is 0 bytes"),
+    (a_folder, "it is a directory"),
+    (a_fifo, "it is a FIFO"),
+    (without_rows, "it has no rows"),
+    (lacking_a_column, "it lacks the column num_bytes, which files of schema version 1 have"),
+]
+DAMAGES = [*SEEN_IN_THE_FOOTER, (one_byte_wrong, "CRC checksum verification failed")]
+
+
+def set_aside(results, tables=("windows",)):
+    store.set_damaged_aside(store.place(results, COLUMNS), tables)
+
+
+def everything(folder):
+    """What lies in a folder: names, kinds, contents and times of change."""
+    return {
+        f: (f.lstat().st_mode, f.lstat().st_mtime_ns, f.read_bytes() if f.is_file() else None)
+        for f in sorted(folder.rglob("*"))
+    }
+
+
+@pytest.mark.parametrize(("damage", "reason"), SEEN_IN_THE_FOOTER)
+def test_what_is_no_result_is_not_finished_and_asking_changes_nothing(tmp_path, caplog, damage, reason):
+    results = tmp_path / "results"
+    damage(write(results))
+    before = everything(results)
+    assert not is_finished(results)
+    assert not store.is_finished(store.place(results, COLUMNS), ["positions", "windows"])
+    assert everything(results) == before
+    assert not caplog.records
+
+
+def test_a_whole_cell_is_not_changed_by_asking_or_by_the_start_of_a_run(tmp_path, caplog):
+    write(tmp_path)
+    before = everything(tmp_path)
+    assert is_finished(tmp_path)
+    set_aside(tmp_path, ["windows", "positions"])
+    assert everything(tmp_path) == before
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(("damage", "reason"), DAMAGES)
+def test_what_is_no_result_is_set_aside_at_the_start_of_a_run_in_one_line(tmp_path, caplog, damage, reason):
     results = tmp_path / "results"
     file = write(results)
     damage(file)
-    assert not is_finished(results)
-    assert str(file) in caplog.text
-    assert "set aside" in caplog.text
+    set_aside(results)
+    (line,) = caplog.messages
+    assert line.startswith(f"{file} is not a results file (")
+    assert reason in line
+    assert "\n" not in line
     (aside,) = file.parent.glob("*set-aside*")
+    assert line.endswith(f"set aside as {aside.name}")
     assert not file.exists()
+    set_aside(results)
     assert not is_finished(results)
     write(results)
     assert is_finished(results)
@@ -138,12 +195,64 @@ def test_what_is_no_result_is_named_and_set_aside(tmp_path, caplog, damage):
     assert len(store.load_results(results)) == 3
 
 
-def test_readers_name_and_leave_out_what_is_no_result(tmp_path, caplog):
+def test_whether_a_cell_is_finished_is_known_from_its_footer(tmp_path, monkeypatch):
+    write(tmp_path)
+    for name in ("read", "read_row_group", "read_row_groups", "iter_batches"):
+        monkeypatch.setattr(pq.ParquetFile, name, lambda *a, **k: pytest.fail("rows were read"))
+    assert is_finished(tmp_path)
+
+
+def refusing(file, number):
+    """What `Path.open` is while the system refuses one file."""
+    usual = Path.open
+
+    def opening(self, *args, **options):
+        if self == file:
+            raise OSError(number, os.strerror(number), str(self))
+        return usual(self, *args, **options)
+
+    return opening
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EMFILE, errno.ESTALE])
+def test_what_the_system_does_not_let_us_read_is_one_line_and_no_damage(tmp_path, monkeypatch, caplog, number):
+    file = write(tmp_path)
+    monkeypatch.setattr(Path, "open", refusing(file, number))
+    for asking in (is_finished, set_aside, store.load_results, lambda results: store.provenance(file)):
+        with pytest.raises(StorageError) as raised:
+            asking(tmp_path)
+        assert str(raised.value) == f"results cannot be read from {str(file)!r}: {os.strerror(number)}"
+    assert [f.name for f in file.parent.iterdir()] == [file.name]
+    assert not caplog.records
+
+
+def test_a_disk_that_fails_in_the_middle_of_a_file_is_no_damage(tmp_path, monkeypatch):
+    file = write(tmp_path)
+
+    class Failing(io.FileIO):
+        def read(self, *args):
+            if self.tell() < 1000:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return super().read(*args)
+
+    monkeypatch.setattr(Path, "open", lambda self, *args: Failing(self))
+    for asking in (set_aside, store.load_results):
+        with pytest.raises(StorageError, match="Input/output error"):
+            asking(tmp_path)
+    assert [f.name for f in file.parent.iterdir()] == [file.name]
+
+
+@pytest.mark.parametrize(("damage", "reason"), [d for d in DAMAGES if d[0] not in (of_another_cell, of_no_provenance)])
+def test_readers_name_and_leave_out_what_is_no_result(tmp_path, caplog, damage, reason):
     good = write(tmp_path)
     bad = good.with_name("notes.windows.parquet")
-    bad.write_text("hello")
+    bad.write_bytes(good.read_bytes())
+    damage(bad)
     assert len(store.load_results(tmp_path)) == 3
-    assert str(bad) in caplog.text
+    (line,) = caplog.messages
+    assert line.startswith(f"{bad} is not a results file (")
+    assert line.endswith("); left out")
+    assert damage is foreign or reason in line
     assert bad.exists()
 
 
@@ -152,6 +261,11 @@ def test_nothing_to_read_is_one_line(tmp_path):
         store.load_results(tmp_path)
     with pytest.raises(UserError, match="does not exist"):
         store.load_results(tmp_path / "absent")
+    with pytest.raises(UserError, match="Unknown table 'window'. Did you mean 'windows'?"):
+        store.load_results(tmp_path, "window")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="must be a directory or a file, got .*pipe', which is a FIFO"):
+        store.load_results(tmp_path / "pipe")
 
 
 @pytest.mark.parametrize("name", ["../../outside", "/etc/passwd", ".hidden", "a b;rm -rf", "x" * 300, ""])

@@ -176,7 +176,7 @@ def test_a_failing_cell_has_its_traceback_in_its_own_log_and_the_others_finish(t
 
 def test_a_later_run_tries_a_failed_cell_again_and_removes_its_log(place, monkeypatch):
     with monkeypatch.context() as broken:
-        broken.setattr(runner, "window_rows", lambda *args: 1 / 0)
+        broken.setattr("harness.results.rows.tables", lambda *args: 1 / 0)
         (outcome,) = runner.run(place.prepared("method=none ctx=32", run_id="first"))
     assert outcome.status == "failed"
     assert outcome.files.log.exists()
@@ -263,10 +263,12 @@ def test_a_corrupt_result_is_set_aside_and_computed_again(place, caplog):
     prepared = place.prepared("method=none ctx=32")
     runner.run(prepared)
     file = prepared[0].files.windows
-    file.write_bytes(file.read_bytes()[:-50])
-    assert statuses(runner.run(prepared)) == ["computed"]
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-50])
+    sweep.main(place.configs("method=none ctx=32"), sweep=False)
     assert str(file) in caplog.text
-    assert len(list(file.parent.glob("*.set-aside-*"))) == 1
+    assert [aside.read_bytes() for aside in file.parent.glob("*.set-aside-*")] == [whole[:-50]]
+    assert len(store.load_results(file)) == 4
 
 
 def test_provenance_says_how_a_cell_was_made(place):

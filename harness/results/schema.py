@@ -1,0 +1,189 @@
+"""The tables of results and their columns, each declared once.
+
+A new column is one entry in COLUMNS with `since` one above `version()`; a new table is one entry in TABLES, and one for
+each column that no other table has. Files of before lack them: a column is null there, a table has no rows, and the
+cells stay finished.
+
+Rows, parquet files, the columns of a cell, what statistics groups by and the list in docs/querying.md follow from here.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from harness.data.documents import Document
+from harness.data.scores import Scores
+from harness.results.units import position_bins, scored_windows
+
+
+class Table(NamedTuple):
+    """A file of each cell, `<cell>.<name>.parquet`."""
+
+    name: str
+    a_row: str  # what one is
+    units: Callable[[Scores, Document, int], Sequence[Any]]  # (losses, document, ctx) -> what rows are made from
+    also: tuple[str, ...] = ()  # columns of other tables that it has as well, by name
+    only_with: str | None = None  # the configuration's switch that asks for it; None: every cell has it
+    since: int = 1  # version of the schema
+
+
+class Column(NamedTuple):
+    """A column of one or more tables, by which version of the schema it came."""
+
+    name: str
+    type: pa.DataType
+    tables: tuple[str, ...]  # by name; EVERY: all that there are
+    meaning: str  # with its unit
+    value: Callable[[Any], Any] | None = None  # of a cell's `Facts`, or of a table's units; None: their attribute
+    of_cell: bool = False  # the same in all rows of a cell
+    is_key: bool = False  # with the others of its table, which row it is
+    since: int = 1
+
+    def of(self, source: object) -> Any:
+        """Its value for what a row is made from; for a row of tokens each, an array (num_scored,)."""
+        return (self.value or attrgetter(self.name))(source)
+
+
+TABLES: list[Table] = [
+    Table("positions", "a document and bin of positions in the window", position_bins),
+    Table("tokens", "a scored token", scored_windows, only_with="save_tokens"),
+    Table("windows", "a window", scored_windows),
+]
+
+TEXT, INTEGER, REAL = pa.string(), pa.int64(), pa.float64()
+WINDOWS, POSITIONS, TOKENS = ("windows",), ("positions",), ("tokens",)
+SUMS = ("windows", "positions")
+EVERY: tuple[str, ...] = ()
+
+COLUMNS: list[Column] = [
+    # Of the cell
+    Column("cell_id", TEXT, EVERY, "hash of what determines the numbers", of_cell=True, is_key=True),
+    Column("experiment", TEXT, SUMS, "name of the run", lambda c: c.config.experiment, of_cell=True),
+    Column("model", TEXT, SUMS, "its name", lambda c: c.config.model.name, of_cell=True),
+    Column("model_revision", TEXT, SUMS, "of a hub", lambda c: c.identity.model_revision, of_cell=True),
+    Column("method", TEXT, SUMS, "its name", lambda c: c.config.method.name, of_cell=True),
+    Column("method_params", TEXT, SUMS, "the method's parameters, resolved, JSON", of_cell=True),
+    Column("factor", REAL, SUMS, "resolved; null: the method has none", lambda c: c.method.factor, of_cell=True),
+    Column("original_max_position_embeddings", INTEGER, SUMS, "trained length, tokens", of_cell=True),
+    Column("ctx", INTEGER, SUMS, "length of a window, tokens", lambda c: c.config.ctx, of_cell=True),
+    Column("protocol", TEXT, SUMS, "its name", lambda c: c.protocol.name, of_cell=True),
+    Column("protocol_params", TEXT, SUMS, "the protocol's parameters, resolved, JSON", of_cell=True),
+    Column("stride", INTEGER, SUMS, "tokens; null: the protocol has none", of_cell=True),
+    Column("dataset", TEXT, SUMS, "its name", lambda c: c.config.data.name, of_cell=True),
+    Column("dataset_fingerprint", TEXT, SUMS, "hash", lambda c: c.identity.dataset_fingerprint, of_cell=True),
+    Column("dtype", TEXT, SUMS, "precision of the weights", lambda c: c.identity.dtype, of_cell=True),
+    # Of the document
+    Column("document", TEXT, EVERY, "its name", lambda u: u.document.name),
+    Column("document_index", INTEGER, EVERY, "its place in the data set", is_key=True),
+    # Of the window
+    Column("window", INTEGER, ("windows", "tokens"), "which of the document's", is_key=True),
+    Column("begin", INTEGER, WINDOWS, "first token that the model sees", lambda u: u.span.begin),
+    Column("end", INTEGER, WINDOWS, "one behind the last", lambda u: u.span.end),
+    Column("score_from", INTEGER, WINDOWS, "first token that is scored", lambda u: u.span.score_from),
+    Column("bos", pa.bool_(), WINDOWS, "a BOS token stands before it", lambda u: u.span.bos),
+    # Of the bin of positions
+    Column("position_begin", INTEGER, POSITIONS, "first position, tokens that precede, BOS included", is_key=True),
+    Column("position_end", INTEGER, POSITIONS, "one behind the last"),
+    # Sums
+    Column("num_scored", INTEGER, SUMS, "tokens with a loss"),
+    Column("nll_sum", REAL, SUMS, "their losses, nats"),
+    Column("weight", REAL, SUMS, "windows that a sampled one stands for", is_key=True),
+    Column("num_bytes", INTEGER, WINDOWS, "bytes of text that the scored tokens cover"),
+    # Of the token
+    Column("token", INTEGER, TOKENS, "its place in the document", lambda u: u.tokens, is_key=True),
+    Column("nll", pa.float32(), TOKENS, "its loss, nats"),
+]  # fmt: skip
+
+
+def version() -> int:
+    """Of the schema: files of this version have every column."""
+    return max([table.since for table in TABLES] + [column.since for column in COLUMNS])
+
+
+def named(table: str) -> Table:
+    """The table of a name; a KeyError for an unknown one is ours."""
+    return {one.name: one for one in TABLES}[table]
+
+
+def table_names() -> list[str]:
+    """Names of all tables."""
+    return [table.name for table in TABLES]
+
+
+def writing_order(tables: Iterable[str]) -> list[str]:
+    """Tables of a cell in the order in which they are written: the windows last."""
+    return sorted(tables, key=lambda name: (name == "windows", name))
+
+
+def columns(table: str) -> list[Column]:
+    """The columns of a table, in their order."""
+    also = named(table).also
+    return [c for c in COLUMNS if c.tables == EVERY or table in c.tables or c.name in also]
+
+
+def cell_columns() -> list[str]:
+    """Names of the columns that are the same in all rows of a cell and identify it."""
+    return [column.name for column in COLUMNS if column.of_cell]
+
+
+def cell_values(facts: object) -> dict[str, Any]:
+    """Those columns of one cell, from what is known of it (`harness.cells.cell.Facts`)."""
+    return {column.name: column.of(facts) for column in COLUMNS if column.of_cell}
+
+
+def keys(table: str) -> list[str]:
+    """Names of the columns that together say which row it is."""
+    return [column.name for column in columns(table) if column.is_key]
+
+
+def arrow(table: str) -> pa.Schema:
+    """The parquet schema of a table."""
+    return pa.schema([(column.name, column.type) for column in columns(table)])
+
+
+def file_version(metadata: Mapping[bytes, bytes]) -> int:
+    """Of the schema that a file was written with; a file that does not say is of version 1."""
+    return int(metadata.get(b"schema_version", b"1"))
+
+
+def fault(table: str, found: pa.Schema, num_rows: int, *, exact: bool) -> str | None:
+    """Why a file with this schema and number of rows cannot be read as a table; None: it can.
+
+    A column that it lacks is no fault where the column is younger than the file. `exact`: types as they are written
+    today, not only such as a reader can take for them.
+    """
+    written = file_version(found.metadata or {})
+    known = columns(table)
+    lacking = [c.name for c in known if c.name not in found.names and c.since <= written]
+    if lacking:
+        return f"it lacks the column {lacking[0]}, which files of schema version {written} have"
+    twice = [c.name for c in known if found.names.count(c.name) > 1]
+    if twice:
+        return f"it has the column {twice[0]} twice"
+    for column in known:
+        if column.name in found.names:
+            given = found.field(column.name).type
+            if given != column.type and (exact or not _stands_for(given, column.type)):
+                return f"its column {column.name} is of type {given}, not {column.type}"
+    return None if num_rows else "it has no rows"
+
+
+def _stands_for(given: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether values of one type, as other writers choose it, may be meant by another."""
+    if pa.types.is_null(given):
+        return True
+    if wanted == TEXT:
+        return pa.types.is_large_string(given) or pa.types.is_string_view(given)
+    return all(pa.types.is_integer(t) or pa.types.is_floating(t) for t in (given, wanted))
+
+
+def fitted(table: str, content: pa.Table) -> pa.Table:
+    """The content of a file without `fault` as the table of today: columns of today, null where it lacks one."""
+    nulls = partial(pa.nulls, content.num_rows)
+    return pa.table(
+        [content[c.name].cast(c.type) if c.name in content.column_names else nulls(c.type) for c in columns(table)],
+        schema=arrow(table),
+    )

@@ -1,0 +1,91 @@
+"""What the rows of each table are made from: the losses of a window, or those of a bin of positions."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.data.documents import Document
+from harness.data.scores import Scores
+from harness.data.windows import Window
+
+
+class ScoredWindow(NamedTuple):
+    """One window of a document and its losses: a row of windows, or a row of tokens for each scored token."""
+
+    document: Document
+    document_index: int
+    window: int  # which of the document's
+    span: Window
+    nll: NDArray[np.float32]  # (num_scored,), nats
+
+    @property
+    def tokens(self) -> NDArray[np.int64]:
+        """Places of the scored tokens in the document, (num_scored,)."""
+        return np.arange(self.span.score_from, self.span.end)
+
+    @property
+    def num_scored(self) -> int:
+        """Tokens that have a loss."""
+        return self.span.num_scored
+
+    @property
+    def nll_sum(self) -> float:
+        """Nats, summed in float64."""
+        return float(np.sum(self.nll, dtype=np.float64))
+
+    @property
+    def weight(self) -> float:
+        """How many windows it stands for."""
+        return self.span.weight
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of text that the scored tokens cover."""
+        return int(self.document.byte_ends[self.span.end] - self.document.byte_ends[self.span.score_from])
+
+
+class PositionBin(NamedTuple):
+    """The losses of a document's windows of one weight at positions [position_begin, position_end): a row."""
+
+    document: Document
+    document_index: int
+    position_begin: int
+    position_end: int
+    num_scored: int
+    nll_sum: float  # nats, summed in float64
+    weight: float
+
+
+def scored_windows(scored: Scores, document: Document, ctx: int) -> list[ScoredWindow]:
+    """The windows of one document, in their order."""
+    pairs = zip(scored.windows, scored.nll, strict=True)
+    return [ScoredWindow(document, scored.document, i, span, nll) for i, (span, nll) in enumerate(pairs)]
+
+
+def position_edges(ctx: int) -> NDArray[np.int64]:
+    """Edges (bins + 1,) of the position bins: half octaves 1, 2, 3, 4, 6, 8, 11, 16, ... up to `ctx`; 0 has no loss."""
+    steps = np.arange(0, 2 * math.ceil(math.log2(ctx)) + 1)
+    edges = np.unique(np.minimum(np.round(2 ** (steps / 2)).astype(np.int64), ctx))
+    return edges if edges[-1] == ctx else np.append(edges, ctx)
+
+
+def position_bins(scored: Scores, document: Document, ctx: int) -> list[PositionBin]:
+    """Sums of losses by position in the window (tokens that precede, BOS included), one a weight and bin with any."""
+    edges = position_edges(ctx)
+    sums: dict[float, tuple[NDArray[np.float64], NDArray[np.int64]]] = {}
+    for w, nll in zip(scored.windows, scored.nll, strict=True):
+        nll_sum, count = sums.setdefault(w.weight, (np.zeros(len(edges) - 1), np.zeros(len(edges) - 1, np.int64)))
+        positions = np.arange(w.score_from, w.end) - w.begin + w.bos
+        bins = np.searchsorted(edges, positions, side="right") - 1
+        nll_sum += np.bincount(bins, weights=nll.astype(np.float64), minlength=len(nll_sum))
+        count += np.bincount(bins, minlength=len(count))
+    return [
+        PositionBin(
+            document, scored.document, int(edges[i]), int(edges[i + 1]), int(count[i]), float(nll_sum[i]), weight
+        )
+        for weight, (nll_sum, count) in sorted(sums.items())
+        for i in range(len(edges) - 1)
+        if count[i]
+    ]
