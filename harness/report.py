@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import UserError
+from harness.storage.files import write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,11 +131,9 @@ def _provenance(results: Path, summary: "pd.DataFrame") -> list[tuple[str, str]]
 
 
 def _write(output: Path, text: str) -> None:
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"the report cannot be written to {str(output)!r}: {error.strerror or error}") from error
+    if output.is_dir():
+        raise UserError(f"the report cannot be written to {str(output)!r}: it is a directory.")
+    write_atomically(output, lambda stream: stream.write(text.encode()), what="the report")
 
 
 if __name__ == "__main__":

@@ -77,6 +77,17 @@ def exact(means: dict[int, float], method: str = "yarn") -> pd.DataFrame:
     return pd.concat(cells, ignore_index=True)
 
 
+def at(rows: pd.DataFrame, method: str, ctx: int) -> pd.Series:
+    """Which rows are of one cell."""
+    return (rows["method"] == method) & (rows["ctx"] == ctx)
+
+
+def scaled(rows: pd.DataFrame, method: str, ctx: int, ratio: float) -> pd.DataFrame:
+    """The rows with the perplexity of one cell multiplied by `ratio`, on every document alike."""
+    shift = np.where(at(rows, method, ctx), np.log(ratio) * rows["num_scored"], 0.0)
+    return rows.assign(nll_sum=rows["nll_sum"] + shift)
+
+
 def positions(rows: pd.DataFrame) -> pd.DataFrame:
     """A positions table for the cells of a windows table: loss falls up to the trained length, then rises."""
     out = []

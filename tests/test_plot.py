@@ -62,6 +62,11 @@ def test_published_alone_needs_no_results(draw, tmp_path: Path) -> None:
     [
         (["published=yarn", "published.overlay=true"], "its protocol is single_pass"),
         (["published.overlay=true"], "needs a paper"),
+        (
+            ["published=yarn", "published.overlay=true", "figure=ratio"],
+            "lies under figure=perplexity only, got figure=r",
+        ),
+        (["seed=-1"], "seed must be an integer >= 0, got -1."),
         (["published=yarm"], "Unknown published 'yarm'. Did you mean 'yarn'?"),
         (["published=yarn", "published.table=none"], "Unknown table of yarn 'none'"),
         (["figure=ratoi"], "Unknown figure 'ratoi'. Did you mean 'ratio'?"),

@@ -13,6 +13,7 @@ from harness.figures import page
 from harness.results import store
 from harness.statistics.summary import summarize
 from tests import synthetic
+from tests.disks import no_room
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -109,6 +110,20 @@ def test_command_writes_the_same_page_again(
         assert leaving.value.code == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert message in line
+
+
+def test_where_there_is_no_room_the_old_page_stays(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = tmp_path / "report.html"
+    old.write_text("old")
+    with no_room(4096), pytest.raises(SystemExit) as leaving:
+        report.main([str(results), "--output", str(old)])
+    assert leaving.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: the report cannot be written to ")
+    assert line.endswith("File too large")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium or Chrome on the path (Debian: apt-get install chromium)")

@@ -1,6 +1,5 @@
 import json
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -8,7 +7,6 @@ from harness import published
 from harness.errors import UserError
 from harness.figures.canvas import Layout
 from harness.figures.curves import perplexity
-from harness.figures.published import paper
 from harness.published import overlay
 from harness.statistics.summary import Averaging, summarize
 from tests import synthetic
@@ -77,28 +75,6 @@ def test_select_refuses_what_is_not_there() -> None:
         published.select("pi", table="Table 9")
     with pytest.raises(UserError, match="Unknown dataset of pi 'books3'"):
         published.select("pi", dataset="books3")
-
-
-def test_figures_draw_the_numbers_and_only_those() -> None:
-    for name, panels in (("yarn", 1), ("pi", 2), ("longrope", 1)):
-        rows = published.select(name)
-        figure = paper(rows)
-        figure.draw_without_rendering()
-        assert len(figure.axes) == panels
-        drawn = [line for ax in figure.axes for line in ax.get_lines() if line.get_label() != "_bound"]
-        values = np.concatenate([np.asarray(line.get_ydata(), float) for line in drawn])
-        np.testing.assert_array_equal(np.sort(values), np.sort(rows.loc[rows["qualifier"] == "eq", "value"]))
-        assert name in figure.get_suptitle()
-
-
-def test_bounds_are_hollow_triangles_inside_the_frame() -> None:
-    rows = published.select("pi", table="Table 1")
-    figure = paper(rows)
-    bounds = [line for line in figure.axes[0].get_lines() if line.get_label() == "_bound"]
-    assert sum(len(line.get_xdata()) for line in bounds) == (rows["qualifier"] == "gt").sum() == 4
-    top = figure.axes[0].get_ylim()[1]
-    assert all((np.asarray(line.get_ydata()) <= top).all() for line in bounds)
-    assert "triangles" in figure.get_suptitle()
 
 
 def test_overlay_of_comparable_lines() -> None:

@@ -1,24 +1,13 @@
-import itertools
-from pathlib import Path
-
 import matplotlib.colors
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 
-from harness import published
-from harness.errors import UserError
-from harness.figures import canvas, curves
-from harness.figures.before_after import changes
-from harness.figures.files import save
-from harness.figures.heatmap import heatmap
-from harness.figures.published import paper
-from harness.statistics.before_after import compare
+from harness.figures import curves
 from harness.statistics.paired import paired
 from harness.statistics.summary import loss_by_position, summarize
-from harness.statistics.text import number
 from tests import synthetic
+from tests.figures.drawings import drawn, marked
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +18,6 @@ def rows() -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
     return summarize(rows)
-
-
-def drawn(figure: Figure) -> Figure:
-    figure.draw_without_rendering()
-    return figure
-
-
-def marked(figure: Figure) -> list:
-    return [line for ax in figure.axes for line in ax.get_lines() if line.get_marker() != "None"]
 
 
 def test_perplexity_draws_the_table(summary: pd.DataFrame) -> None:
@@ -69,15 +49,6 @@ def test_legend_covers_no_axes_and_stands_in_the_order_of_the_ends(summary: pd.D
     box = figure.legends[0].get_window_extent()
     assert not any(box.overlaps(ax.get_tightbbox()) for ax in figure.axes)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["none", "linear", "ntk", "yarn"]
-
-
-def test_legend_of_several_tables_is_in_the_order_of_names_with_numbers_as_numbers() -> None:
-    texts = [text.get_text() for text in paper(published.select("pi")).legends[0].get_texts()]
-    sizes = [int(text.removeprefix("LLaMA-").split("B")[0]) for text in texts]
-    assert sizes == sorted(sizes)
-    assert set(sizes) == {7, 13, 33, 65}
-    seven = [text for text in texts if "7B PI" in text]
-    assert [text.rsplit(" ", 1)[1] for text in seven] == ["4", "8", "16"]
 
 
 def test_frame_shows_every_value_and_bands_as_far_as_there_is_room(summary: pd.DataFrame) -> None:
@@ -126,48 +97,3 @@ def test_position_has_a_panel_a_length(rows: pd.DataFrame) -> None:
     assert figure.axes[0].get_ylabel() == "loss (nats a token)"
     assert figure.axes[0].get_yscale() == "linear"
     assert len(marked(figure)) == 8
-
-
-def test_heatmap_prints_every_number_once(summary: pd.DataFrame) -> None:
-    figure = drawn(heatmap(summary))
-    printed = [text.get_text() for text in figure.axes[0].texts]
-    assert sorted(printed) == sorted(number(value) for value in summary["perplexity"])
-    assert figure.axes[0].get_yticklabels()[0].get_text() == "none"
-
-
-def test_before_and_after_is_legible_however_small_the_change(rows: pd.DataFrame) -> None:
-    cells = compare(rows, rows.assign(nll_sum=rows["nll_sum"] * (1 + 1e-9)), 1e-4).cells
-    figure = drawn(changes(cells, 1e-4))
-    (ax,) = figure.axes
-    np.testing.assert_allclose(marked(figure)[0].get_xdata(), 100 * (cells["ratio"] - 1), rtol=1e-9)
-    shown = [label for label in ax.get_xticklabels() if label.get_text()]
-    boxes = [label.get_window_extent() for label in shown]
-    assert not any(left.overlaps(right) for left, right in itertools.pairwise(boxes))
-    assert "0" in [label.get_text() for label in shown]
-    assert figure.axes[0].get_yticklabels()[0].get_text() == "linear, 256"
-
-
-def test_saved_files_are_reproducible(summary: pd.DataFrame, tmp_path: Path) -> None:
-    first = save(curves.perplexity(summary), tmp_path / "a" / "perplexity")
-    second = save(curves.perplexity(summary), tmp_path / "b" / "perplexity")
-    assert [path.name for path in first] == ["perplexity.svg", "perplexity.png"]
-    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
-    with pytest.raises(UserError, match="Unknown figure format 'jpg'"):
-        save(curves.perplexity(summary), tmp_path / "c", ["jpg"])
-
-
-@pytest.mark.parametrize(
-    ("heights", "top"), [([], 1.0), ([0.9], 0.9), ([0.2, 0.5], 1.0), ([0.9, 0.8, 0.3], 0.8), ([0.7, 0.35], 0.7)]
-)
-def test_the_trained_length_is_named_where_no_line_passes(heights: list[float], top: float) -> None:
-    assert canvas._clear_below(np.array(heights)) == top
-
-
-def test_lines_that_pass_a_label_are_met_where_they_pass_it() -> None:
-    ax = Figure(dpi=100).add_axes((0, 0, 1, 1))
-    ax.set(xscale="log", xlim=(1, 100), ylim=(0, 10))
-    line = pd.DataFrame({"x": [1, 100], "y": [2.0, 10.0]})
-    left, right = canvas._heights(ax, line, 10.0)
-    assert left == pytest.approx(0.6)
-    assert right == pytest.approx(0.6 + 0.8 * canvas.LABEL_WIDTH / 6.4)
-    assert len(canvas._heights(ax, line.head(1), 10.0)) == 0

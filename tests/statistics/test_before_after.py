@@ -1,0 +1,121 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from harness.errors import UserError
+from harness.statistics.before_after import Comparison, Verdict, compare
+from tests import synthetic
+from tests.synthetic import at, scaled
+
+
+@pytest.fixture(scope="module")
+def rows() -> pd.DataFrame:
+    return synthetic.sweep(("none", "yarn"), (512, 1024, 2048))
+
+
+def verdicts(result: Comparison) -> dict[tuple[str, int], Verdict]:
+    return {(cell["method"], cell["ctx"]): cell["verdict"] for cell in result.cells.to_dict("records")}
+
+
+def test_equal_results_pass(rows: pd.DataFrame) -> None:
+    result = compare(rows, rows.sample(frac=1.0, random_state=0))
+    assert set(verdicts(result).values()) == {"same"}
+    assert result.cells["ratio"].tolist() == pytest.approx([1.0] * 6, rel=1e-12)
+    assert result.exit_code == 0
+    assert result.missing == {"baseline": [], "candidate": []}
+
+
+def test_a_worse_cell_is_found_and_a_better_one_is_no_fault(rows: pd.DataFrame) -> None:
+    result = compare(rows, scaled(scaled(rows, "yarn", 1024, 1.002), "none", 512, 0.99))
+    found = verdicts(result)
+    assert found.pop(("yarn", 1024)) == "worse"
+    assert found.pop(("none", 512)) == "better"
+    assert set(found.values()) == {"same"}
+    assert (result.faults, result.exit_code) == (1, 1)
+    line = result.cells[at(result.cells, "yarn", 1024)].iloc[0]
+    assert line["after"] / line["before"] == pytest.approx(1.002, rel=1e-12)
+    assert line["ratio"] == pytest.approx(1.002, rel=1e-12)
+    assert (line["num_improved"], line["num_documents"]) == (0, 8)
+
+
+def test_tolerance_is_the_line_between(rows: pd.DataFrame) -> None:
+    worse = scaled(rows, "yarn", 1024, 1.002)
+    assert compare(rows, worse, tolerance=0.0021).exit_code == 0
+    assert compare(rows, worse, tolerance=0.0019).exit_code == 1
+    with pytest.raises(UserError, match="tolerance must be >= 0"):
+        compare(rows, worse, tolerance=-1)
+
+
+def test_what_the_interval_does_not_support_is_no_alarm(rows: pd.DataFrame) -> None:
+    """One of eight documents moves the mean by half a per cent: beyond the tolerance, within the interval."""
+    one = at(rows, "yarn", 1024) & (rows["document_index"] == 2)
+    moved = rows.assign(nll_sum=rows["nll_sum"] + np.where(one, 0.04 * rows["num_scored"], 0.0))
+    result = compare(rows, moved)
+    line = result.cells[at(result.cells, "yarn", 1024)].iloc[0]
+    assert line["ratio"] > 1.004
+    assert line["verdict"] == "same"
+
+
+def test_numerical_noise_raises_no_alarm(rows: pd.DataFrame) -> None:
+    some = rows[rows["ctx"] == 1024]
+    for seed in range(20):
+        noise = np.random.default_rng(seed).normal(0.0, 1e-5, len(some))
+        assert compare(some, some.assign(nll_sum=some["nll_sum"] * (1 + noise))).exit_code == 0
+
+
+def test_other_tokens_under_the_same_fingerprint_are_found(rows: pd.DataFrame) -> None:
+    cut = at(rows, "yarn", 512) & (rows["document"] == "speech-3") & (rows["window"] == 2)
+    truncated = compare(rows, rows[~cut])
+    assert verdicts(truncated)["yarn", 512] == "different"
+    assert (
+        "1 documents have other scored tokens, 'speech-3' 1071 before and 791 after" in truncated.cells["note"].tolist()
+    )
+    assert truncated.exit_code == 1
+    moved = rows.assign(score_from=rows["score_from"] + at(rows, "none", 512))
+    assert verdicts(compare(rows, moved))["none", 512] == "different"
+
+
+def test_other_documents_or_protocol_are_refused(rows: pd.DataFrame) -> None:
+    other = rows.assign(dataset_fingerprint=np.where(at(rows, "yarn", 512), "beef", "f00d"))
+    result = compare(rows, other)
+    assert len(result.cells) == 5
+    assert result.exit_code == 2
+    assert "its documents differ: f00d before, beef after" in result.refused[0]
+    assert "yarn" in result.refused[0]
+    stride = compare(rows, rows.assign(protocol_params=json.dumps({"stride": 128})))
+    assert len(stride.refused) == 6
+    assert 'its protocol differs: {"stride": 256} before, {"stride": 128} after' in stride.refused[0]
+    worse = compare(rows, scaled(other, "yarn", 1024, 1.1))
+    assert worse.exit_code == 1
+
+
+def test_missing_cells_are_said(rows: pd.DataFrame) -> None:
+    result = compare(rows[~at(rows, "none", 512)], rows[~at(rows, "yarn", 2048)])
+    assert result.missing == {
+        "candidate": ['reference yarn {"factor": 4.0} ctx 2k sliding sotu'],
+        "baseline": ["reference none ctx 512 sliding sotu"],
+    }
+    assert result.exit_code == 0
+    apart = compare(rows[rows["method"] == "none"], rows[rows["method"] == "yarn"])
+    assert apart.exit_code == 2
+
+
+def test_new_weights_and_dtypes_are_compared_and_noted(rows: pd.DataFrame) -> None:
+    result = compare(rows, rows.assign(model_revision="def", dtype="bfloat16"))
+    assert len(result.cells) == 6
+    assert set(result.cells["note"]) == {"model_revision abc before, def after; dtype float32 before, bfloat16 after"}
+
+
+def test_few_documents_are_judged_by_the_ratio_alone(rows: pd.DataFrame) -> None:
+    few = rows[rows["document_index"] < 3]
+    result = compare(few, scaled(few, "yarn", 1024, 1.01))
+    assert verdicts(result)["yarn", 1024] == "worse"
+    assert set(result.cells["note"]) == {"too few documents for an interval"}
+
+
+def test_one_side_holding_a_cell_twice_is_an_error(rows: pd.DataFrame) -> None:
+    twice = pd.concat([rows, rows.assign(cell_id=rows["cell_id"] + "x", model_revision="def")])
+    with pytest.raises(UserError, match=r"The candidate holds reference .* more than once"):
+        compare(rows, twice)
