@@ -22,7 +22,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from harness import methods
 from harness.methods.base import RopeGeometry
-from harness.models.attention import tiles as blocks
+from harness.models.attention import tiles
 from harness.models.install import applied
 
 HEADS, KEY_HEADS, HEAD_DIM, HIDDEN, WIDTH = 32, 8, 128, 4096, 14_336
@@ -99,15 +99,15 @@ def attention_runs(length: int, device: str, dtype: torch.dtype) -> dict[str, Ca
     cos, sin = (f(torch.cat((angles, angles), dim=-1))[None].to(dtype) for f in (torch.cos, torch.sin))
 
     def plain() -> Tensor:
-        turned_query, turned_key = apply_rotary_pos_emb(query, key, cos, sin)
-        return scaled_dot_product_attention(turned_query, turned_key, value, is_causal=True, enable_gqa=True)
+        rotated_query, rotated_key = apply_rotary_pos_emb(query, key, cos, sin)
+        return scaled_dot_product_attention(rotated_query, rotated_key, value, is_causal=True, enable_gqa=True)
 
     def changed(name: str) -> Callable[[], Tensor]:
         method = methods.build(name, {}, GEOMETRY, length)
         frequencies = method(GEOMETRY, length)
-        turn = blocks.LayerTurn(tuple(frequencies.inv_freq), 0, False, frequencies.attention_scaling)
-        parts = blocks.parts(method.regions(length), turn, query)
-        return lambda: blocks.attend(query, key, value, parts, HEAD_DIM**-0.5)
+        rotation = tiles.LayerRotation(tuple(frequencies.inv_freq), 0, False, frequencies.attention_scaling)
+        parts = tiles.parts(method.regions(length), rotation, query)
+        return lambda: tiles.attend(query, key, value, parts, HEAD_DIM**-0.5)
 
     return {"plain": plain, **{name: changed(name) for name in NAMES}}
 
@@ -148,8 +148,8 @@ def main() -> None:
         f"key heads, trained length {trained}.",
         "",
     ]
-    for rows in args.rows or [blocks.BLOCK_ROWS[args.device]]:
-        blocks.BLOCK_ROWS[args.device] = rows
+    for rows in args.rows or [tiles.BLOCK_ROWS[args.device]]:
+        tiles.BLOCK_ROWS[args.device] = rows
         runs = attention_runs(args.length, args.device, dtype)
         lines += table(f"attention of one layer, {rows} rows a block", runs, args.repeats, args.device)
         if args.layers:

@@ -20,7 +20,7 @@ from harness.engine.shared import Ranks, shared_nll
 from harness.engine.spec import EngineSpec
 from harness.models.attention.route import is_routed
 from harness.models.parts import CausalLM
-from harness.models.rotary.angles import turned_by
+from harness.models.rotary.angles import rotated_by
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class Engine:
         """One call; without `over`, as in probes that a rank may fail alone, no other rank takes part."""
         filled, is_layered = self._filled(ids, ids.shape[1]), self.mode.layered and not is_routed(self.model)
         with ExitStack() as stack:
-            stack.enter_context(turned_by(None if sets is None else self._filled(sets, ids.shape[1])))
+            stack.enter_context(rotated_by(None if sets is None else self._filled(sets, ids.shape[1])))
             stack.enter_context(packed(self.model, self.weights))
             if self.forwards:  # a last layer in pieces would be compiled for each of them
                 in_pieces = is_layered and score_from > 1 and over is None

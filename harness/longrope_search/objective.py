@@ -18,7 +18,7 @@ from harness.errors import first_line
 from harness.methods.base import Method
 from harness.methods.frequency.linear import Linear
 from harness.models.install import applied_to_rows
-from harness.models.rotary.angles import turned_by
+from harness.models.rotary.angles import rotated_by
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def takes_rows(engine: Engine, trained: int | None) -> bool:
         with applied_to_rows(model, [method], PROBE_LENGTH, trained):
             alone.append(probed(model, engine.mode, ids))
     try:
-        with applied_to_rows(model, methods, PROBE_LENGTH, trained), turned_by(torch.arange(2)):
+        with applied_to_rows(model, methods, PROBE_LENGTH, trained), rotated_by(torch.arange(2)):
             together = probed(model, engine.mode, ids.expand(2, -1))
     except (AttributeError, LookupError, TypeError, RuntimeError, ValueError) as error:
         reason = first_line(error)

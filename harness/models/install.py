@@ -26,7 +26,7 @@ from harness.models.rotary.softmax_scale import unscaled_softmax
 
 @dataclass(frozen=True)
 class Installed:
-    """Frequencies that one rotary module turns one of its layer types by."""
+    """Frequencies that one rotary module rotates one of its layer types by."""
 
     path: str  # of the module inside the model
     layer_type: str | None
@@ -79,13 +79,13 @@ def applied_to_rows(
 ) -> Iterator[None]:
     """As `applied`, for several methods that change frequencies alone: each for rows of a batch of its own.
 
-    `harness.models.rotary.angles.turned_by` says which rows. Raises UserError where the model keeps one table for all
+    `harness.models.rotary.angles.rotated_by` says which rows. Raises UserError where the model keeps one table for all
     rows; other models may not take rotations that differ by row, which only comparing losses shows.
     """
     with ExitStack() as stack:
         stack.enter_context(unscaled_softmax(model))
         for module in rotaries(model):
-            stack.enter_context(module.turned(_wanted(module, methods, length, trained), length))
+            stack.enter_context(module.rotated(_wanted(module, methods, length, trained), length))
         yield
 
 
@@ -100,7 +100,7 @@ def _enter_frequencies(
         return ()
     stack.enter_context(unscaled_softmax(model))
     for module, kinds in zip(rotary, wanted, strict=True):
-        stack.enter_context(module.turned(kinds, length))
+        stack.enter_context(module.rotated(kinds, length))
     return tuple(
         Installed(module.path, kind, *frequencies)
         for module, kinds in zip(rotary, wanted, strict=True)

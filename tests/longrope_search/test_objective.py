@@ -125,10 +125,10 @@ def test_models_with_tables_judge_one_after_another(caplog):
     np.testing.assert_allclose(objective.nll(methods), [alone(objective, method) for method in methods], rtol=1e-6)
 
 
-def test_a_model_that_turns_all_rows_alike_is_found_out(monkeypatch, caplog):
+def test_a_model_that_rotates_all_rows_alike_is_found_out(monkeypatch, caplog):
     objective = judge(tiny_llama())
     monkeypatch.setattr(Angles, "rows", slice(0, 1))
-    monkeypatch.setattr("harness.models.rotary.angles.Turn.explains", lambda *given: True)
+    monkeypatch.setattr("harness.models.rotary.angles.RotaryForward.explains", lambda *given: True)
     assert not takes_rows(objective.engine, objective.trained)
     assert "losses differ" in caplog.text
 

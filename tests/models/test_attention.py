@@ -22,10 +22,10 @@ from harness.methods.attention.self_extend import SelfExtend
 from harness.methods.attention.windowed import Windowed
 from harness.methods.base import RopeGeometry
 from harness.methods.modifiers.log_n import log_n
-from harness.models.attention import tiles as blocks
+from harness.models.attention import tiles
 from harness.models.attention.by_regions import _sources
+from harness.models.attention.layer_rotation import layer_rotations
 from harness.models.attention.log_n import growing_queries
-from harness.models.attention.probe import layer_rotations
 from harness.models.attention.route import routed
 from harness.models.checkpoint.geometry import geometry
 from harness.models.install import applied
@@ -198,9 +198,9 @@ def random_states(layout, length, dtype, seed=0):
 
 def attended(method, layout, query, key, value, **options):
     first, interleaved = LAYOUTS[layout][4:]
-    turn = blocks.LayerTurn(tuple(GEOMETRY.inv_freq), first, interleaved, options.pop("scaling", 1.0))
-    parts = blocks.parts(method.resolved(GEOMETRY, query.shape[2]).regions(query.shape[2]), turn, query)
-    return blocks.attend(query, key, value, parts, 0.3, **options)
+    rotation = tiles.LayerRotation(tuple(GEOMETRY.inv_freq), first, interleaved, options.pop("scaling", 1.0))
+    parts = tiles.parts(method.resolved(GEOMETRY, query.shape[2]).regions(query.shape[2]), rotation, query)
+    return tiles.attend(query, key, value, parts, 0.3, **options)
 
 
 def naive(relative, layout, *states, **options):
@@ -213,7 +213,7 @@ def naive(relative, layout, *states, **options):
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    monkeypatch.setitem(blocks.BLOCK_ROWS, "cpu", 16)
+    monkeypatch.setitem(tiles.BLOCK_ROWS, "cpu", 16)
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -250,7 +250,7 @@ def test_sinks_and_multiplier_against_the_definition():
 def test_block_size_changes_nothing(name, length, monkeypatch):
     method, states = methods.build(name, {}, GEOMETRY, length), random_states("grouped", length, torch.float32)
     whole = attended(method, "grouped", *states)
-    monkeypatch.setitem(blocks.BLOCK_ROWS, "cpu", 64)
+    monkeypatch.setitem(tiles.BLOCK_ROWS, "cpu", 64)
     torch.testing.assert_close(attended(method, "grouped", *states), whole, rtol=0, atol=2e-6)
 
 
@@ -273,7 +273,7 @@ def test_tiles_cover_what_a_block_sees(name):
         for first in range(0, 53, rows):
             begin, end = region.begin[first : first + rows, None], region.end[first : first + rows, None]
             seen = np.zeros((len(begin), 53), dtype=int)
-            for tile in blocks.tiles(begin[:, 0], end[:, 0]):
+            for tile in tiles.tiles(begin[:, 0], end[:, 0]):
                 inside = covered(tile, len(begin))
                 keys = np.arange(tile.first, tile.last)
                 seen[:, tile.first : tile.last] += inside & ((keys >= begin) & (keys < end) | (tile.shape != "masked"))
@@ -288,7 +288,7 @@ def test_windows_of_whole_blocks_need_no_mask(method):
     """Masked tiles are slow on a GPU; leaky_rerope's window at a trained length of 8192 is one block of 1024 rows."""
     near, _ = method.regions(160)
     for first in range(0, 160, 16):
-        cut = blocks.tiles(near.begin[first : first + 16], near.end[first : first + 16])
+        cut = tiles.tiles(near.begin[first : first + 16], near.end[first : first + 16])
         assert "masked" not in {tile.shape for tile in cut}
 
 
@@ -357,7 +357,7 @@ def model(request):
     return tiny_model(tiny_config(request.param))
 
 
-def test_every_family_turns_as_its_own_rotary_embedding_does(model):
+def test_every_family_rotates_as_its_own_rotary_embedding_does(model):
     ids = tokens(48, 2)
     untouched = logits(model, ids)
     with applied(model, methods.build("linear", {"factor": 2.0}, geometry(model.config), 48), 48):
@@ -597,7 +597,7 @@ def test_log_n_on_a_model_without_rotary_embedding():
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
 @pytest.mark.parametrize("name", MAPS)
 def test_gpu_against_the_definition(name, dtype, tolerance, monkeypatch):
-    monkeypatch.setitem(blocks.BLOCK_ROWS, "cuda", 16)
+    monkeypatch.setitem(tiles.BLOCK_ROWS, "cuda", 16)
     torch.backends.cuda.matmul.allow_tf32 = False
     method, relative = MAPS[name]
     for layout in LAYOUTS:

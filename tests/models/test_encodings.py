@@ -133,8 +133,8 @@ def test_scores_depend_on_the_distance_alone(name: str, given: dict[str, Any]) -
         queries[:, :, query_at], keys[:, :, key_at] = q[:, :, 0], k[:, :, 0]
         prepared = module.prepare(1, LENGTH, q.device)
         block = attention.Block(0, LENGTH, 0)
-        turned = module.turn(queries, keys, prepared, block)
-        scores = attention._scores(*turned, module.bias(prepared, block, LAYER), module.linear)
+        rotated = module.rotate(queries, keys, prepared, block)
+        scores = attention._scores(*rotated, module.bias(prepared, block, LAYER), module.linear)
         return scores[0, LAYER, query_at, key_at].item()
 
     for i, j in [(0, 0), (9, 3), (20, 0), (25, 24)]:

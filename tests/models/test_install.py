@@ -14,7 +14,7 @@ from harness.methods import METHODS, RopeFrequencies, build
 from harness.models.checkpoint.geometry import geometry
 from harness.models.checkpoint.sliding_window import set_window, windowed_layers
 from harness.models.install import applied
-from harness.models.rotary.angles import Angles, Turn
+from harness.models.rotary.angles import Angles, RotaryForward
 from harness.models.rotary.find import identity_rotation, rotaries
 from harness.models.rotary.layout import probe
 from tests.tiny import (
@@ -58,7 +58,7 @@ def llama():
     return tiny_llama()
 
 
-def test_the_patch_records_what_each_module_turns_by(llama):
+def test_the_patch_records_what_each_module_rotates_by(llama):
     with applied(llama, build("linear", {"factor": 4.0}, geometry(llama.config), 64), 64) as patch:
         assert "forward" in vars(llama.model.rotary_emb)
     (installed,) = patch.installed
@@ -106,11 +106,13 @@ def test_the_read_back_sees_a_wrong_frequency(llama):
     """Off by a hundred-thousandth in the slowest channel, or in the scaling: neither is what was put in."""
     held = llama.model.rotary_emb.inv_freq
     asked = RopeFrequencies(plain() / 3, 1.1)
-    turn = Turn(probe(llama.model.rotary_emb, None, held), Angles.of(geometry(llama.config), [asked], held.device))
+    rotation = RotaryForward(
+        probe(llama.model.rotary_emb, None, held), Angles.of(geometry(llama.config), [asked], held.device)
+    )
     right = 1.1 * np.exp(1j * np.tile(plain() / 3, 2))[None]
-    assert turn.explains(right)
-    assert not turn.explains(right * np.exp(1e-5j * np.tile(np.arange(8) == 7, 2) * plain()[-1] / 3))
-    assert not turn.explains(right * 1.00001)
+    assert rotation.explains(right)
+    assert not rotation.explains(right * np.exp(1e-5j * np.tile(np.arange(8) == 7, 2) * plain()[-1] / 3))
+    assert not rotation.explains(right * 1.00001)
 
 
 def test_identity_rotation_leaves_queries_and_keys_alone(llama):
@@ -262,7 +264,7 @@ def test_modules_that_do_more_than_rotate_are_refused_by_name():
 
     model.model.rotary_emb.__class__ = Drifting
     method = build("yarn", {"factor": 2.0}, geometry(model.config), 64)
-    with pytest.raises(UserError, match="Drifting does not turn its channels by position x frequency"):
+    with pytest.raises(UserError, match="Drifting does not rotate its channels by position x frequency"):
         applied(model, method, 64).__enter__()
 
 

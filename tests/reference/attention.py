@@ -71,7 +71,7 @@ def table(relative, length):
     return out
 
 
-def turn(vector, angle_of_pair, first, interleaved):
+def rotate(vector, angle_of_pair, first, interleaved):
     """Rotate the pairs of `vector`'s rotary channels, which begin at `first`, by one angle each."""
     out = vector.copy()
     pairs = len(angle_of_pair)
@@ -111,8 +111,8 @@ def attention(
             distance = relative(i, j)
             if distance is None:
                 continue
-            turned = turn(query[:, :, i], distance * np.asarray(inv_freq), first, interleaved)
-            product = turned * key[:, :, j]
+            rotated = rotate(query[:, :, i], distance * np.asarray(inv_freq), first, interleaved)
+            product = rotated * key[:, :, j]
             product[..., rotary] *= multiplier**2
             grown = 1.0 if trained is None else log_n(i, trained)
             scores[:, :, i, j] = product.sum(-1) * scale * grown

@@ -1,8 +1,8 @@
 """Running methods that change attention: unrotated queries and keys, rotated anew in each region of the scores.
 
-The rotary modules hand out rotations by 0, and an attention function registered with transformers turns queries and
+The rotary modules hand out rotations by 0, and an attention function registered with transformers rotates queries and
 keys as the method's regions say (harness.models.attention.tiles). How a layer rotates is not known by family but
-measured (harness.models.attention.probe); what the probe cannot explain is refused by name.
+measured (harness.models.attention.layer_rotation); what the probe cannot explain is refused by name.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -17,9 +17,9 @@ from harness.errors import UserError
 from harness.methods.attention.regions import Region, near
 from harness.methods.base import RopeFrequencies
 from harness.models.attention.first_seen import first_seen
-from harness.models.attention.probe import LayerRotation, Source, layer_rotations
+from harness.models.attention.layer_rotation import FoundRotation, Source, layer_rotations
 from harness.models.attention.route import routed
-from harness.models.attention.tiles import LayerTurn, Part, attend, parts
+from harness.models.attention.tiles import LayerRotation, Part, attend, parts
 from harness.models.checkpoint.geometry import main_layer_type, text_config
 from harness.models.checkpoint.sliding_window import sees_everything
 from harness.models.rotary.find import identity_rotation, rotaries
@@ -31,9 +31,9 @@ UNKNOWN_OPTIONS = ("softcap", "position_bias")  # change scores in ways that fus
 
 @dataclass(frozen=True)
 class Layer:
-    """How one layer turns queries and keys, and whether the method's regions hold in it."""
+    """How one layer rotates queries and keys, and whether the method's regions hold in it."""
 
-    turn: LayerTurn | None  # None: the layer has no positions
+    rotation: LayerRotation | None  # None: the layer has no positions
     local: bool  # a layer type with frequencies of its own for a context that did not grow: plain attention
 
 
@@ -73,7 +73,7 @@ class RegionAttention:
     def _parts(self, layer: Layer, query: Tensor, first_seen: Tensor | None) -> list[Part]:
         hidden = None if first_seen is None else first_seen.flatten()
         made: list[Part] = self._once(
-            query, layer, lambda length: parts(self._regions(layer, length), layer.turn, query)
+            query, layer, lambda length: parts(self._regions(layer, length), layer.rotation, query)
         )
         return made if hidden is None else [part.seeing_from(hidden.numpy()) for part in made]
 
@@ -118,7 +118,7 @@ def _sources(model: nn.Module, trained: int | None) -> list[Source]:
     ]
 
 
-def _layer(rotation: LayerRotation | None, method: Any, length: int) -> Layer:
+def _layer(rotation: FoundRotation | None, method: Any, length: int) -> Layer:
     if rotation is None:
         return Layer(None, local=False)
     source = rotation.source
@@ -126,7 +126,7 @@ def _layer(rotation: LayerRotation | None, method: Any, length: int) -> Layer:
     local = not (source.layer_type in (None, main) or sees_everything(source.rotary.config))
     wanted = RopeFrequencies(source.geometry.inv_freq) if local else method(source.geometry, length)
     kept = wanted._replace(attention_scaling=wanted.attention_scaling * source.declared_scaling)
-    return Layer(rotation.turn(kept), local)
+    return Layer(rotation.by(kept), local)
 
 
 def _check(module: nn.Module, query: Tensor, key: Tensor, seen: Tensor | None, options: Mapping[str, Any]) -> None:

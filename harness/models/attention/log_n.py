@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from harness.errors import UserError
 from harness.methods.modifiers.log_n import log_n
-from harness.models.attention.probe import check_reached
+from harness.models.attention.layer_rotation import check_reached
 from harness.models.attention.route import present, routed
 from harness.models.checkpoint.geometry import text_config, trained_length
 

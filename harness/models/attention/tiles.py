@@ -22,7 +22,7 @@ BLOCK_ROWS = {"cpu": 256, "cuda": 1024}  # more rows: fewer launches, larger mas
 
 
 @dataclass(frozen=True)
-class LayerTurn:
+class LayerRotation:
     """How a layer rotates its queries and keys at position p: pair m by the angle p x inv_freq[m]."""
 
     inv_freq: tuple[float, ...]  # radians a token
@@ -40,7 +40,7 @@ class LayerTurn:
 
 @dataclass(frozen=True)
 class Table:
-    """Cosines and sines, (length, pairs) each, and the channels that they turn."""
+    """Cosines and sines, (length, pairs) each, and the channels that they rotate."""
 
     cos: Tensor
     sin: Tensor
@@ -50,17 +50,17 @@ class Table:
     def __getitem__(self, rows: slice) -> "Table":
         return Table(self.cos[rows], self.sin[rows], self.first, self.interleaved)
 
-    def turn(self, states: Tensor) -> Tensor:
-        """Queries or keys (batch, heads, length, head_dim) turned, computed in the tables' dtype and rounded once.
+    def rotate(self, states: Tensor) -> Tensor:
+        """Queries or keys (batch, heads, length, head_dim) rotated, computed in the tables' dtype and rounded once.
 
         Each half is written where it belongs as it is computed: long sequences are bound by the memory's speed.
         """
-        turned, last = torch.empty_like(states), self.first + 2 * self.cos.shape[-1]
-        turned[..., : self.first], turned[..., last:] = states[..., : self.first], states[..., last:]
-        (a, b), (turned_a, turned_b) = self._halves(states), self._halves(turned)
-        torch.addcmul(a * self.cos, b, self.sin, value=-1, out=turned_a)
-        torch.addcmul(b * self.cos, a, self.sin, out=turned_b)
-        return turned
+        rotated, last = torch.empty_like(states), self.first + 2 * self.cos.shape[-1]
+        rotated[..., : self.first], rotated[..., last:] = states[..., : self.first], states[..., last:]
+        (a, b), (rotated_a, rotated_b) = self._halves(states), self._halves(rotated)
+        torch.addcmul(a * self.cos, b, self.sin, value=-1, out=rotated_a)
+        torch.addcmul(b * self.cos, a, self.sin, out=rotated_b)
+        return rotated
 
     def _halves(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """First and second channels of all pairs, as views."""
@@ -85,16 +85,16 @@ class Part:
         return replace(self, begin=np.maximum(self.begin, first_seen))
 
 
-def parts(regions: Sequence[Region], turn: LayerTurn | None, like: Tensor) -> list[Part]:
-    """Regions made ready for a layer that turns by `turn`, on the device of `like`.
+def parts(regions: Sequence[Region], rotation: LayerRotation | None, like: Tensor) -> list[Part]:
+    """Regions made ready for a layer that rotates by `rotation`, on the device of `like`.
 
     Regions that hold the same array of positions share one table.
     """
     tables: dict[int, Table] = {}
 
     def table(positions: NDArray[np.float64]) -> Table | None:
-        if turn is not None and id(positions) not in tables:
-            tables[id(positions)] = turn.table(positions, like)
+        if rotation is not None and id(positions) not in tables:
+            tables[id(positions)] = rotation.table(positions, like)
         return tables.get(id(positions))
 
     return [
@@ -118,33 +118,33 @@ def attend(
     """
     length = query.shape[2]
     out = query.new_empty(*query.shape[:3], value.shape[-1])
-    keys = _turned_keys(key, parts)
+    keys = _rotated_keys(key, parts)
     rows = BLOCK_ROWS.get(query.device.type, BLOCK_ROWS["cpu"])
     for begin in range(0, length, rows):
         block = slice(begin, min(begin + rows, length))
         pieces = [
             piece
-            for part, turned in zip(parts, keys, strict=True)
-            for piece in _pieces(query, turned, value, part, block, scale)
+            for part, rotated in zip(parts, keys, strict=True)
+            for piece in _pieces(query, rotated, value, part, block, scale)
         ]
         out[:, :, block] = merged(pieces, sinks)
     return out
 
 
-def _turned_keys(key: Tensor, parts: Sequence[Part]) -> list[Tensor]:
+def _rotated_keys(key: Tensor, parts: Sequence[Part]) -> list[Tensor]:
     distinct = {id(part.key_table): part.key_table for part in parts}
-    turned = {name: _turned(key, table) for name, table in distinct.items()}
-    return [turned[id(part.key_table)] for part in parts]
+    rotated = {name: _rotated(key, table) for name, table in distinct.items()}
+    return [rotated[id(part.key_table)] for part in parts]
 
 
-def _turned(states: Tensor, table: Table | None) -> Tensor:
-    return states if table is None else table.turn(states)
+def _rotated(states: Tensor, table: Table | None) -> Tensor:
+    return states if table is None else table.rotate(states)
 
 
 def _pieces(query: Tensor, key: Tensor, value: Tensor, part: Part, block: slice, scale: float) -> Iterator[Piece]:
     begin, end = part.begin[block], part.end[block]
     cut = tiles(begin, end)
-    rows = _turned(query[:, :, block], part.query_table and part.query_table[block]) if cut else query
+    rows = _rotated(query[:, :, block], part.query_table and part.query_table[block]) if cut else query
     for tile in cut:
         keys, values = key[:, :, tile.first : tile.last], value[:, :, tile.first : tile.last]
         seen = _seen(begin, end, tile, query.device) if tile.shape == "masked" else None

@@ -16,8 +16,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, encoding: EncodingModule, 
     """(rows, heads, length, head_dim) in and out; softmax in float32. Half of the scores are masked."""
     length = query.shape[2]
     if not encoding.blockwise:
-        turned = encoding.turn(query, key, prepared, Block(0, length, 0))
-        return scaled_dot_product_attention(*turned, value, is_causal=True)
+        rotated = encoding.rotate(query, key, prepared, Block(0, length, 0))
+        return scaled_dot_product_attention(*rotated, value, is_causal=True)
     queries = int(min(max(LEAST_QUERIES, SCORES_AT_ONCE // length), encoding.most_queries))
     done = []
     for begin in range(0, length, queries):
@@ -25,8 +25,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor, encoding: EncodingModule, 
         index = torch.arange(begin, end, device=query.device)
         first = encoding.first_seen(index)
         block = Block(begin, end, 0 if first is None else int(first[0]))
-        turned_query, turned_key = encoding.turn(query[:, :, begin:end], key[:, :, block.low : end], prepared, block)
-        scores = _scores(turned_query, turned_key, encoding.bias(prepared, block, layer), encoding.linear)
+        rotated_query, rotated_key = encoding.rotate(
+            query[:, :, begin:end], key[:, :, block.low : end], prepared, block
+        )
+        scores = _scores(rotated_query, rotated_key, encoding.bias(prepared, block, layer), encoding.linear)
         keys = torch.arange(block.low, end, device=query.device)
         hidden = keys > index[:, None] if first is None else (keys > index[:, None]) | (keys < first[:, None])
         seen = value[:, :, block.low : end]

@@ -18,10 +18,10 @@ _sets: ContextVar[Tensor | None] = ContextVar("sets", default=None)
 
 
 @contextmanager
-def turned_by(sets: Tensor | None) -> Iterator[None]:
-    """Until the block ends, row r of a batch turns by the set of frequencies `sets[r]` of those that are installed.
+def rotated_by(sets: Tensor | None) -> Iterator[None]:
+    """Until the block ends, row r of a batch is rotated by `sets[r]` of the sets of frequencies that are installed.
 
-    sets: (batch,) int64; None, as outside of any block: all rows turn by the first.
+    sets: (batch,) int64; None, as outside of any block: all rows are rotated by the first.
     """
     token = _sets.set(sets)
     try:
@@ -63,7 +63,7 @@ class Angles:
 
 
 @dataclass(frozen=True)
-class Turn:
+class RotaryForward:
     """A rotary module's forward with other frequencies: angles in float64, rounded once."""
 
     layout: Layout
@@ -76,16 +76,16 @@ class Turn:
 
     @property
     def probed_positions(self) -> Tensor:
-        """The first position that each set turns by its scaled frequencies, int64 (sets, 1)."""
+        """The first position that each set rotates by its scaled frequencies, int64 (sets, 1)."""
         return self.angles.prefix.clamp(min=1).long()[:, None]
 
     def explains(self, found: NDArray[np.complex128]) -> bool:
         """Whether rotations (sets, channels) found at the probed positions are these, to 1e-6 of each angle."""
         angles = (self.probed_positions * self.angles.inv_freq)[:, self.layout.channels].cpu().numpy()
         off = np.abs(np.angle(found * np.exp(-1j * angles)))
-        turned_right = np.all(off <= 1e-6 * np.minimum(angles, 1.0))
+        rotated_right = np.all(off <= 1e-6 * np.minimum(angles, 1.0))
         scaled_right = np.allclose(np.abs(found).mean(axis=1), self.angles.scaling.cpu(), rtol=1e-6, atol=0)
-        return bool(turned_right) and scaled_right
+        return bool(rotated_right) and scaled_right
 
 
 def text_positions(position_ids: Tensor) -> Tensor:

@@ -29,5 +29,5 @@ def identity_rotation(model: nn.Module, length: int) -> Iterator[None]:
         for module in rotary:
             geometries = {kind: module.geometry(kind, None) for kind in module.layer_types}
             still = {kind: (g, [RopeFrequencies(np.zeros_like(g.inv_freq))]) for kind, g in geometries.items()}
-            stack.enter_context(module.turned(still, length))
+            stack.enter_context(module.rotated(still, length))
         yield

@@ -18,7 +18,7 @@ PROBED_POSITIONS = (1, 2, 5)
 class Layout:
     """Where a rotary module puts which frequency, and in what type it hands cosines and sines out."""
 
-    channels: Tensor  # (width,): for every output channel, the frequency that turns it
+    channels: Tensor  # (width,): for every output channel, the frequency that rotates it
     is_complex: bool
     dtype: torch.dtype | None  # None: that of the hidden states
 
@@ -29,8 +29,8 @@ class Layout:
         where the module does.
         """
         if self.is_complex:
-            turned = torch.polar(torch.ones_like(angles) * scaling, angles)
-            return turned.to(torch.complex64)[..., self.channels]
+            rotated = torch.polar(torch.ones_like(angles) * scaling, angles)
+            return rotated.to(torch.complex64)[..., self.channels]
         dtype = self.dtype or hidden.dtype
         cos, sin = angles.cos() * scaling, angles.sin() * scaling
         return cos.to(dtype)[..., self.channels], sin.to(dtype)[..., self.channels]
@@ -84,4 +84,4 @@ def _nearest(angles: Tensor, own: Tensor, name: str) -> Tensor:
 
 
 def _not_understood(name: str) -> UserError:
-    return UserError(f"{name} does not turn its channels by position x frequency: only method=native can run on it.")
+    return UserError(f"{name} does not rotate its channels by position x frequency: only method=native can run on it.")

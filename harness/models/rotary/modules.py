@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from harness.errors import UserError
 from harness.methods.base import RopeFrequencies, RopeGeometry
 from harness.models.checkpoint.geometry import layer_geometry, text_config
-from harness.models.rotary.angles import Angles, Turn, turned_by
+from harness.models.rotary.angles import Angles, RotaryForward, rotated_by
 from harness.models.rotary.layout import Rotation, ask, polar, probe
 from harness.models.swap import swapped
 
@@ -61,19 +61,19 @@ class RotaryModule:
         return True
 
     @contextmanager
-    def turned(self, wanted: Wanted, length: int) -> Iterator[None]:
-        """Until the block ends, the module turns by the frequencies wanted of each layer type, at any length.
+    def rotated(self, wanted: Wanted, length: int) -> Iterator[None]:
+        """Until the block ends, the module rotates by the frequencies wanted of each layer type, at any length.
 
-        With several sets of them `harness.models.rotary.angles.turned_by` says which rows of a batch turn by which.
+        With several sets of them `harness.models.rotary.angles.rotated_by` says which rows of a batch take which.
         """
-        turns = {kind: self._turn(kind, *wanted[kind]) for kind in self.layer_types}
+        forwards = {kind: self._forward(kind, *wanted[kind]) for kind in self.layer_types}
 
         def forward(x: Tensor, position_ids: Tensor, layer_type: str | None = None) -> Rotation:
-            return turns[layer_type](x, position_ids)
+            return forwards[layer_type](x, position_ids)
 
         with swapped(self.module, "forward", forward):
-            for kind, turn in turns.items():
-                assert turn.explains(self._handed_out(kind, turn.probed_positions)), self.path
+            for kind, rotation in forwards.items():
+                assert rotation.explains(self._handed_out(kind, rotation.probed_positions)), self.path
             yield
 
     @contextmanager
@@ -105,14 +105,14 @@ class RotaryModule:
         own, _ = default(self.config) if layer_type is None else default(self.config, layer_type=layer_type)
         return own.double().cpu().numpy()
 
-    def _turn(self, kind: str | None, geometry: RopeGeometry, sets: Sequence[RopeFrequencies]) -> Turn:
+    def _forward(self, kind: str | None, geometry: RopeGeometry, sets: Sequence[RopeFrequencies]) -> RotaryForward:
         held = self.frequencies(kind)
-        return Turn(probe(self.module, kind, held), Angles.of(geometry, sets, held.device))
+        return RotaryForward(probe(self.module, kind, held), Angles.of(geometry, sets, held.device))
 
     def _handed_out(self, kind: str | None, positions: Tensor) -> NDArray[np.complex128]:
         """Rotations (sets, channels) that the module hands out at a position of each set, (sets, 1)."""
         hidden = torch.zeros(len(positions), 1, 1, dtype=torch.float64, device=positions.device)
-        with turned_by(torch.arange(len(positions))):
+        with rotated_by(torch.arange(len(positions))):
             answer = ask(self.module.forward, hidden, positions, kind)
         return polar(answer)[:, 0].cpu().numpy()
 

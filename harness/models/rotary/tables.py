@@ -40,7 +40,7 @@ class SinusoidTables:
         return length <= len(getattr(self.modules[0], BUFFER))
 
     @contextmanager
-    def turned(self, wanted: Wanted, length: int) -> Iterator[None]:
+    def rotated(self, wanted: Wanted, length: int) -> Iterator[None]:
         """Until the block ends, all layers look up `length` positions in one table of the frequencies wanted."""
         geometry, sets = wanted[None]
         if len(sets) > 1:

@@ -23,7 +23,7 @@ class EncodingModule(nn.Module):
     `prepare` makes, once a forward, what no parameter takes part in; the rest is called layer by layer.
     """
 
-    blockwise = False  # scores are made block by block: there is a bias, or queries and keys are turned for a block
+    blockwise = False  # scores are made block by block: there is a bias, or queries and keys are rotated for a block
     most_queries = math.inf  # of a block
     linear = False  # the output is the sum of score times value, without softmax
     stretch = 1.0  # positions are divided by it: position interpolation
@@ -46,8 +46,8 @@ class EncodingModule(nn.Module):
         """The input of the first layer, (rows, length, hidden size)."""
         return hidden
 
-    def turn(self, query: Tensor, key: Tensor, prepared: Any, block: Block) -> tuple[Tensor, Tensor]:
-        """Queries and keys of a block, (rows, heads, tokens, head_dim)."""
+    def rotate(self, query: Tensor, key: Tensor, prepared: Any, block: Block) -> tuple[Tensor, Tensor]:
+        """Queries and keys of a block, (rows, heads, tokens, head_dim), rotated or permuted by their positions."""
         return query, key
 
     def bias(self, prepared: Any, block: Block, layer: int) -> Tensor | None:

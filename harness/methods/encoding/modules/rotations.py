@@ -1,4 +1,4 @@
-"""Encodings that turn queries and keys: rotations, rotations that decay, permutations."""
+"""Encodings that rotate queries and keys: rotations, rotations that decay, permutations."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -32,7 +32,9 @@ class Rotation(EncodingModule):
         angles = (positions[..., None] * inv_freq).repeat(1, 1, 2)[:, None]
         return angles.cos().float(), angles.sin().float()
 
-    def turn(self, query: Tensor, key: Tensor, prepared: tuple[Tensor, Tensor], block: Block) -> tuple[Tensor, Tensor]:
+    def rotate(
+        self, query: Tensor, key: Tensor, prepared: tuple[Tensor, Tensor], block: Block
+    ) -> tuple[Tensor, Tensor]:
         """Both by their positions."""
         cos, sin = prepared
         own, seen = slice(block.begin, block.end), slice(block.low, block.end)
@@ -40,7 +42,7 @@ class Rotation(EncodingModule):
 
 
 def rotated(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Pairs (m, m + d / 2) turned by their angles, in float32, back in the states' dtype."""
+    """Pairs (m, m + d / 2) rotated by their angles, in float32, back in the states' dtype."""
     first, second = states.float().chunk(2, dim=-1)
     return (states.float() * cos + torch.cat((-second, first), dim=-1) * sin).to(states.dtype)
 
@@ -72,9 +74,9 @@ class DecayingRotation(EncodingModule):
         """Cosines, sines and the positions themselves."""
         return Decaying(*self.rotation.tables(positions), positions)
 
-    def turn(self, query: Tensor, key: Tensor, prepared: Decaying, block: Block) -> tuple[Tensor, Tensor]:
+    def rotate(self, query: Tensor, key: Tensor, prepared: Decaying, block: Block) -> tuple[Tensor, Tensor]:
         """Rotated, then scaled: queries by exp(decay x (i - end)), keys by exp(decay x (end - j)), decay < 0."""
-        query, key = self.rotation.turn(query, key, (prepared.cos, prepared.sin), block)
+        query, key = self.rotation.rotate(query, key, (prepared.cos, prepared.sin), block)
         log_decay = torch.tensor(2 * self.log_decay, dtype=torch.float64, device=query.device)
         ahead = prepared.positions[0, block.low : block.end] - prepared.positions[0, block.end - 1]  # <= 0
         scale = (ahead[:, None] * log_decay).float()
@@ -110,7 +112,7 @@ class Permutation(EncodingModule):
         order = powers(self.permutations, positions.shape[1])
         return Permuted(torch.from_numpy(order).to(positions.device), positions)
 
-    def turn(self, query: Tensor, key: Tensor, prepared: Permuted, block: Block) -> tuple[Tensor, Tensor]:
+    def rotate(self, query: Tensor, key: Tensor, prepared: Permuted, block: Block) -> tuple[Tensor, Tensor]:
         """Permuted; in the linear form positive and scaled by the decay, measured from the end of the block."""
         if self.log_decays is None:
             return self._permuted(query, prepared, block.begin), self._permuted(key, prepared, block.low)

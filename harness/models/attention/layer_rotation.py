@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from harness.errors import UserError
 from harness.methods.base import RopeFrequencies, RopeGeometry
 from harness.models.attention.route import present, routed
-from harness.models.attention.tiles import LayerTurn
+from harness.models.attention.tiles import LayerRotation
 from harness.models.checkpoint.geometry import text_config
 from harness.models.rotary.find import Rotary, identity_rotation
 
@@ -37,40 +37,40 @@ class Source:
 
 
 @dataclass(frozen=True)
-class LayerRotation:
+class FoundRotation:
     """How one layer rotates: by which source, on which channels of its heads, in which layout."""
 
     source: Source
     first: int  # rotary channel
     interleaved: bool
 
-    def turn(self, frequencies: RopeFrequencies) -> LayerTurn:
+    def by(self, frequencies: RopeFrequencies) -> LayerRotation:
         """The layer's rotation by other frequencies."""
-        return LayerTurn(tuple(frequencies.inv_freq), self.first, self.interleaved, frequencies.attention_scaling)
+        return LayerRotation(tuple(frequencies.inv_freq), self.first, self.interleaved, frequencies.attention_scaling)
 
 
 States = dict[nn.Module, tuple[Tensor, Tensor]]  # queries and keys that reached a layer's attention
 
 
 @torch.no_grad()
-def layer_rotations(model: nn.Module, sources: Sequence[Source]) -> dict[nn.Module, LayerRotation | None]:
+def layer_rotations(model: nn.Module, sources: Sequence[Source]) -> dict[nn.Module, FoundRotation | None]:
     """For every attention layer that can be reached, how it rotates; None: not at all.
 
     Raises UserError, by name, where no layer calls attention through transformers' interface, and where a layer does
-    something else to queries and keys after rotating them. The frequencies of the sources are told apart by turning
+    something else to queries and keys after rotating them. The frequencies of the sources are told apart by rotating
     each by its own multiple of them.
     """
     if not sources:
         return {}
-    turned = {s: RopeFrequencies(s.geometry.inv_freq * (1 + 0.25 * n)) for n, s in enumerate(sources)}
+    rotated = {s: RopeFrequencies(s.geometry.inv_freq * (1 + 0.25 * n)) for n, s in enumerate(sources)}
     with identity_rotation(model, LENGTH):
         still = _states(model)
     with ExitStack() as stack:
         for rotary in {id(source.rotary): source.rotary for source in sources}.values():
-            wanted = {s.layer_type: (s.geometry, [turned[s]]) for s in sources if s.rotary is rotary}
-            stack.enter_context(rotary.turned(wanted, LENGTH))
+            wanted = {s.layer_type: (s.geometry, [rotated[s]]) for s in sources if s.rotary is rotary}
+            stack.enter_context(rotary.rotated(wanted, LENGTH))
         moved = _states(model)
-    return {layer: _explained(model, still[layer], moved[layer], turned) for layer in still}
+    return {layer: _explained(model, still[layer], moved[layer], rotated) for layer in still}
 
 
 @torch.no_grad()
@@ -104,14 +104,14 @@ def _explained(
     model: nn.Module,
     still: tuple[Tensor, Tensor],
     moved: tuple[Tensor, Tensor],
-    turned: Mapping[Source, RopeFrequencies],
-) -> LayerRotation | None:
+    rotated: Mapping[Source, RopeFrequencies],
+) -> FoundRotation | None:
     tolerance = TOLERANCE.get(still[0].dtype, HALF_TOLERANCE)
     if _distance(still, moved) <= 1e-3 * tolerance:
         return None
     found = [
-        (_distance(_turned(still, rotation.turn(frequencies)), moved), rotation)
-        for source, frequencies in turned.items()
+        (_distance(_rotated(still, rotation.by(frequencies)), moved), rotation)
+        for source, frequencies in rotated.items()
         for rotation in _layouts(source, still[0].shape[-1])
     ]
     distance, rotation = min(found, key=lambda pair: pair[0])
@@ -123,15 +123,15 @@ def _explained(
     return rotation
 
 
-def _layouts(source: Source, head_dim: int) -> list[LayerRotation]:
+def _layouts(source: Source, head_dim: int) -> list[FoundRotation]:
     first = {0, head_dim - source.geometry.rotary_dim}
-    return [LayerRotation(source, f, i) for f in sorted(first) if f >= 0 for i in (False, True)]
+    return [FoundRotation(source, f, i) for f in sorted(first) if f >= 0 for i in (False, True)]
 
 
-def _turned(still: tuple[Tensor, Tensor], turn: LayerTurn) -> tuple[Tensor, Tensor]:
+def _rotated(still: tuple[Tensor, Tensor], rotation: LayerRotation) -> tuple[Tensor, Tensor]:
     query, key = (states.double() for states in still)
-    table = turn.table(np.arange(LENGTH, dtype=np.float64), query)
-    return table.turn(query), table.turn(key)
+    table = rotation.table(np.arange(LENGTH, dtype=np.float64), query)
+    return table.rotate(query), table.rotate(key)
 
 
 def _distance(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> float:
