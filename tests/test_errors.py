@@ -117,6 +117,7 @@ PLACES = [
     Bad("a time limit of nothing", "-m cluster=slurm cluster.minutes=0"),
     Bad("more grace than time", "-m cluster=slurm cluster.minutes=1 cluster.grace_s=90"),
     Bad("setup that is no list of lines", "-m cluster=slurm cluster.setup=[1]"),
+    Bad("setup that is one line", "-m cluster=slurm cluster.setup=module"),
     Bad("no SLURM here", "-m cluster=slurm cluster.gpus=0"),
     Bad("a mistake in one cell of a sweep", "-m method=none,linear ctx=1,32"),
     Bad("a loss that is no number", "model.path={dir}/poisoned data.path={dir}/poison.jsonl", code=1),
@@ -247,7 +248,7 @@ def render(found):
         "# What bad inputs get",
         "",
         "One line on stderr and exit code 2 for a mistake, before the first cell; exit code 1 where a cell failed",
-        "(told in the report at the end, its traceback in its own log). Every line of these tables was tried: the page",
+        "(in the report at the end, its traceback in its own log). Every line of these tables was tried: the page",
         "is written by the test that tries them, which fails where a message is not the one below.",
     ]
     for section, messages in found.items():
