@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UserError
 from harness.longrope_search.evolution import Individual
 from harness.longrope_search.space import Genome
+from harness.storage import claims
 from harness.storage.files import write_atomically
 
 log = logging.getLogger(__name__)
@@ -16,17 +16,8 @@ log = logging.getLogger(__name__)
 
 def claim(folder: Path, recipe: Mapping[str, Any]) -> None:
     """Mark `folder` as this search's; UserError where it holds another, naming what differs. Raises StorageError."""
-    file = folder / "recipe.json"
-    if not file.is_file():
-        write_atomically(file, lambda stream: stream.write((json.dumps(recipe, indent=1) + "\n").encode()))
-        return
-    found, wanted = json.loads(file.read_text()), json.loads(json.dumps(recipe))
-    changed = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
-    if changed:
-        raise UserError(
-            f"output_dir: {folder} holds another search; it differs in {', '.join(changed)}. "
-            "Choose another output_dir or delete this one."
-        )
+    if not claims.check_unclaimed(folder, recipe, "search", "output_dir"):
+        claims.claim(folder, recipe)
 
 
 def save(folder: Path, individuals: Sequence[Individual]) -> None:

@@ -3,10 +3,12 @@
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
+
+from harness.storage.files import StorageError, write_atomically
 
 
 def root() -> Path:
@@ -47,11 +49,5 @@ def file_hash(file: Path) -> str:
 
 def write(file: Path, fill: Callable[[IO[bytes]], Any]) -> None:
     """Write a cache entry atomically; a cache that cannot be written only costs time, so that is no error."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as stream:
-            fill(stream)
-        os.replace(stream.name, file)
-    except OSError:
-        if "stream" in locals():
-            Path(stream.name).unlink(missing_ok=True)
+    with suppress(StorageError):
+        write_atomically(file, fill, sync=False)

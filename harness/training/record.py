@@ -14,7 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import harness
 from harness.errors import UserError
-from harness.storage.files import StorageError, write_atomically
+from harness.storage import claims
+from harness.storage.files import StorageError
 from harness.training.config import TrainConfig
 from harness.training.model import checkpoint_directory
 
@@ -44,29 +45,18 @@ def recipe(config: TrainConfig, method: str, params: Mapping[str, Any], seed: in
 
 def make_output(output: Path, recipe: dict[str, Any]) -> None:
     """Make the directory `output`; UserError where that cannot be, or where it holds a run with another recipe."""
-    path = output / "recipe.json"
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"train.output_dir cannot be written: {output} ({error.strerror}).") from error
-    if not path.is_file():
-        return
-    found, wanted = _flat(json.loads(path.read_text(encoding="utf-8"))), _flat(recipe)
-    keys = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
-    changed = ", ".join(f"{key} ({str(found.get(key))[:40]} there, {str(wanted.get(key))[:40]} now)" for key in keys)
-    if changed:
-        raise UserError(
-            f"train.output_dir {output} holds another run; it differs in {changed}. "
-            "Choose another directory or delete this one."
-        )
+    claims.check_unclaimed(output, recipe, "run", "train.output_dir")
 
 
 def claim(output: Path, recipe: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> None:
     """Mark `output` as this run's, its tokenizer beside the recipe."""
-    content = (json.dumps(recipe, indent=2) + "\n").encode()
     try:
         _save_tokenizer(tokenizer, output / "tokenizer")
-        write_atomically(output / "recipe.json", lambda file: file.write(content))
+        claims.claim(output, recipe)
     except (OSError, StorageError) as error:
         raise UserError(f"train.output_dir cannot be written: {output} ({error}).") from error
 
@@ -74,16 +64,8 @@ def claim(output: Path, recipe: dict[str, Any], tokenizer: PreTrainedTokenizerBa
 def disclaim(output: Path) -> None:
     """Leave `output` to any other run, where this one left nothing to go on from."""
     if last_checkpoint(output) is None:
-        (output / "recipe.json").unlink(missing_ok=True)
+        claims.disclaim(output)
         shutil.rmtree(output / "tokenizer", ignore_errors=True)
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        nested = isinstance(value, Mapping)
-        flat.update(_flat(value, f"{prefix}{key}.") if nested else {prefix + key: value})
-    return flat
 
 
 def last_checkpoint(output: Path) -> str | None:
