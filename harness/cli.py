@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from harness import torchrun
 from harness.errors import UserError, one_line, unknown
 from harness.logs import configure_logging
+from harness.methods import METHODS
 
 
 def main() -> None:
@@ -107,6 +108,8 @@ def said_by(error: Exception, config_name: str = "config") -> str:
         return one_line(error)
     if isinstance(error, MissingConfigException) and error.options is not None and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
+        if group == "method" and name in METHODS:
+            return f"conf/method/{name}.yaml is missing: write it, with the line `name: {name}`"
         return str(unknown(group or "config", name, error.options))
     text = one_line(error)
     if found := re.search(r"Could not override '([^']+)'", text):

@@ -1,5 +1,6 @@
 """``python -m harness.theory``: the methods, and where theory says that they break on a model."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def _task(composed: DictConfig) -> None:
         print(path)
 
 
-def _names(given: Any) -> list[str]:
+def _names(given: Sequence[str] | None) -> list[str]:
     names = list(METHODS) if given is None else [str(name) for name in given]
     for name in names:
         if name not in METHODS:
@@ -85,7 +86,7 @@ def _short(value: float) -> str:
     return f"{value:g}" if value == value else ""
 
 
-_FORMATS: Any = {
+_FORMATS: dict[str, Callable[[float], str]] = {
     "factor": _short,
     "tuned_dimension": _whole,
     "extrapolation_bound": _whole,

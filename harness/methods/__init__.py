@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import fields
 from numbers import Real
-from types import UnionType
-from typing import Any, get_args, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from harness.errors import UserError, unknown
 from harness.methods.attention.dca import Dca
@@ -111,16 +111,17 @@ def _typed(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
                 else UserError(f"{name} has no parameters, got {param!r}.")
             )
         if not _fits(value, allowed[param]):
-            expected = getattr(allowed[param], "__name__", str(allowed[param]))
-            raise UserError(f"{name}: {param} must be of type {expected}, got {value!r}.")
+            raise UserError(f"{name}: {param} must be of type {_words(allowed[param])}, got {value!r}.")
     return {param: _as_float(value, allowed[param]) for param, value in params.items()}
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def _fits(value: object, hint: object) -> bool:
     if hint is Any:
         return True
-    if isinstance(hint, UnionType):
+    if get_origin(hint) in (Union, UnionType):
         return any(_fits(value, option) for option in get_args(hint))
+    if get_origin(hint) is Literal:
+        return isinstance(value, str)  # which of them, the method says
     if get_args(hint):  # list[float]
         return isinstance(value, list | tuple) and all(_fits(item, get_args(hint)[0]) for item in value)
     if hint is float:
@@ -128,9 +129,17 @@ def _fits(value: Any, hint: Any) -> bool:
     return type(value) is hint
 
 
-def _as_float(value: Any, hint: Any) -> Any:
+def _words(hint: object) -> str:
+    if get_origin(hint) in (Union, UnionType):
+        return " | ".join("None" if option is NoneType else _words(option) for option in get_args(hint))
+    if get_origin(hint) is Literal:
+        return "str"
+    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
+
+
+def _as_float(value: object, hint: object) -> object:
     # a factor of 8 and one of 8.0 are the same method, also where parameters are compared as text
     options = get_args(hint) or (hint,)
     if list[float] in options and isinstance(value, list | tuple):
         return [float(item) for item in value]
-    return float(value) if float in options and type(value) is int else value
+    return float(value) if float in options and isinstance(value, int) and not isinstance(value, bool) else value

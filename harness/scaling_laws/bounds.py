@@ -103,7 +103,7 @@ def methods_table() -> pd.DataFrame:
 
 
 def _depends_on_length(method: type[Method]) -> Literal["yes", "no", "by its options"]:
-    said: Any = method.depends_on_length  # the base's property, the class's answer, or a property of the class
+    said: object = method.depends_on_length  # the base's property, the class's answer, or a property of the class
     if isinstance(said, bool):
         return "yes" if said else "no"
     return "no" if said is Method.depends_on_length else "by its options"
@@ -128,7 +128,7 @@ def table(
     return pd.DataFrame(lines, columns=[*columns, "extrapolation_bound", "trained_range_bound", "note"])
 
 
-def _line(name: str, geometry: RopeGeometry, ctx: int, params: Mapping[str, Any] | None) -> dict[str, Any]:
+def _line(name: str, geometry: RopeGeometry, ctx: int, params: Mapping[str, Any] | None) -> dict[str, object]:
     line = {"method": name, "critical_dimension": 2 * _first_unseen(geometry), "note": ""}
     method = buildable(name, geometry, ctx, params)
     if isinstance(method, str):

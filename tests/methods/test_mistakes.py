@@ -68,7 +68,7 @@ def test_factor_is_resolved_from_the_length_once() -> None:
         ("longrope", {"dynamic": True}, ["dynamic", "factor > 1", "None"]),
     ],
 )
-def test_mistakes_are_told_in_one_line(name: str, given: dict[str, Any], words: list[str]) -> None:
+def test_mistakes_are_reported_in_one_line(name: str, given: dict[str, Any], words: list[str]) -> None:
     with pytest.raises(UserError) as raised:
         frequencies(name, LLAMA2, 32768, **given)
     message = str(raised.value)

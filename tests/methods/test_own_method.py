@@ -135,3 +135,12 @@ def test_a_forgotten_step_says_what_to_write_and_where(tmp_path: Path, forgotten
     printed = process.communicate(timeout=120)[0]
     assert process.returncode == 1, printed
     assert FORGOTTEN[forgotten] in " ".join(re.sub(r"^E +", "", printed, flags=re.M).split()), printed
+
+
+def test_the_command_misses_a_configuration(tmp_path: Path) -> None:
+    copy = Copy(tmp_path)
+    for step in steps()[:-1]:
+        if step.language != "yaml":
+            copy.follow(step)
+    printed = copy.start("harness", "method=halved").communicate(timeout=120)[0]
+    assert printed == f"error: {FORGOTTEN['conf/method/halved.yaml']}\n"

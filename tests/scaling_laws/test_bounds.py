@@ -184,12 +184,12 @@ def test_command_prints_the_table_of_methods() -> None:
 @pytest.mark.parametrize("name", ["alibi", "native", "dca"])
 def test_methods_without_frequencies_of_their_own_leave_nothing_to_draw(name: str) -> None:
     assert bounds.spectrum(LLAMA2, 32768, [name]).empty
-    told = command("model=reference", "ctx=1024", f"methods=[{name}]")
-    assert (told.returncode, told.stderr) == (0, "")
-    assert name in told.stdout
+    done = command("model=reference", "ctx=1024", f"methods=[{name}]")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert name in done.stdout
 
 
-def test_command_tells_mistakes_in_one_line() -> None:
+def test_command_reports_mistakes_in_one_line() -> None:
     done = command("ctx=4096")
     assert done.returncode == 2
     assert "give both model=... and ctx=..." in done.stderr.splitlines()[-1]

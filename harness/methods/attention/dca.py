@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 
@@ -11,7 +11,11 @@ from harness.methods.attention.base import AttentionMethod
 from harness.methods.attention.regions import Region, check_tokens, positions, share
 from harness.methods.base import RopeFrequencies, RopeGeometry, check_choice, growth
 
-SHARES = {"code": ((3, 4), (1, 8)), "paper": ((1, 1), (1, 4))}  # of the trained length: chunk, local
+Form = Literal["code", "paper"]
+SHARES: dict[Form, tuple[tuple[int, int], tuple[int, int]]] = {  # of the trained length: chunk, local
+    "code": ((3, 4), (1, 8)),
+    "paper": ((1, 1), (1, 4)),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +35,7 @@ class Dca(AttentionMethod):
     the form.
     """
 
-    form: str = "code"  # code | paper
+    form: Form = "code"
     chunk: int | None = None  # tokens
     local: int | None = None  # tokens
     temperature: bool | None = None  # None: in the code's form only
@@ -64,13 +68,13 @@ class Dca(AttentionMethod):
         )
 
     def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
-        """The unscaled frequencies and the temperature of `length`, as a multiplier of cosines and sines."""
+        """The unscaled frequencies, (rotary_dim // 2,), and the temperature of `length`: cosines and sines times it."""
         if not self.depends_on_length:
             return RopeFrequencies(geometry.inv_freq)
         return RopeFrequencies(geometry.inv_freq, 0.05 * math.log(growth(geometry, length)) + 1)
 
     def regions(self, length: int) -> tuple[Region, ...]:
-        """Three regions: a query's own chunk, the one before, and all older ones; key positions are the same in all."""
+        """A query's own chunk, the one before, all older ones, with the same key positions; arrays of (length,)."""
         size, cap = self._chunk_and_cap()
         rows = np.arange(length)
         start = rows // size * size

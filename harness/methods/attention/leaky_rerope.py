@@ -37,7 +37,7 @@ class LeakyReRope(AttentionMethod):
         return replace(self, window=window)
 
     def regions(self, length: int) -> tuple[Region, ...]:
-        """Two regions: up to the window, and beyond it with positions divided and queries moved back by the rest.
+        """Up to the window; beyond it, positions divided and queries moved back by the rest; arrays of (length,).
 
         At `window` both say the same; counted as near, it leaves blocks of so many rows edges that need no mask.
         """

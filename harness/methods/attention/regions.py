@@ -24,7 +24,7 @@ class Region:
 
 
 def relative_positions(regions: Sequence[Region], i: ArrayLike, j: ArrayLike) -> NDArray[np.float64]:
-    """The relative position at which query i sees key j, in tokens; NaN where it does not see it.
+    """The relative position at which query i sees key j, in tokens, NaN where it does not; shape as broadcast.
 
     `i` and `j` are arrays of positions below the regions' length that broadcast against each other.
     """
@@ -38,18 +38,18 @@ def relative_positions(regions: Sequence[Region], i: ArrayLike, j: ArrayLike) ->
 
 
 def positions(length: int) -> NDArray[np.float64]:
-    """0, 1, ..., length - 1."""
+    """0, 1, ..., length - 1, shape (length,)."""
     return np.arange(length, dtype=np.float64)
 
 
 def near(length: int, window: int) -> Region:
-    """Keys fewer than `window` tokens back, at their true distance."""
+    """Keys fewer than `window` tokens back, at their true distance; arrays of (length,)."""
     rows = np.arange(length)
     return Region(np.maximum(0, rows - window + 1), rows + 1, positions(length), positions(length))
 
 
 def far(length: int, window: int, query_positions: NDArray[np.float64], key_positions: NDArray[np.float64]) -> Region:
-    """Keys at least `window` tokens back, at the given positions."""
+    """Keys at least `window` tokens back, at the given positions, (length,)."""
     rows = np.arange(length)
     return Region(np.zeros_like(rows), np.maximum(0, rows - window + 1), query_positions, key_positions)
 

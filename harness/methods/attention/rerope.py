@@ -36,7 +36,7 @@ class ReRope(AttentionMethod):
         return replace(self, window=window)
 
     def regions(self, length: int) -> tuple[Region, ...]:
-        """Two regions: within the window, and beyond it (queries all at `window`, keys all at 0)."""
+        """Within the window, and beyond it (queries all at `window`, keys all at 0); arrays of (length,)."""
         assert self.window is not None, "rerope: resolve the window first"
         everywhere = np.full(length, float(self.window))
         return near(length, self.window), far(length, self.window, everywhere, np.zeros(length))

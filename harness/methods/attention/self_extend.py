@@ -42,7 +42,7 @@ class SelfExtend(AttentionMethod):
         return replace(self, window=window)
 
     def regions(self, length: int) -> tuple[Region, ...]:
-        """Two regions: within the window, and beyond it with positions of groups and queries shifted."""
+        """Within the window, and beyond it with positions of groups, queries shifted; arrays of (length,)."""
         assert self.window is not None, "self_extend: resolve the window first"
         grouped = np.floor(positions(length) / self.group)
         return near(length, self.window), far(length, self.window, grouped + self._shift(self.window), grouped)

@@ -1,7 +1,7 @@
 """Windowed attention with the first tokens kept: LM-Infinite and attention sinks."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 
@@ -10,7 +10,8 @@ from harness.methods.attention.base import AttentionMethod
 from harness.methods.attention.regions import Region, check_tokens, near, positions
 from harness.methods.base import RopeGeometry, check_choice
 
-SINKS = {"lm_infinite": 10, "streaming": 4}  # tokens
+Form = Literal["lm_infinite", "streaming"]
+SINKS: dict[Form, int] = {"lm_infinite": 10, "streaming": 4}  # tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,7 @@ class Windowed(AttentionMethod):
     sinks + window tokens, 4 sinks, window the trained length less the sinks.
     """
 
-    form: str = "lm_infinite"  # lm_infinite | streaming
+    form: Form = "lm_infinite"
     window: int | None = None  # tokens
     sinks: int | None = None  # tokens
 
@@ -50,7 +51,7 @@ class Windowed(AttentionMethod):
         return replace(self, window=window, sinks=sinks)
 
     def regions(self, length: int) -> tuple[Region, ...]:
-        """Two regions: the last tokens, and the first ones where they are not among the last."""
+        """Two regions: the last tokens, and the first ones where they are not among the last; arrays of (length,)."""
         assert self.window is not None, "windowed: resolve window first"
         assert self.sinks is not None, "windowed: resolve sinks first"
         rows = np.arange(length)

@@ -2,12 +2,15 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.methods.encoding.base import Encoding, Shape
+
+if TYPE_CHECKING:
+    from harness.methods.encoding.modules.base import EncodingModule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +28,7 @@ class Alibi(Encoding):
     scalings: ClassVar[tuple[str, ...]] = ("linear",)
     why_not: ClassVar[str] = "it has slopes and no frequencies"
 
-    def module(self, shape: Shape) -> Any:
+    def module(self, shape: Shape) -> "EncodingModule":
         """The slopes."""
         from harness.methods.encoding.modules.biases import Slopes
 

@@ -2,12 +2,15 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
 from harness.methods.base import Kind, Method, RopeFrequencies, RopeGeometry
 
 if TYPE_CHECKING:
     from harness.methods.encoding.modules.base import EncodingModule
+
+
+Parameter = int | float | str | bool
 
 
 class Shape(NamedTuple):
@@ -41,7 +44,7 @@ class Encoding(Method):
         """A mistake of ours: an encoding acts through its module."""
         raise TypeError(f"{self.name} is an encoding and asks nothing of a rotary embedding")
 
-    def defaults(self, trained: int) -> dict[str, Any]:
+    def defaults(self, trained: int) -> dict[str, Parameter]:
         """What takes the place of None in a model trained at `trained` tokens."""
         return {}
 
@@ -59,6 +62,6 @@ class Encoding(Method):
         """The encoding as a part of a model. Imports torch."""
 
 
-def parameters(encoding: Encoding) -> dict[str, Any]:
+def parameters(encoding: Encoding) -> dict[str, Parameter | None]:
     """The parameters of an encoding as JSON values."""
     return {field.name: getattr(encoding, field.name) for field in fields(encoding)}

@@ -1,10 +1,13 @@
 """FIRE."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from harness.errors import UserError
-from harness.methods.encoding.base import Encoding, Shape
+from harness.methods.encoding.base import Encoding, Parameter, Shape
+
+if TYPE_CHECKING:
+    from harness.methods.encoding.modules.base import EncodingModule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +31,11 @@ class Fire(Encoding):
         if self.width is not None and self.width < 1:
             raise UserError(f"{self.name}: width must be >= 1, got {self.width}.")
 
-    def defaults(self, trained: int) -> dict[str, Any]:
+    def defaults(self, trained: int) -> dict[str, Parameter]:
         """The paper's."""
         return {"width": 32}
 
-    def module(self, shape: Shape) -> Any:
+    def module(self, shape: Shape) -> "EncodingModule":
         """The functions of all layers."""
         from harness.methods.encoding.modules.biases import ProgressiveInterpolation
 

@@ -1,10 +1,15 @@
 """Kerple."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from harness.methods.base import check_choice
-from harness.methods.encoding.base import Encoding, Shape
+from harness.methods.encoding.base import Encoding, Parameter, Shape
+
+if TYPE_CHECKING:
+    from harness.methods.encoding.modules.base import EncodingModule
+
+Form = Literal["log", "power"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +22,7 @@ class Kerple(Encoding):
     (0, 2), a uniform in (0, 1); both are kept at 0.01 or above, as in their code.
     """
 
-    form: str | None = None  # log | power; None: log
+    form: Form | None = None  # None: log
 
     name: ClassVar[str] = "kerple"
     changes: ClassVar[str] = "scores: minus a learned kernel of the distance"
@@ -26,13 +31,13 @@ class Kerple(Encoding):
 
     def __post_init__(self) -> None:
         if self.form is not None:
-            check_choice(self.name, "form", self.form, ("log", "power"))
+            check_choice(self.name, "form", self.form, get_args(Form))
 
-    def defaults(self, trained: int) -> dict[str, Any]:
+    def defaults(self, trained: int) -> dict[str, Parameter]:
         """The recommended form."""
         return {"form": "log"}
 
-    def module(self, shape: Shape) -> Any:
+    def module(self, shape: Shape) -> "EncodingModule":
         """The kernels of all layers."""
         from harness.methods.encoding.modules.biases import Kernel
 

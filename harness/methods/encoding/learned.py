@@ -1,9 +1,12 @@
 """Learned absolute positions."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from harness.methods.encoding.base import Encoding, Shape
+
+if TYPE_CHECKING:
+    from harness.methods.encoding.modules.base import EncodingModule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +28,7 @@ class Learned(Encoding):
         """The rows of the table."""
         return trained
 
-    def module(self, shape: Shape) -> Any:
+    def module(self, shape: Shape) -> "EncodingModule":
         """The table as an embedding."""
         from harness.methods.encoding.modules.embeddings import LearnedTable
         from harness.methods.encoding.modules.positions import Counted

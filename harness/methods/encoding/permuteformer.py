@@ -1,14 +1,19 @@
 """PermuteFormer."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import UserError
 from harness.methods.base import check_choice
-from harness.methods.encoding.base import Encoding, Shape
+from harness.methods.encoding.base import Encoding, Parameter, Shape
+
+if TYPE_CHECKING:
+    from harness.methods.encoding.modules.base import EncodingModule
+
+Form = Literal["softmax", "linear"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +27,7 @@ class Permuteformer(Encoding):
     a discrete rotary encoding. Chen 2021, arXiv:2109.02377, sections 3.1 and 3.2.
     """
 
-    form: str | None = None  # softmax | linear; None: softmax
+    form: Form | None = None  # None: softmax
     seed: int | None = None  # of the permutations; None: 0
 
     name: ClassVar[str] = "permuteformer"
@@ -32,15 +37,15 @@ class Permuteformer(Encoding):
 
     def __post_init__(self) -> None:
         if self.form is not None:
-            check_choice(self.name, "form", self.form, ("softmax", "linear"))
+            check_choice(self.name, "form", self.form, get_args(Form))
         if self.seed is not None and self.seed < 0:
             raise UserError(f"{self.name}: seed must be >= 0, got {self.seed}.")
 
-    def defaults(self, trained: int) -> dict[str, Any]:
+    def defaults(self, trained: int) -> dict[str, Parameter]:
         """Ordinary attention."""
         return {"form": "softmax", "seed": 0}
 
-    def module(self, shape: Shape) -> Any:
+    def module(self, shape: Shape) -> "EncodingModule":
         """The permutations and, in the linear form, the decay of each head."""
         from harness.methods.encoding.modules.rotations import Permutation
 

@@ -1,10 +1,13 @@
 """Random padding: learned positions whose table is longer than the training windows."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from harness.errors import UserError
-from harness.methods.encoding.base import Encoding, Shape
+from harness.methods.encoding.base import Encoding, Parameter, Shape
+
+if TYPE_CHECKING:
+    from harness.methods.encoding.modules.base import EncodingModule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +32,7 @@ class RandomPadding(Encoding):
         if self.rows is not None and self.rows < 2:
             raise UserError(f"{self.name}: rows must be >= 2 tokens, got {self.rows}.")
 
-    def defaults(self, trained: int) -> dict[str, Any]:
+    def defaults(self, trained: int) -> dict[str, Parameter]:
         """Eight windows' worth of rows."""
         return {"rows": 8 * trained}
 
@@ -38,7 +41,7 @@ class RandomPadding(Encoding):
         assert self.rows is not None
         return self.rows
 
-    def module(self, shape: Shape) -> Any:
+    def module(self, shape: Shape) -> "EncodingModule":
         """The table at shifted positions."""
         from harness.methods.encoding.modules.embeddings import LearnedTable
         from harness.methods.encoding.modules.positions import Shifted

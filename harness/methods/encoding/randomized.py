@@ -1,11 +1,16 @@
 """Randomized positions."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from harness.errors import UserError
 from harness.methods.base import check_choice
-from harness.methods.encoding.base import Encoding, Shape
+from harness.methods.encoding.base import Encoding, Parameter, Shape
+
+if TYPE_CHECKING:
+    from harness.methods.encoding.modules.base import EncodingModule
+
+Base = Literal["rope", "sinusoidal"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +22,7 @@ class Randomized(Encoding):
     section 3; their code shares one draw by all sequences of a batch.
     """
 
-    base: str | None = None  # rope | sinusoidal; None: rope
+    base: Base | None = None  # None: rope
     positions: int | None = None  # the range to draw from; None: 32 x the trained length
     seed: int | None = None  # of the draws in evaluation; None: 0
 
@@ -30,13 +35,13 @@ class Randomized(Encoding):
 
     def __post_init__(self) -> None:
         if self.base is not None:
-            check_choice(self.name, "base", self.base, ("rope", "sinusoidal"))
+            check_choice(self.name, "base", self.base, get_args(Base))
         if self.positions is not None and self.positions < 2:
             raise UserError(f"{self.name}: positions must be >= 2 tokens, got {self.positions}.")
         if self.seed is not None and self.seed < 0:
             raise UserError(f"{self.name}: seed must be >= 0, got {self.seed}.")
 
-    def defaults(self, trained: int) -> dict[str, Any]:
+    def defaults(self, trained: int) -> dict[str, Parameter]:
         """A range 32 times as long as the window trained, as the longest evaluation may be."""
         return {"base": "rope", "positions": 32 * trained, "seed": 0}
 
@@ -45,7 +50,7 @@ class Randomized(Encoding):
         assert self.positions is not None
         return self.positions
 
-    def module(self, shape: Shape) -> Any:
+    def module(self, shape: Shape) -> "EncodingModule":
         """The base encoding at drawn positions."""
         from harness.methods.encoding.modules.embeddings import SinusoidalTable
         from harness.methods.encoding.modules.positions import Drawn

@@ -1,11 +1,14 @@
 """SHAPE: shifted absolute positions."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from harness.errors import UserError
-from harness.methods.encoding.base import Encoding, Shape
+from harness.methods.encoding.base import Encoding, Parameter, Shape
 from harness.methods.encoding.sinusoidal import SCALINGS
+
+if TYPE_CHECKING:
+    from harness.methods.encoding.modules.base import EncodingModule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +36,11 @@ class ShapeEncoding(Encoding):
         if self.evaluation_shift is not None and self.evaluation_shift < 0:
             raise UserError(f"{self.name}: evaluation_shift must be >= 0 tokens, got {self.evaluation_shift}.")
 
-    def defaults(self, trained: int) -> dict[str, Any]:
+    def defaults(self, trained: int) -> dict[str, Parameter]:
         """The authors' numbers."""
         return {"shift": 500, "evaluation_shift": 500 if self.shift is None else self.shift}
 
-    def module(self, shape: Shape) -> Any:
+    def module(self, shape: Shape) -> "EncodingModule":
         """The sinusoidal table at shifted positions."""
         from harness.methods.encoding.modules.embeddings import SinusoidalTable
         from harness.methods.encoding.modules.positions import Shifted

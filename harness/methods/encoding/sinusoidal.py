@@ -1,9 +1,12 @@
 """Sinusoidal positions."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from harness.methods.encoding.base import Encoding, Shape
+
+if TYPE_CHECKING:
+    from harness.methods.encoding.modules.base import EncodingModule
 
 SCALINGS = ("linear", "ntk", "abf")
 
@@ -23,7 +26,7 @@ class Sinusoidal(Encoding):
     scalings: ClassVar[tuple[str, ...]] = SCALINGS
     why_not: ClassVar[str] = "there is no rotation to scale, only the frequencies of its table"
 
-    def module(self, shape: Shape) -> Any:
+    def module(self, shape: Shape) -> "EncodingModule":
         """The table, made for every length."""
         from harness.methods.encoding.modules.embeddings import SinusoidalTable
         from harness.methods.encoding.modules.positions import Counted

@@ -2,10 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from harness.errors import UserError
-from harness.methods.encoding.base import Encoding, Shape
+from harness.methods.encoding.base import Encoding, Parameter, Shape
+
+if TYPE_CHECKING:
+    from harness.methods.encoding.modules.base import EncodingModule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +38,11 @@ class T5Bias(Encoding):
                 f"{self.name}: max_distance must be > buckets / 2 = {least} tokens, got {self.max_distance}."
             )
 
-    def defaults(self, trained: int) -> dict[str, Any]:
+    def defaults(self, trained: int) -> dict[str, Parameter]:
         """T5's own."""
         return {"buckets": 32, "max_distance": 128}
 
-    def module(self, shape: Shape) -> Any:
+    def module(self, shape: Shape) -> "EncodingModule":
         """The biases of the buckets."""
         from harness.methods.encoding.modules.biases import T5
 

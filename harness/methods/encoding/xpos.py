@@ -1,13 +1,16 @@
 """xPos, and its blockwise attention at evaluation (LeX)."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.methods.base import check_positive
-from harness.methods.encoding.base import Encoding, Shape
+from harness.methods.encoding.base import Encoding, Parameter, Shape
+
+if TYPE_CHECKING:
+    from harness.methods.encoding.modules.base import EncodingModule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +39,11 @@ class Xpos(Encoding):
     def __post_init__(self) -> None:
         check_positive(self.name, decay_length=self.decay_length)
 
-    def defaults(self, trained: int) -> dict[str, Any]:
+    def defaults(self, trained: int) -> dict[str, Parameter]:
         """The authors' constant; attention to all keys."""
         return {"decay_length": 512.0, "lex": False}
 
-    def module(self, shape: Shape) -> Any:
+    def module(self, shape: Shape) -> "EncodingModule":
         """Rotation and decay."""
         from harness.methods.encoding.modules.rotations import DecayingRotation
 

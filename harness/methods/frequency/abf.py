@@ -32,7 +32,7 @@ class Abf(FrequencyMethod):
             raise UserError(f"{self.name}: rope_theta must be finite and > 1, got {self.rope_theta}.")
 
     def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
-        """Frequencies of the other base, the same for every length."""
+        """Frequencies of the other base, the same for every length. Shape (rotary_dim // 2,)."""
         return RopeFrequencies(
             RopeGeometry(
                 rotary_dim=geometry.rotary_dim,

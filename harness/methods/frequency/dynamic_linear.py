@@ -28,5 +28,5 @@ class DynamicLinear(FrequencyMethod):
         check_multiplier(self.name, self.factor)
 
     def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
-        """Frequencies for windows of `length` tokens."""
+        """Frequencies for windows of `length` tokens. Shape (rotary_dim // 2,)."""
         return RopeFrequencies(geometry.inv_freq / max(self.factor, growth(geometry, length)))

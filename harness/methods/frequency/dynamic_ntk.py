@@ -33,6 +33,6 @@ class DynamicNtk(FrequencyMethod):
         check_multiplier(self.name, self.factor)
 
     def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
-        """Frequencies for windows of `length` tokens, unscaled up to the trained length."""
+        """Frequencies for windows of `length` tokens, unscaled up to the trained length. Shape (rotary_dim // 2,)."""
         alpha = self.factor * growth(geometry, length) - (self.factor - 1)
         return RopeFrequencies(ntk_aware(geometry, alpha))

@@ -30,6 +30,6 @@ class DynamicYarn(Yarn):
         super().__post_init__()
 
     def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
-        """Frequencies and attention scaling for windows of `length` tokens."""
+        """Frequencies and attention scaling for windows of `length` tokens. Shape (rotary_dim // 2,)."""
         current = replace(self, factor=max(self.factor, growth(geometry, length)))
         return Yarn.__call__(current, geometry, length)

@@ -26,5 +26,5 @@ class Linear(FrequencyMethod):
         check_factor(self.name, self.factor)
 
     def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
-        """Interpolated frequencies, the same for every length."""
+        """Interpolated frequencies, the same for every length. Shape (rotary_dim // 2,)."""
         return RopeFrequencies(geometry.inv_freq / resolved_factor(self))

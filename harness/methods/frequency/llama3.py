@@ -34,7 +34,7 @@ class Llama3(FrequencyMethod):
         check_rotations(self.name, high_freq_factor=self.high_freq_factor, low_freq_factor=self.low_freq_factor)
 
     def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
-        """Blended frequencies, the same for every length."""
+        """Blended frequencies, the same for every length. Shape (rotary_dim // 2,)."""
         inv_freq = geometry.inv_freq
         rotations = geometry.original_max_position_embeddings * inv_freq / (2 * math.pi)
         band = self.high_freq_factor - self.low_freq_factor

@@ -117,7 +117,7 @@ class LongRope(FrequencyMethod):
                 )
 
     def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
-        """Frequencies, attention scaling and unscaled prefix for windows of `length` tokens."""
+        """Frequencies, (rotary_dim // 2,), attention scaling and unscaled prefix for windows of `length` tokens."""
         self._check_lengths(geometry)
         within = length <= geometry.original_max_position_embeddings
         scaling = 1.0 if within and not self.short_temperature else self._attention_scaling(geometry)

@@ -23,5 +23,5 @@ class Unscaled(FrequencyMethod):
     as_it_is: ClassVar[bool] = True
 
     def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
-        """The unscaled frequencies, whatever the length."""
+        """The unscaled frequencies, whatever the length. Shape (rotary_dim // 2,)."""
         return RopeFrequencies(geometry.inv_freq)

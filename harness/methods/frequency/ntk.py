@@ -32,7 +32,7 @@ class Ntk(FrequencyMethod):
         check_factor(self.name, self.factor)
 
     def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
-        """Frequencies of the enlarged base, the same for every length."""
+        """Frequencies of the enlarged base, the same for every length. Shape (rotary_dim // 2,)."""
         return RopeFrequencies(ntk_aware(geometry, resolved_factor(self)))
 
 

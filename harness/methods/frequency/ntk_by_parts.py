@@ -38,7 +38,7 @@ class NtkByParts(FrequencyMethod):
         check_rotations(self.name, gamma_fast=self.gamma_fast, gamma_slow=self.gamma_slow)
 
     def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
-        """Blended frequencies, the same for every length."""
+        """Blended frequencies, the same for every length. Shape (rotary_dim // 2,)."""
         factor = resolved_factor(self)
         linear = dimension_ramp(geometry, self.beta_fast, self.beta_slow)
         scaled = dimension_ramp(geometry, self.gamma_fast, self.gamma_slow)

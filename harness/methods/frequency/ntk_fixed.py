@@ -29,6 +29,6 @@ class NtkFixed(FrequencyMethod):
         check_factor(self.name, self.factor)
 
     def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
-        """Scaled frequencies, the same for every length."""
+        """Scaled frequencies, the same for every length. Shape (rotary_dim // 2,)."""
         pair = np.arange(1, geometry.rotary_dim // 2 + 1, dtype=np.float64)
         return RopeFrequencies(geometry.inv_freq * resolved_factor(self) ** (-2 * pair / geometry.rotary_dim))

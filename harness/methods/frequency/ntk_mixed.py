@@ -33,7 +33,7 @@ class NtkMixed(FrequencyMethod):
         check_positive(self.name, beta=self.beta)
 
     def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
-        """Scaled frequencies, the same for every length."""
+        """Scaled frequencies, the same for every length. Shape (rotary_dim // 2,)."""
         pairs = geometry.rotary_dim // 2
         stretch = (np.arange(1, pairs + 1, dtype=np.float64) / pairs) ** self.beta
         return RopeFrequencies(geometry.inv_freq * np.exp(-math.log(resolved_factor(self)) * stretch))

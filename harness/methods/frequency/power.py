@@ -32,6 +32,6 @@ class Power(FrequencyMethod):
         check_positive(self.name, exponent=self.exponent)
 
     def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
-        """Scaled frequencies, the same for every length."""
+        """Scaled frequencies, the same for every length. Shape (rotary_dim // 2,)."""
         position = np.arange(0, geometry.rotary_dim, 2, dtype=np.float64) / geometry.rotary_dim
         return RopeFrequencies(geometry.inv_freq / self.factor * (1 - position) ** self.exponent)

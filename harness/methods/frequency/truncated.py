@@ -39,7 +39,7 @@ class Truncated(FrequencyMethod):
             raise UserError(f"{self.name}: cutoff_length must be >= 1 token, got {self.cutoff_length}.")
 
     def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
-        """Truncated frequencies, the same for every length."""
+        """Truncated frequencies, the same for every length. Shape (rotary_dim // 2,)."""
         position = np.arange(0, geometry.rotary_dim, 2, dtype=np.float64) / geometry.rotary_dim
         inv_freq = geometry.inv_freq / self.factor * (1 - position) ** self.exponent
         cutoff = 2 * math.pi / (self.cutoff_length or geometry.original_max_position_embeddings)

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from harness.methods.base import (
 )
 from harness.methods.frequency.base import FrequencyMethod
 from harness.methods.frequency.ramp import dimension_ramp
+
+Ramp = Literal["dimension", "rotations"]
+Blend = Literal["arithmetic", "harmonic"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +45,9 @@ class Yarn(FrequencyMethod):
     factor: float | None = None  # None: max(1, length / original_max_position_embeddings)
     beta_fast: float = 32.0  # rotations over the trained length
     beta_slow: float = 1.0
-    ramp: str = "dimension"  # dimension | rotations
+    ramp: Ramp = "dimension"
     truncate: bool = True
-    blend: str = "arithmetic"  # arithmetic | harmonic
+    blend: Blend = "arithmetic"
     attention_factor: float | None = None  # multiplies cos and sin; None: 0.1 ln(factor) + 1
     mscale: float | None = None
     mscale_all_dim: float | None = None
@@ -57,8 +60,8 @@ class Yarn(FrequencyMethod):
         check_factor(self.name, self.factor)
         check_rotations(self.name, beta_fast=self.beta_fast, beta_slow=self.beta_slow)
         check_positive(self.name, attention_factor=self.attention_factor)
-        check_choice(self.name, "ramp", self.ramp, ("dimension", "rotations"))
-        check_choice(self.name, "blend", self.blend, ("arithmetic", "harmonic"))
+        check_choice(self.name, "ramp", self.ramp, get_args(Ramp))
+        check_choice(self.name, "blend", self.blend, get_args(Blend))
         if (self.mscale is None) != (self.mscale_all_dim is None):
             raise UserError(
                 f"{self.name}: mscale and mscale_all_dim go together, "
@@ -66,7 +69,7 @@ class Yarn(FrequencyMethod):
             )
 
     def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
-        """Blended frequencies and the attention scaling of the factor, the same for every length."""
+        """Blended frequencies, (rotary_dim // 2,), and the factor's attention scaling, the same for every length."""
         factor = resolved_factor(self)
         share = self._interpolated_share(geometry)
         if self.blend == "harmonic":

@@ -57,7 +57,7 @@ class Resonant(Method):
         return replace(self, method=self.method.resolved(geometry, length))
 
     def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
-        """The method's frequencies for windows of `length` tokens, made resonant."""
+        """The method's frequencies for windows of `length` tokens, made resonant. Shape (rotary_dim // 2,)."""
         return resonant(self.method(geometry, length))
 
     def regions(self, length: int) -> tuple[Region, ...]:

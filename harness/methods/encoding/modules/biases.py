@@ -23,7 +23,7 @@ class Slopes(EncodingModule):
         self.slopes = tuple(slopes.tolist())
 
     def bias(self, prepared: Tensor, block: Block, layer: int) -> Tensor:
-        """Minus slope times distance."""
+        """Minus slope times distance, (heads, queries, keys)."""
         slopes = torch.tensor(self.slopes, device=prepared.device)
         return -slopes[:, None, None] * distances(prepared, block).float()
 
@@ -39,7 +39,7 @@ class T5(EncodingModule):
         self.table = nn.Embedding(buckets, num_heads)
 
     def bias(self, prepared: Tensor, block: Block, layer: int) -> Tensor:
-        """The bias of each distance's bucket."""
+        """The bias of each distance's bucket, (heads, queries, keys)."""
         edges = torch.tensor(self.edges, device=prepared.device)
         bucket = torch.bucketize(distances(prepared, block).long(), edges, right=True)
         return self.table(bucket).permute(2, 0, 1)
@@ -62,7 +62,7 @@ class Kernel(EncodingModule):
         nn.init.uniform_(self.rate, 0, 1)
 
     def bias(self, prepared: Tensor, block: Block, layer: int) -> Tensor:
-        """Minus the kernel of the distance."""
+        """Minus the kernel of the distance, (heads, queries, keys)."""
         r = distances(prepared, block).float().clamp(min=0)
         p = self.scale[layer].float().clamp(min=LEAST)[:, None, None]
         a = self.rate[layer].float().clamp(LEAST, None if self.form == "log" else 2)[:, None, None]
@@ -90,7 +90,7 @@ class ProgressiveInterpolation(EncodingModule):
         nn.init.ones_(self.threshold)
 
     def bias(self, prepared: Tensor, block: Block, layer: int) -> Tensor:
-        """f of log distance over log position."""
+        """f of log distance over log position, (heads, queries, keys)."""
         c, least = self.rate[layer].float().abs(), (self.threshold[layer].float() * self.trained).abs()
         near = (c * distances(prepared, block).float().clamp(min=0) + 1).log()
         far = (c * prepared[0, block.begin : block.end, None].float().maximum(least) + 1).log()

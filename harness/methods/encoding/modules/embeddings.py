@@ -23,7 +23,7 @@ class SinusoidalTable(EncodingModule):
         return torch.cat((angles.sin(), angles.cos()), dim=-1).float()
 
     def embed(self, hidden: Tensor, prepared: Tensor) -> Tensor:
-        """Scaled up, as the table would drown a small embedding."""
+        """(rows, length, hidden size), scaled up, as the table would drown a small embedding."""
         return hidden * math.sqrt(hidden.shape[-1]) + prepared.to(hidden.dtype)
 
 
@@ -40,7 +40,7 @@ class LearnedTable(EncodingModule):
         return lower.long(), (positions - lower).float()
 
     def embed(self, hidden: Tensor, prepared: tuple[Tensor, Tensor]) -> Tensor:
-        """The last row also stands for what would follow it."""
+        """(rows, length, hidden size); the last row of the table also stands for what would follow it."""
         lower, share = prepared
         rows = self.table(lower)
         if self.stretch != 1:

@@ -35,7 +35,7 @@ class Rotation(EncodingModule):
     def rotate(
         self, query: Tensor, key: Tensor, prepared: tuple[Tensor, Tensor], block: Block
     ) -> tuple[Tensor, Tensor]:
-        """Both by their positions."""
+        """Both by their positions, (rows, heads, tokens, head_dim)."""
         cos, sin = prepared
         own, seen = slice(block.begin, block.end), slice(block.low, block.end)
         return rotated(query, cos[:, :, own], sin[:, :, own]), rotated(key, cos[:, :, seen], sin[:, :, seen])
@@ -84,7 +84,7 @@ class DecayingRotation(EncodingModule):
         return grown.to(query.dtype), (key.float() * (-scale).exp()).to(key.dtype)
 
     def first_seen(self, queries: Tensor) -> Tensor | None:
-        """The begin of the block before a query's own."""
+        """The begin of the block before a query's own, (queries,)."""
         return None if self.window is None else ((queries // self.window - 1) * self.window).clamp(min=0)
 
 
