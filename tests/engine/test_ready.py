@@ -1,0 +1,46 @@
+"""The door to a ready model hands out what its specs ask for."""
+
+import pytest
+import torch
+
+from harness.engine.modes import MODES
+from harness.engine.nll import token_nll
+from harness.engine.ready import ready
+from harness.engine.spec import EngineSpec
+from harness.errors import UserError
+from harness.models.checkpoint.spec import ModelSpec
+from tests.models.test_load import save_tokenizer
+from tests.tiny import tiny_config, tiny_model, tokens
+
+REFERENCE = {"name": "reference", "package": "harness.models.reference"}
+
+
+def test_losses_are_those_of_the_model_that_is_named():
+    engine, trained, device = ready(ModelSpec(**REFERENCE), EngineSpec(), "cpu", "float32")
+    assert (trained, device, engine.mode) == (512, "cpu", MODES["layered"])
+    assert not engine.model.training
+    ids = tokens(40)
+    expected = token_nll(engine.model, ids, 1, sliced=False)
+    torch.testing.assert_close(engine.token_nll(ids, 1), expected, atol=5e-5, rtol=0)  # of losses near 9
+
+
+def test_specs_decide_precision_attention_mode_and_trained_length():
+    model = ModelSpec(**REFERENCE, original_max_position_embeddings=256)
+    found = ready(model, EngineSpec(attention="eager", mode="sliced", tokens_per_batch=77), "cpu", "bfloat16")
+    assert found.trained == 256
+    assert (found.engine.mode, found.engine.tokens_per_batch) == (MODES["sliced"], 77)
+    assert found.engine.model.dtype == torch.bfloat16
+    assert found.engine.model.config._attn_implementation == "eager"
+
+
+def test_a_model_without_rotary_embedding_has_no_trained_length(tmp_path):
+    tiny_model(tiny_config("gpt2")).save_pretrained(tmp_path)
+    save_tokenizer(tmp_path)
+    assert ready(ModelSpec(name="gpt2", path=str(tmp_path)), EngineSpec(), "cpu", "float32").trained is None
+
+
+def test_a_mode_that_the_model_cannot_run_is_an_error(tmp_path):
+    tiny_model(tiny_config("gptj")).save_pretrained(tmp_path)
+    save_tokenizer(tmp_path)
+    with pytest.raises(UserError, match="engine.mode=layered cannot run GPTJForCausalLM"):
+        ready(ModelSpec(name="gptj", path=str(tmp_path)), EngineSpec(mode="layered"), "cpu", "float32")
