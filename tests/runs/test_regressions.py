@@ -16,7 +16,7 @@ from torch import Tensor
 from harness.cells.prepare import prepare
 from harness.config.schema import parse
 from harness.data import documents
-from harness.engine import engine
+from harness.engine import nll
 from harness.methods.base import RopeGeometry
 from harness.methods.frequency import ntk, yarn
 from harness.results import store
@@ -99,12 +99,12 @@ def test_a_wrong_frequency_formula_is_caught(
 
 def test_a_shifted_label_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every token judged by the prediction of its successor: the probe at load cannot see it, both sides shift."""
-    right = engine._loss
+    right = nll._loss
 
     def shifted(logits: Tensor, targets: Tensor) -> Tensor:
         return right(logits, targets.roll(1, dims=1))
 
-    monkeypatch.setattr(engine, "_loss", shifted)
+    monkeypatch.setattr(nll, "_loss", shifted)
     found = rerun(tmp_path, "method=none", SHORT)
     assert line(found)["verdict"] == "worse"
     assert line(found)["ratio"] > 2
