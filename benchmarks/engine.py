@@ -25,6 +25,7 @@ import transformers
 
 from harness import methods
 from harness.data.documents import Document
+from harness.data.protocols import SinglePass, Sliding
 from harness.data.scores import Scores
 from harness.data.windows import Protocol
 from harness.engine.batches import plans
@@ -228,7 +229,7 @@ def evaluation(docs: list[Document], engine: Engine, ctx: int, protocol: Protoco
 
 def small_windows(model: Any, eager: Engine, fast: Engine) -> None:
     """ctx 2048, stride 256: the whole evaluation against batch 1 with full logits over the same windows."""
-    docs, protocol = documents(4, 2048 + 32 * 256), Protocol(stride=256, bos="none")
+    docs, protocol = documents(4, 2048 + 32 * 256), Sliding(stride=256, bos="none")
     windows = [(d, w) for d in docs for w in plans([d], 2048, protocol, 0)[0]]
 
     def peer() -> list[float]:
@@ -266,7 +267,7 @@ def small_windows(model: Any, eager: Engine, fast: Engine) -> None:
 def end_to_end(model: Any, eager: Engine, fast: Engine) -> None:
     """Documents in, rows out, against the bare forward of the same windows."""
 
-    docs, protocol = documents(4, 32768), Protocol(name="single_pass", bos="none")
+    docs, protocol = documents(4, 32768), SinglePass(bos="none")
 
     def harness(engine: Engine) -> None:
         scored = evaluation(docs, engine, 32768, protocol)

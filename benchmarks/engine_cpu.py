@@ -16,6 +16,7 @@ import torch
 
 from harness.data import documents
 from harness.data.documents import Document
+from harness.data.protocols import Sliding
 from harness.data.sources import DataSpec
 from harness.data.windows import Protocol, Window
 from harness.engine.batches import plans
@@ -96,7 +97,7 @@ def case(loaded: LoadedModel, engines: dict[str, Engine], name: str, ctx: int, c
     length = ctx + (count - 1) * STRIDE
     spec = DataSpec(name="sotu", source="sotu", num_documents=1, min_tokens=length, max_tokens=length)
     (document,) = documents.load(spec, loaded.tokenizer, loaded.fingerprint).documents
-    protocol = Protocol(stride=STRIDE, bos="none")
+    protocol = Sliding(stride=STRIDE, bos="none")
     (windows,) = plans([document], ctx, protocol, 0)
     for way, is_engine in (("recipe", False), ("engine", True)):
         print(f"  GFLOP, {way}: {flops(loaded.model, windows, is_engine=is_engine)}", flush=True)

@@ -5,12 +5,11 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import NoReturn
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
@@ -72,11 +71,11 @@ def run_app(task: Callable[[DictConfig], object], config_name: str) -> None:
     try:
         hydra.main(**options)(_reported_at_once(task))()
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        exit_with(error, config_name)
+        exit_with(error)
     except ValueError as error:
         if not str(error).startswith("Config group override"):  # Hydra's own, for method=null
             raise
-        exit_with(error, config_name)
+        exit_with(error)
     except KeyboardInterrupt:
         sys.exit("interrupted; finished cells are kept, the same command goes on from here")
 
@@ -96,13 +95,13 @@ def _reported_at_once(task: Callable[[DictConfig], object]) -> Callable[[DictCon
     return reporting
 
 
-def exit_with(error: Exception, config_name: str = "config") -> NoReturn:
+def exit_with(error: Exception) -> NoReturn:
     """Print a user's mistake in one line and leave with exit code 2."""
-    print(f"error: {said_by(error, config_name)}", file=sys.stderr)
+    print(f"error: {said_by(error)}", file=sys.stderr)
     sys.exit(2)
 
 
-def said_by(error: Exception, config_name: str = "config") -> str:
+def said_by(error: Exception) -> str:
     """What is wrong, what is allowed, what was given; Hydra's many lines in one."""
     if isinstance(error, UserError):
         return one_line(error)
@@ -113,13 +112,7 @@ def said_by(error: Exception, config_name: str = "config") -> str:
         return str(unknown(group or "config", name, error.options))
     text = one_line(error)
     if found := re.search(r"Could not override '([^']+)'", text):
-        known = _keys(config_name)
-        if found[1] in known:
-            return f"key {found[1]!r} belongs to another choice of {found[1].partition('.')[0]} than this one"
-        beside = {key for key in known if key.rpartition(".")[0] == found[1].rpartition(".")[0]}
-        if "." not in found[1]:
-            beside |= {key.partition(".")[0] for key in known}  # groups
-        return str(unknown("key", found[1], beside or known))
+        return _unknown_key(found[1], error.__cause__)
     if isinstance(error, OverrideParseException):
         text = re.sub(r"Error when parsing index: .*\]\. ", "", text)  # Hydra 1.4 repeats the whole command
         return f"override {error.override!r} is not of the form key=value: {text.split('See https')[0].strip()}"
@@ -128,22 +121,11 @@ def said_by(error: Exception, config_name: str = "config") -> str:
     return text
 
 
-def _keys(config_name: str) -> set[str]:
-    """Every key that an override of this app may name."""
-    from harness.config.schema import override_keys
-
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_module("harness.conf", version_base="1.3"):
-        composed = hydra.compose(config_name)
-    own = set(_leaves(composed))
-    return own | {key for key in override_keys() if key.startswith("method.")} if "method" in composed else own
-
-
-def _leaves(node: DictConfig, prefix: str = "") -> Iterator[str]:
-    for key in node:
-        name = f"{prefix}{key!s}"
-        inner = node._get_node(key)
-        if isinstance(inner, DictConfig) and not (inner._is_none() or inner._is_missing()):
-            yield from _leaves(inner, f"{name}.")
-        else:
-            yield name
+def _unknown_key(key: str, cause: BaseException | None) -> str:
+    """That a key does not exist, and which do beside it under the groups that were chosen."""
+    beside = getattr(cause, "parent_node", None)
+    if not isinstance(beside, DictConfig) or not len(beside):
+        return f"key {key!r} does not exist: {key.rpartition('.')[0]} is a value"
+    group = beside._get_full_key(None)
+    names = [str(name) for name in beside if name != "hydra"]
+    return str(unknown("key", key, [f"{group}.{name}" for name in names] if group else names))

@@ -21,7 +21,9 @@ class UserError(ValueError):
 def unknown(kind: str, given: str, known: Iterable[str]) -> UserError:
     """The error for a name that does not exist: what was given, the nearest name, what is known."""
     names = sorted(known)
-    folded = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(given.lower(), folded, n=1, cutoff=0.5)
+    shared = f"{given.rpartition('.')[0]}."  # of two keys, what lies in front of their names says nothing
+    start = len(shared) if all(name.startswith(shared) for name in names) else 0
+    folded = {name[start:].lower(): name for name in names}
+    near = difflib.get_close_matches(given[start:].lower(), folded, n=1, cutoff=0.5)
     hint = f" Did you mean {folded[near[0]]!r}?" if near else ""
     return UserError(f"Unknown {kind} {given!r}.{hint} Known: {', '.join(names)}.")

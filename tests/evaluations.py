@@ -1,6 +1,7 @@
 """Evaluations without a run around them: documents of token numbers, losses that are known, and the rows they give."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 import torch
 
 from harness.data.documents import Document
+from harness.data.protocols import PROTOCOLS
 from harness.data.scores import Scores
 from harness.data.windows import Protocol
 from harness.engine.batches import plans
@@ -30,6 +32,12 @@ def numbered(*lengths: int) -> list[Document]:
 def own_number(ids: torch.Tensor, score_from: int) -> torch.Tensor:
     """A loss that tells which token it belongs to: the token's own number."""
     return ids[:, score_from:].float()
+
+
+def protocol_named(name: str, **options: Any) -> Protocol:
+    """The protocol `name` with those of the options that it has."""
+    own = {field.name for field in fields(PROTOCOLS[name])}
+    return PROTOCOLS[name](**{key: value for key, value in options.items() if key in own})
 
 
 def scores(

@@ -5,7 +5,8 @@ from typing import Any
 
 from harness import methods
 from harness.config.schema import Config
-from harness.data.windows import Protocol
+from harness.data.protocols import Strided
+from harness.data.windows import Bos, Protocol
 from harness.errors import UserError
 from harness.methods.base import Method, RopeGeometry
 from harness.methods.encoding.trained_with import TrainedWith, not_trained_with
@@ -24,7 +25,7 @@ class Identity:
     model_revision: str
     geometry: RopeGeometry | None  # None: no rotary embedding
     trained_with: TrainedWith | None  # an encoding of ours
-    bos: str  # the resolved policy
+    bos: Bos  # the resolved policy
     dataset_fingerprint: str
     dtype: str  # resolved: float32, bfloat16, ...
 
@@ -51,7 +52,7 @@ class Facts:
     @property
     def stride(self) -> int | None:
         """In tokens; None: the protocol has none."""
-        return self.protocol.stride if self.protocol.uses_stride else None
+        return self.protocol.stride if isinstance(self.protocol, Strided) else None
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def cell(config: Config, identity: Identity) -> Cell:
     determines = _determines(facts, params, protocol_params)
     facts = replace(facts, cell_id=cache.digest(determines))
     model_depends = identity.trained_with is not None and identity.trained_with.encoding.depends_on_length
-    shares = protocol.name == "single_pass" and not (method.depends_on_length or model_depends)
+    shares = protocol.nested and not (method.depends_on_length or model_depends)
     pass_id = cache.digest(determines | {"ctx": None}) if shares else facts.cell_id
     method = Resonant(method=method) if config.method.resonance else method
     return Cell(config, method, protocol, facts.cell_id, pass_id, schema.cell_values(facts))

@@ -41,12 +41,24 @@ def folder(values: Mapping[str, object], key: str) -> Path:
 
 def section(spec: type[T], values: dict[str, Any], name: str) -> T:
     """One group of the configuration as its dataclass, every key and type checked against it. Raises UserError."""
-    given = values.get(name) or {}
+    return _checked(spec, values.get(name) or {}, name)
+
+
+def chosen(specs: Mapping[str, type[T]], values: dict[str, Any], name: str) -> T:
+    """One group of the configuration whose `name` says which dataclass it is; otherwise as `section`."""
+    given = dict(values.get(name) or {})
+    choice = str(given.pop("name", ""))
+    if choice not in specs:
+        raise unknown(name, choice, specs)
+    return _checked(specs[choice], given, name, ("name",))
+
+
+def _checked(spec: type[T], given: dict[str, Any], name: str, beside: tuple[str, ...] = ()) -> T:
     hints = get_type_hints(spec)
     hints = {key: hint for key, hint in hints.items() if get_origin(hint) is not ClassVar}
     for key, value in given.items():
         if key not in hints:
-            raise unknown("key", f"{name}.{key}", [f"{name}.{k}" for k in hints])
+            raise unknown("key", f"{name}.{key}", [f"{name}.{k}" for k in (*beside, *hints)])
         kinds = admitted(hints[key])
         if value is None and type(None) in kinds:
             continue

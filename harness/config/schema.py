@@ -1,6 +1,5 @@
 """The schema of conf/: what one cell is made of, as far as it can be known without torch."""
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +8,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from harness import methods
-from harness.config.checks import folder, plain, section, typed
+from harness.config.checks import chosen, folder, plain, section, typed
 from harness.config.cluster import ClusterSpec
+from harness.data.protocols import PROTOCOLS
 from harness.data.sources import DataSpec
 from harness.data.windows import Protocol
 from harness.engine.spec import EngineSpec
@@ -69,13 +69,7 @@ class Config:
             raise UserError("engine.parallel=context puts a whole model on every GPU: model.device_map must be null.")
 
 
-_SECTIONS: dict[str, type] = {
-    "model": ModelSpec,
-    "data": DataSpec,
-    "protocol": Protocol,
-    "engine": EngineSpec,
-    "cluster": ClusterSpec,
-}
+_GROUPS = ("model", "method", "data", "protocol", "engine", "cluster", "experiment")
 _TOP: dict[str, type] = {"ctx": int, "seed": int, "force": bool, "dry_run": bool, "save_tokens": bool}
 _TEXT = ("results_dir", "plots_dir", "experiment_name")
 
@@ -83,7 +77,7 @@ _TEXT = ("results_dir", "plots_dir", "experiment_name")
 def parse(composed: DictConfig, overrides: Sequence[str] = ()) -> Config:
     """The configuration of one cell, checked. Raises UserError for anything missing, mistyped or out of range."""
     values = plain(composed)
-    known = {*_TOP, *_SECTIONS, *_TEXT, "method", "experiment"}
+    known = {*_TOP, *_TEXT, *_GROUPS}
     for key in values:
         if key not in known:
             raise unknown("key", key, known)
@@ -92,7 +86,7 @@ def parse(composed: DictConfig, overrides: Sequence[str] = ()) -> Config:
         model=section(ModelSpec, values, "model"),
         method=_method(values.get("method") or {}),
         data=section(DataSpec, values, "data"),
-        protocol=section(Protocol, values, "protocol"),
+        protocol=chosen(PROTOCOLS, values, "protocol"),
         engine=section(EngineSpec, values, "engine"),
         cluster=section(ClusterSpec, values, "cluster"),
         overrides=tuple(overrides),
@@ -108,10 +102,3 @@ def _method(given: dict[str, Any]) -> MethodSpec:
     modifiers = {m: typed(f"method.{m}", params.pop(m, False), bool) for m in MODIFIERS}
     methods.construct(name, params)  # names, types and ranges; the factor is resolved when the model is known
     return MethodSpec(name=name, params=params, **modifiers)
-
-
-def override_keys() -> list[str]:
-    """Every key that an override may name."""
-    sections = [f"{s}.{f.name}" for s, spec in _SECTIONS.items() for f in dataclasses.fields(spec)]
-    params = {f"method.{f.name}" for m in methods.METHODS.values() for f in dataclasses.fields(m)}
-    return sorted({*_TOP, *_TEXT, *sections, *params, *(f"method.{m}" for m in MODIFIERS)})

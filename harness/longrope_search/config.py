@@ -7,7 +7,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from harness.config.checks import folder, plain, section, typed
+from harness.config.checks import chosen, folder, plain, section, typed
+from harness.data.protocols import PROTOCOLS
 from harness.data.sources import DataSpec
 from harness.data.windows import Protocol
 from harness.engine.spec import EngineSpec
@@ -104,7 +105,7 @@ def parse(composed: DictConfig) -> SearchConfig:
         model=section(ModelSpec, values, "model"),
         data=section(DataSpec, values, "data"),
         search_data=section(DataSpec, values, "search_data"),
-        protocol=section(Protocol, values, "protocol"),
+        protocol=chosen(PROTOCOLS, values, "protocol"),
         engine=section(EngineSpec, values, "engine"),
         search=section(SearchSpec, values, "search"),
         ctx=_lengths(values["ctx"]),

@@ -1,11 +1,13 @@
 """Values of a configuration against the annotations of a dataclass."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import pytest
 
-from harness.config.checks import admitted, section
+from harness.config.checks import admitted, chosen, section
+from harness.data.protocols import PROTOCOLS, Sliding
 from harness.errors import UserError
 
 
@@ -55,3 +57,26 @@ def test_values_that_do_not_fit_are_named_with_what_is_allowed(given, message):
     with pytest.raises(UserError) as raised:
         section(Spec, {"spec": given}, "spec")
     assert str(raised.value).startswith(message)
+
+
+def test_a_group_that_is_chosen_by_name_has_the_fields_of_the_choice():
+    assert chosen(PROTOCOLS, {"protocol": {"name": "sliding", "stride": 7}}, "protocol") == Sliding(stride=7)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"name": "slding"}, "Unknown protocol 'slding'. Did you mean 'sliding'?"),
+        ({}, "Unknown protocol ''. Known: disjoint, "),
+        (
+            {"name": "single_pass", "stride": 512},
+            "Unknown key 'protocol.stride'. Known: protocol.bos, protocol.max_windows, protocol.name.",
+        ),
+        ({"name": "sliding", "strid": 512}, "Unknown key 'protocol.strid'. Did you mean 'protocol.stride'?"),
+        ({"name": "fixed_targets", "num_targets": None}, "protocol.num_targets must be an integer, got None."),
+        ({"name": "sliding", "stride": True}, "protocol.stride must be an integer, got True."),
+    ],
+)
+def test_what_the_choice_does_not_have_is_an_unknown_key(given, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        chosen(PROTOCOLS, {"protocol": given}, "protocol")

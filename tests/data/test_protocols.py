@@ -10,7 +10,8 @@ import torch
 from harness import load_results, summarize
 from harness import methods as registry
 from harness.data.documents import Document
-from harness.data.windows import BOS_POLICIES, PROTOCOLS, Protocol, plan
+from harness.data.protocols import PROTOCOLS, Sliding
+from harness.data.windows import BOS_POLICIES, plan
 from harness.engine.engine import Engine
 from harness.engine.spec import EngineSpec
 from harness.errors import UserError
@@ -19,7 +20,7 @@ from harness.models.checkpoint.spec import ModelSpec
 from harness.models.install import applied
 from harness.runs.runner import run
 from harness.statistics.summary import AGGREGATES, Averaging
-from tests.evaluations import scores, windows_table
+from tests.evaluations import protocol_named, scores, windows_table
 from tests.reference.protocols import Losses, Target, perplexities, targets
 from tests.sweeps import Place
 from tests.tiny import VOCABULARY, tiny_llama, tokens, with_scaling
@@ -83,7 +84,7 @@ def tiny():
 def test_every_protocol_is_its_definition_token_by_token(request, case, name, bos):
     case = request.getfixturevalue(case)
     for ctx, stride, last in case.shapes:
-        protocol = Protocol(name=name, bos=bos, stride=stride, num_targets=last)
+        protocol = protocol_named(name, bos=bos, stride=stride, num_targets=last)
         found = scores(case.engine.token_nll, case.documents, ctx, protocol, tokens_per_batch=64, bos_token_id=case.bos)
         planned, losses = case.expected(name, ctx, bos=bos, stride=stride, last=last)
         for got, windows, by_window in zip(found, planned, losses, strict=True):
@@ -101,7 +102,7 @@ def test_every_aggregate_is_compared():
 
 @pytest.mark.parametrize("name", ["sliding", "disjoint", "overlapping_full"])
 def test_bits_per_byte_count_the_bytes_of_scored_tokens(reference, reference_model, name):
-    protocol = Protocol(name=name, bos="none", stride=5)
+    protocol = protocol_named(name, bos="none", stride=5)
     found = scores(reference.engine.token_nll, reference.documents, 16, protocol)
     planned, losses = reference.expected(name, 16, bos="none", stride=5, last=None)
     scored = [d.ids[t.token] for d, ws in zip(reference.documents, planned, strict=True) for w in ws for t in w]
@@ -122,7 +123,7 @@ def test_long_windows_of_the_reference_model_are_exact_with_and_without_yarn(ref
         "yarn" if factor else "none", {"factor": factor} if factor else {}, reference_model.geometry, ctx
     )
     engine = Engine(reference_model.model, EngineSpec())
-    protocol = Protocol(stride=64, bos="none")
+    protocol = Sliding(stride=64, bos="none")
     with applied(reference_model.model, method, ctx):
         (found,) = scores(engine.token_nll, [document], ctx, protocol, tokens_per_batch=700)
     losses = Losses(peer.double(), ids.tolist(), None)
@@ -138,8 +139,8 @@ def test_uniform_logits_give_the_vocabulary_as_perplexity_through_a_whole_run(tm
     model = tiny_llama()
     torch.nn.init.zeros_(model.lm_head.weight)
     model.save_pretrained(place.model)
-    cell = f"protocol={name} ctx=24 protocol.stride=7 protocol.num_targets=5"
-    assert [o.status for o in run(place.prepared(cell))] == ["computed"]
+    given = [f"protocol.{k}={v}" for k, v in (("stride", 7), ("num_targets", 5)) if hasattr(PROTOCOLS[name], k)]
+    assert [o.status for o in run(place.prepared(" ".join([f"protocol={name} ctx=24", *given])))] == ["computed"]
     for aggregate in AGGREGATES:
         (perplexity,) = summarize(load_results(place.results), Averaging(aggregate))["perplexity"]
         assert perplexity == pytest.approx(VOCABULARY, rel=1e-6)  # also tells e from 2.71828
@@ -162,32 +163,13 @@ def test_the_definitions_themselves_on_windows_worked_by_hand():
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_the_shortest_window_scores_something_or_is_refused(name, bos):
     """A window of two tokens, or three for the second half: one of context and one that is scored."""
-    protocol = Protocol(name=name, bos=bos, stride=1, num_targets=1)
+    protocol = protocol_named(name, bos=bos, stride=1, num_targets=1)
     if name == "second_half":
         with pytest.raises(UserError, match="ctx must be at least 3 tokens for second_half"):
             plan(5, 2, protocol)
     windows = plan(5, 3 if name == "second_half" else 2, protocol)
     assert windows
     assert all(w.num_scored == 1 for w in windows)
-
-
-def drawing(num_tokens, ctx, protocol):
-    """A window a line: `#` scored, `-` seen, `.` not seen."""
-    marks = []
-    for w in plan(num_tokens, ctx, protocol):
-        seen, scored, rest = w.score_from - w.begin, w.num_scored, num_tokens - w.end
-        marks.append("    " + "." * w.begin + "-" * seen + "#" * scored + "." * rest)
-    return "\n".join(marks)
-
-
-@pytest.mark.parametrize("name", PROTOCOLS)
-def test_the_drawings_of_the_documentation_are_the_windows(name):
-    text = Path(__file__).parents[2].joinpath("docs", "protocols.md").read_text()
-    lengths = (8, 16) if name == "fixed_targets" else (8,)
-    protocol = Protocol(name=name, bos="none", stride=4, num_targets=3 if name == "fixed_targets" else None)
-    drawn = "\n".join(drawing(20, ctx, protocol) for ctx in lengths)
-    section = text[text.index(f"**`{name}`**") :]
-    assert f"\n\n{drawn}\n\n" in section[: section.index("\n\n", section.index("\n\n    ") + 6) + 2]
 
 
 def test_every_policy_and_aggregate_is_documented():

@@ -3,13 +3,24 @@
 import numpy as np
 import pytest
 
-from harness.data.windows import PROTOCOLS, Protocol, Window, plan
+from harness.data.protocols import (
+    PROTOCOLS,
+    Disjoint,
+    FixedTargets,
+    Last,
+    OverlappingFull,
+    SecondHalf,
+    SinglePass,
+    Sliding,
+)
+from harness.data.windows import Window, plan
 from harness.errors import UserError
+from tests.evaluations import protocol_named
 
 
 def spans(num_tokens, ctx, name="sliding", bos="none", **options):
     """(begin, end, score_from, bos) of every window."""
-    return [w[:4] for w in plan(num_tokens, ctx, Protocol(name=name, bos=bos, **options))]
+    return [w[:4] for w in plan(num_tokens, ctx, PROTOCOLS[name](bos=bos, **options))]
 
 
 TABLES = [
@@ -49,22 +60,40 @@ def test_windows_are_those_worked_by_hand(num_tokens, ctx, name, bos, options, e
 
 
 @pytest.mark.parametrize("bos", ["none", "every_window", "first_window"])
-@pytest.mark.parametrize("name", ["sliding", "disjoint"])
+@pytest.mark.parametrize("name", [name for name, p in PROTOCOLS.items() if "every_token" in p.promises])
 @pytest.mark.parametrize(("num_tokens", "ctx", "stride"), [(100, 16, 8), (101, 16, 15), (97, 32, 1), (64, 64, 5)])
-def test_every_token_is_scored_exactly_once(name, bos, num_tokens, ctx, stride):
-    windows = plan(num_tokens, ctx, Protocol(name=name, bos=bos, stride=stride))
+def test_no_token_is_left_out_that_has_something_before_it(name, bos, num_tokens, ctx, stride):
+    protocol = protocol_named(name, bos=bos, stride=stride, num_targets=5)
+    windows = protocol.windows(num_tokens, ctx)
+    ends = [0, *(w.end for w in windows)]
+    nothing_before = {w.begin for w, end in zip(windows, ends[:-1], strict=True) if w.begin == end and not w.bos}
+    scored = {token for w in plan(num_tokens, ctx, protocol) for token in range(w.score_from, w.end)}
+    assert scored == set(range(num_tokens)) - nothing_before
+
+
+@pytest.mark.parametrize("bos", ["none", "every_window", "first_window"])
+@pytest.mark.parametrize("name", [name for name, p in PROTOCOLS.items() if "once" in p.promises])
+@pytest.mark.parametrize(("num_tokens", "ctx", "stride"), [(100, 16, 8), (101, 16, 15), (97, 32, 1), (64, 64, 5)])
+def test_no_token_is_scored_twice(name, bos, num_tokens, ctx, stride):
+    windows = plan(num_tokens, ctx, protocol_named(name, bos=bos, stride=stride, num_targets=5))
     scored = np.concatenate([np.arange(w.score_from, w.end) for w in windows])
-    unscored = {0} if bos == "none" else set()
-    if name == "disjoint" and bos != "every_window":  # a window without BOS cannot score its first token
-        unscored = {w.begin for w in windows if not w.bos}
-        unscored |= {num_tokens - 1} if windows[-1].end < num_tokens else set()
-    assert sorted(scored) == sorted(set(range(num_tokens)) - unscored)
+    assert len(scored) == len(set(scored))
+
+
+@pytest.mark.parametrize("bos", ["none", "every_window", "first_window"])
+@pytest.mark.parametrize("name", [name for name, p in PROTOCOLS.items() if p.nested])
+def test_nested_windows_begin_alike_at_every_length(name, bos):
+    """What lets one pass serve all lengths of a curve: one window, cut shorter."""
+    protocol = protocol_named(name, bos=bos, stride=7, num_targets=5)
+    (longest,) = plan(100, 64, protocol)
+    for ctx in (16, 17, 63):
+        assert plan(100, ctx, protocol) == [longest._replace(end=ctx - longest.bos)]
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 @pytest.mark.parametrize("bos", ["none", "every_window", "first_window"])
 def test_no_window_is_longer_than_ctx_or_leaves_the_document(name, bos):
-    protocol = Protocol(name=name, bos=bos, stride=7, num_targets=5)
+    protocol = protocol_named(name, bos=bos, stride=7, num_targets=5)
     for w in plan(123, 24, protocol):
         assert 0 <= w.begin <= w.score_from < w.end <= 123
         assert w.end - w.begin + w.bos <= 24
@@ -72,54 +101,78 @@ def test_no_window_is_longer_than_ctx_or_leaves_the_document(name, bos):
 
 
 def test_sampled_windows_keep_the_first_and_stand_for_the_rest():
-    everything = plan(1000, 16, Protocol(stride=8, bos="none"))
-    sampled = plan(1000, 16, Protocol(stride=8, bos="none", max_windows=5), seed=3)
+    everything = plan(1000, 16, Sliding(stride=8, bos="none"))
+    sampled = plan(1000, 16, Sliding(stride=8, bos="none", max_windows=5), seed=3)
     assert sampled[0] == everything[0]
     assert len(sampled) == 5
     assert {w[:4] for w in sampled} <= {w[:4] for w in everything}
     assert sum(w.weight for w in sampled) == pytest.approx(len(everything))
-    assert sampled == plan(1000, 16, Protocol(stride=8, bos="none", max_windows=5), seed=3)
-    assert sampled != plan(1000, 16, Protocol(stride=8, bos="none", max_windows=5), seed=4)
+    assert sampled == plan(1000, 16, Sliding(stride=8, bos="none", max_windows=5), seed=3)
+    assert sampled != plan(1000, 16, Sliding(stride=8, bos="none", max_windows=5), seed=4)
 
 
 def test_weighted_sums_of_samples_are_unbiased():
     loss = {
-        w.begin: 5.0 if w.begin == 0 else 1.0 + w.begin / 1000 for w in plan(1000, 16, Protocol(stride=8, bos="none"))
+        w.begin: 5.0 if w.begin == 0 else 1.0 + w.begin / 1000 for w in plan(1000, 16, Sliding(stride=8, bos="none"))
     }
     truth = sum(loss.values())
     draws = [
-        sum(w.weight * loss[w.begin] for w in plan(1000, 16, Protocol(stride=8, bos="none", max_windows=6), seed=s))
+        sum(w.weight * loss[w.begin] for w in plan(1000, 16, Sliding(stride=8, bos="none", max_windows=6), seed=s))
         for s in range(4000)
     ]
     assert np.mean(draws) == pytest.approx(truth, abs=4 * np.std(draws) / np.sqrt(len(draws)))
 
 
 def test_a_sample_as_large_as_the_plan_is_the_plan():
-    assert plan(40, 16, Protocol(stride=8, bos="none", max_windows=99)) == plan(40, 16, Protocol(stride=8, bos="none"))
+    assert plan(40, 16, Sliding(stride=8, bos="none", max_windows=99)) == plan(40, 16, Sliding(stride=8, bos="none"))
 
 
 @pytest.mark.parametrize(
-    ("options", "ctx", "message"),
+    ("protocol", "options", "ctx", "message"),
     [
-        ({"name": "slding"}, 16, "Did you mean 'sliding'"),
-        ({"bos": "always"}, 16, "Known: auto, every_window, first_window, none"),
-        ({"stride": 0}, 16, "at least 1 token, got 0"),
-        ({"stride": 17}, 16, "at most the 16 text tokens"),
-        ({"stride": 16, "bos": "every_window"}, 16, "at most the 15 text tokens"),
-        ({"max_windows": 1}, 16, "at least 2"),
-        ({"name": "fixed_targets"}, 16, "needs protocol.num_targets"),
-        ({"name": "fixed_targets", "num_targets": 16}, 16, "at most ctx - 1 = 15"),
-        ({"stride": 1}, 1, "at least 2 tokens, got 1"),
+        (SinglePass, {"bos": "always"}, 16, "Known: auto, every_window, first_window, none"),
+        (SinglePass, {"max_windows": 1}, 16, "at least 2"),
+        (SinglePass, {}, 1, "at least 2 tokens, got 1"),
+        (SecondHalf, {}, 2, "at least 3 tokens for second_half"),
+        (Sliding, {"bos": "always"}, 16, "Known: auto, every_window, first_window, none"),
+        (Sliding, {"stride": 0}, 16, "at least 1 token, got 0"),
+        (Sliding, {"stride": 17}, 16, "at most the 16 text tokens"),
+        (Sliding, {"stride": 16, "bos": "every_window"}, 16, "at most the 15 text tokens"),
+        (Sliding, {"stride": 1}, 1, "at least 2 tokens, got 1"),
+        (FixedTargets, {"num_targets": 0}, 16, "num_targets must be at least 1 token, got 0"),
+        (FixedTargets, {"num_targets": 16}, 16, "at most ctx - 1 = 15 for fixed_targets, got 16"),
+        (Last, {"stride": 2, "num_targets": 0}, 16, "num_targets must be at least 1 token, got 0"),
+        (Last, {"stride": 2, "num_targets": 16}, 16, "at most ctx - 1 = 15 for last, got 16"),
+        (Last, {"stride": 16}, 16, "at most ctx - 1 = 15 for last, got 16"),
     ],
 )
-def test_impossible_protocols_are_refused(options, ctx, message):
+def test_impossible_protocols_are_refused(protocol, options, ctx, message):
     with pytest.raises(UserError, match=message):
-        Protocol(**options).check(ctx)
+        protocol(**options).check(ctx)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "hashed"),
+    [
+        (Sliding(stride=7), {"bos": "auto", "max_windows": None, "stride": 7}),
+        (SinglePass(max_windows=3), {"bos": "auto", "max_windows": 3}),
+        (Disjoint(bos="none"), {"bos": "none", "max_windows": None}),
+        (Last(), {"bos": "auto", "max_windows": None, "stride": 256, "num_targets": 256}),
+        (Last(stride=9, num_targets=5), {"bos": "auto", "max_windows": None, "stride": 9, "num_targets": 5}),
+        (SecondHalf(), {"bos": "auto", "max_windows": None}),
+        (FixedTargets(num_targets=5), {"bos": "auto", "max_windows": None, "num_targets": 5}),
+        (OverlappingFull(), {"bos": "auto", "max_windows": None, "stride": 256}),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_the_parameters_that_identify_a_cell_are_those_of_finished_cells(protocol, hashed):
+    """Written down, since a key more or less would let no finished cell be recognised."""
+    assert protocol.parameters() == hashed
 
 
 def test_a_document_shorter_than_a_window_is_refused():
     with pytest.raises(UserError, match="15 tokens is shorter than one window of ctx=16"):
-        plan(15, 16, Protocol(stride=8, bos="none"))
+        plan(15, 16, Sliding(stride=8, bos="none"))
 
 
 def test_window_counts_its_scored_tokens():

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from harness import load_results, summarize
+from harness.data.protocols import PROTOCOLS
 from harness.data.scores import cut
-from harness.data.windows import PROTOCOLS, Protocol, Window, plan
+from harness.data.windows import Window, plan
 from harness.engine.batches import batches, plans
 from harness.engine.engine import Engine
 from harness.engine.scores import NonFiniteLoss, evaluate
@@ -21,7 +22,7 @@ from harness.results.units import position_edges
 from harness.runs import runner
 from harness.statistics.summary import AGGREGATES, Averaging, document_ratios, loss_by_position, point
 from harness.statistics.text import summary_table
-from tests.evaluations import BOS, CELL, numbered, own_number, scores, windows_table
+from tests.evaluations import BOS, CELL, numbered, own_number, protocol_named, scores, windows_table
 from tests.sweeps import save_texts
 from tests.tiny import tiny_llama, tokens
 
@@ -30,7 +31,7 @@ EVERY = list(itertools.product(PROTOCOLS, POLICIES))
 
 
 def protocol(name="sliding", bos="none", **options):
-    return Protocol(name=name, bos=bos, **({"stride": 7, "num_targets": 5} | options))
+    return protocol_named(name, bos=bos, **({"stride": 7, "num_targets": 5} | options))
 
 
 def random_documents(*lengths):
@@ -253,6 +254,7 @@ def test_overlapping_positions_count_more_than_once_only_where_the_protocol_says
         (found,) = scores(own_number, numbered(100), 24, protocol(name))
         counts[name] = np.unique(np.concatenate(found.nll), return_counts=True)[1]
     assert {name for name, count in counts.items() if count.max() > 1} == {"overlapping_full"}
+    assert all(counts[name].max() == 1 for name, p in PROTOCOLS.items() if "once" in p.promises)
     assert counts["overlapping_full"].max() == 4  # ctx / stride, rounded up
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from harness.data.documents import Document
-from harness.data.windows import Protocol
+from harness.data.protocols import Sliding
 from harness.engine.batches import plans
 from harness.engine.compiled import STATIC_SHAPES
 from harness.engine.engine import Engine
@@ -22,7 +22,7 @@ from harness.models.rotary.angles import Angles
 from tests.tiny import TRAINED, VOCABULARY, tiny_config, tiny_llama, tiny_model
 
 CTX = 2 * TRAINED
-SLIDING = Protocol(name="sliding", stride=20, bos="none")
+SLIDING = Sliding(stride=20, bos="none")
 
 
 def documents(*lengths: int) -> list[Document]:

@@ -2,10 +2,12 @@
 
 A list of windows, each a list of (scored token, context); a context is (first token that is seen, BOS in front or not).
 Every loss comes from a forward of its own, in float64, over nothing but the context of its token. Slow and obvious.
+A definition is two functions in DEFINITIONS: the windows of a document, and whether one of their tokens is scored.
 """
 
 import math
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,58 +22,98 @@ class Target(NamedTuple):
     bos: bool
 
 
+class Setting(NamedTuple):
+    """A document's length, the window's, the BOS policy, the stride and the scored tokens where a protocol asks."""
+
+    length: int
+    ctx: int
+    bos: str
+    stride: int
+    last: int | None
+
+    @property
+    def first(self) -> int:
+        """Tokens of text in the first window: a BOS takes a place of the ctx."""
+        return self.ctx - (self.bos != "none")
+
+    @property
+    def later(self) -> int:
+        """Tokens of text in every other window."""
+        return self.ctx - (self.bos == "every_window")
+
+
+class Place(NamedTuple):
+    """A token that a window sees: the window's first token and its end, and all tokens scored before."""
+
+    token: int
+    begin: int
+    end: int
+    has_bos: bool
+    done: set[int]
+
+
+def _sliding(s: Setting) -> list[tuple[int, int]]:
+    """Every window but the first ends one stride behind the one before it."""
+    ends = [s.first]
+    while ends[-1] < s.length:
+        ends.append(ends[-1] + s.stride)
+    return [(0, s.first), *((e - s.later, min(e, s.length)) for e in ends[1:])]
+
+
+def _side_by_side(s: Setting) -> list[tuple[int, int]]:
+    ends = [s.first]
+    while ends[-1] < s.length:
+        ends.append(ends[-1] + s.later)
+    return [(b, min(e, s.length)) for b, e in zip([0, *ends], ends, strict=False)]
+
+
+def _full(s: Setting) -> list[tuple[int, int]]:
+    """Windows every stride tokens, as far as they are full."""
+    windows, begin = [], 0
+    while begin + (s.later if windows else s.first) <= s.length:
+        windows.append((begin, begin + (s.later if windows else s.first)))
+        begin += s.stride
+    return windows
+
+
+def _chunks(s: Setting) -> list[tuple[int, int]]:
+    """Chunks of ctx tokens whose first one a BOS replaces."""
+    chunks = [(n * s.ctx, n * s.ctx + s.ctx) for n in range(s.length // s.ctx)]
+    return [(b + (s.bos == "every_window" or (s.bos == "first_window" and b == 0)), e) for b, e in chunks]
+
+
+def _everywhere(s: Setting, at: Place) -> bool:
+    return True
+
+
+Windows = Callable[[Setting], list[tuple[int, int]]]  # (first token, end) of every window
+Scored = Callable[[Setting, Place], bool]
+DEFINITIONS: dict[str, tuple[Windows, Scored]] = {
+    "sliding": (_sliding, lambda s, at: at.token not in at.done),
+    "single_pass": (lambda s: [(0, s.first)], _everywhere),
+    "disjoint": (_side_by_side, _everywhere),
+    "last": (_full, lambda s, at: at.token >= at.end - (s.last or s.stride)),
+    "second_half": (_chunks, lambda s, at: at.token - (at.begin - at.has_bos) > s.ctx // 2),
+    "fixed_targets": (
+        lambda s: [(s.length - s.first, s.length)],
+        lambda s, at: s.last is not None and at.token >= s.length - s.last,
+    ),
+    "overlapping_full": (_full, _everywhere),
+}
+
+
 def targets(name: str, length: int, ctx: int, *, bos: str, stride: int, last: int | None) -> list[list[Target]]:
     """Scored tokens of each window of a document of `length` tokens; `last` tokens count where the protocol asks."""
+    setting = Setting(length, ctx, bos, stride, last)
+    spans, scored = DEFINITIONS[name]
     windows: list[list[Target]] = []
-    for number, (begin, end) in enumerate(_windows(name, length, ctx, bos, stride)):
+    for number, (begin, end) in enumerate(spans(setting)):
         has_bos = bos == "every_window" or (bos == "first_window" and number == 0)
-        windows.append([])
         done = {t.token for w in windows for t in w}
-        for token in range(begin, end):
-            if token == begin and not has_bos:
-                continue  # nothing precedes it
-            chunk_begin = begin - has_bos if name == "second_half" else begin
-            wanted = {
-                "sliding": token not in done,
-                "single_pass": True,
-                "disjoint": True,
-                "last": token >= end - (last or stride),
-                "second_half": token - chunk_begin > ctx // 2,
-                "fixed_targets": last is not None and token >= length - last,
-                "overlapping_full": True,
-            }[name]
-            if wanted:
-                windows[-1].append(Target(token, begin, has_bos))
+        preceded = range(begin if has_bos else begin + 1, end)
+        places = [Place(token, begin, end, has_bos, done) for token in preceded]
+        windows.append([Target(at.token, begin, has_bos) for at in places if scored(setting, at)])
     return [w for w in windows if w]
-
-
-def _windows(name: str, length: int, ctx: int, bos: str, stride: int) -> list[tuple[int, int]]:
-    """(first token, end) of every window; a BOS takes a place of the ctx."""
-    first = ctx - (bos != "none")
-    later = ctx - (bos == "every_window")
-    if name == "single_pass":
-        return [(0, first)]
-    if name == "fixed_targets":
-        return [(length - first, length)]
-    if name == "second_half":  # chunks of ctx tokens whose first one a BOS replaces
-        chunks = [(n * ctx, n * ctx + ctx) for n in range(length // ctx)]
-        return [(b + (bos == "every_window" or (bos == "first_window" and b == 0)), e) for b, e in chunks]
-    if name == "disjoint":
-        ends = [first]
-        while ends[-1] < length:
-            ends.append(ends[-1] + later)
-        return [(b, min(e, length)) for b, e in zip([0, *ends], ends, strict=False)]
-    if name == "sliding":  # every window but the first ends one stride behind the one before it
-        ends = [first]
-        while ends[-1] < length:
-            ends.append(ends[-1] + stride)
-        return [(0, first), *((e - later, min(e, length)) for e in ends[1:])]
-    assert name in ("last", "overlapping_full")
-    windows, begin = [], 0
-    while begin + (later if windows else first) <= length:
-        windows.append((begin, begin + (later if windows else first)))
-        begin += stride
-    return windows
 
 
 class Losses:
