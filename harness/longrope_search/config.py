@@ -3,7 +3,6 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 
@@ -28,8 +27,8 @@ class SearchSpec(Evolution):
 
     variant: str = "longrope"  # longrope2: limits split at the critical pair
     n_hat: bool = True  # false: every position is rescaled
-    temperature: Any = "su"  # su | yarn | none | a number: of the search and of the factors it finds
-    critical_pair: Any = None  # longrope2: null (from the geometry) | an index | search
+    temperature: str | float = "su"  # su | yarn | none | a number: of the search and of the factors it finds
+    critical_pair: str | int | None = None  # longrope2: null (from the geometry) | an index | search
     batch: int | None = None  # individuals judged together; None: 1 on a CPU, 16 on a GPU
     finetuned: bool = False  # the model was extended by training: windows within that length are searched, too
 
@@ -67,7 +66,7 @@ class SearchSpec(Evolution):
         theory, pairs = critical_pair(geometry), geometry.rotary_dim // 2
         if self.critical_pair is None:
             return (theory,)
-        if self.critical_pair == "search":
+        if isinstance(self.critical_pair, str):  # search
             return tuple(range(1, theory + 1))
         if self.critical_pair >= pairs:
             raise UserError(f"search.critical_pair must be below {pairs}, the pairs, got {self.critical_pair}.")
@@ -118,13 +117,13 @@ def parse(composed: DictConfig) -> SearchConfig:
     return parsed
 
 
-def _lengths(given: Any) -> tuple[int, ...]:
+def _lengths(given: object) -> tuple[int, ...]:
     lengths = given if isinstance(given, list) else [given]
     if not lengths or any(type(ctx) is not int or ctx < 2 for ctx in lengths):
         raise UserError(f"ctx must be an integer of at least 2 tokens or a list of such, got {given!r}.")
     return tuple(sorted(set(lengths)))
 
 
-def parameters(spec: SearchSpec) -> dict[str, Any]:
+def parameters(spec: SearchSpec) -> dict[str, object]:
     """What determines the course of a search; how long it goes on is not part of it."""
     return {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec) if f.name != "iterations"}

@@ -15,8 +15,8 @@ log = logging.getLogger(__name__)
 
 WAIT_S = 0.02  # between looks at what other processes compute
 T = TypeVar("T")
-Record = dict[str, Any]
-Records = dict[str, Record]  # by key
+Record = dict[str, Any]  # of JSON
+Records = dict[str, Record]
 
 
 class Evaluations:

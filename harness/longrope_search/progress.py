@@ -4,7 +4,6 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from harness.longrope_search.evolution import Individual
 from harness.longrope_search.space import Genome
@@ -14,7 +13,7 @@ from harness.storage.files import write_atomically
 log = logging.getLogger(__name__)
 
 
-def claim(folder: Path, recipe: Mapping[str, Any]) -> None:
+def claim(folder: Path, recipe: Mapping[str, object]) -> None:
     """Mark `folder` as this search's; UserError where it holds another, naming what differs. Raises StorageError."""
     if not claims.check_unclaimed(folder, recipe, "search", "output_dir"):
         claims.claim(folder, recipe)

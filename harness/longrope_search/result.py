@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,7 +33,7 @@ def table(individuals: Sequence[Individual]) -> pd.DataFrame:
     return frame.assign(perplexity=perplexity, best_perplexity=perplexity.cummin())
 
 
-def stage(individuals: Sequence[Individual], methods_nll: Mapping[str, float]) -> dict[str, Any]:
+def stage(individuals: Sequence[Individual], methods_nll: Mapping[str, float]) -> dict[str, object]:
     """What was found at one length: the best individual, what it is compared to, and how the search got there.
 
     methods_nll: losses on the search set of the seeds' methods as the harness runs them, own temperature and all.
@@ -53,18 +52,17 @@ def stage(individuals: Sequence[Individual], methods_nll: Mapping[str, float]) -
     }
 
 
-def write_json(file: Path, content: Mapping[str, Any]) -> None:
+def write_json(file: Path, content: Mapping[str, object]) -> None:
     """Write readable JSON atomically, lists of numbers on one line each."""
     text = _text(content, 0) + "\n"
     write_atomically(file, lambda stream: stream.write(text.encode()))
 
 
-def _text(value: Any, depth: int) -> str:
-    nested = isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
-    if not nested or not value:
-        return json.dumps(value, allow_nan=False)
+def _text(value: object, depth: int) -> str:
     inner, outer = "\n" + " " * (depth + 1), "\n" + " " * depth
-    if isinstance(value, dict):
+    if isinstance(value, dict) and value:
         lines = [f"{json.dumps(key)}: {_text(item, depth + 1)}" for key, item in value.items()]
         return "{" + inner + f",{inner}".join(lines) + outer + "}"
-    return "[" + inner + f",{inner}".join(_text(item, depth + 1) for item in value) + outer + "]"
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        return "[" + inner + f",{inner}".join(_text(item, depth + 1) for item in value) + outer + "]"
+    return json.dumps(value, allow_nan=False)

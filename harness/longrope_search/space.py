@@ -3,13 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness import methods
-from harness.methods.base import RopeGeometry
+from harness.methods.base import Method, RopeGeometry
 from harness.methods.frequency.longrope import LongRope
 from harness.storage import cache
 
@@ -31,7 +31,7 @@ class Genome(NamedTuple):
         """The same text for equal genomes, and a file name."""
         return cache.digest([list(self.factors), self.unscaled_prefix, self.critical_pair])
 
-    def method(self, factor: float, temperature: Any) -> LongRope:
+    def method(self, factor: float, temperature: str | float | None) -> LongRope:
         """The method that these genes are of, at an extension by `factor`."""
         return LongRope(
             long_factor=list(self.factors),
@@ -131,11 +131,11 @@ def seeds(space: Space, ctx: int) -> dict[str, Genome]:
     return {name: Genome(space.clipped(curve, gene), 0, gene) for name, curve in rounded.items()}
 
 
-def _method(name: str, space: Space, ctx: int) -> Any:
+def _method(name: str, space: Space, ctx: int) -> Method:
     return methods.build(name, {"factor": space.factor}, space.geometry, ctx)
 
 
 def on_grid(factors: Sequence[float]) -> NDArray[np.bool_]:
-    """Which factors are multiples of the grid's step."""
+    """Which factors (pairs,) are multiples of the grid's step, as booleans (pairs,)."""
     steps = np.array(factors) * STEPS_PER_UNIT
     return np.abs(steps - np.round(steps)) < 1e-6

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from harness.storage.files import StorageError, write_atomically
 
@@ -23,12 +23,12 @@ def path(kind: str, key: str, suffix: str) -> Path:
     return root() / kind / f"{key}{suffix}"
 
 
-def canonical(value: Any) -> str:
+def canonical(value: object) -> str:
     """A JSON value as text, the same text for equal values."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def digest(value: Any, length: int = 16) -> str:
+def digest(value: object, length: int = 16) -> str:
     """Hex digest of a JSON value; equal values give equal digests."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:length]
 
@@ -47,7 +47,7 @@ def file_hash(file: Path) -> str:
     return content
 
 
-def write(file: Path, fill: Callable[[IO[bytes]], Any]) -> None:
+def write(file: Path, fill: Callable[[IO[bytes]], object]) -> None:
     """Write a cache entry atomically; a cache that cannot be written only costs time, so that is no error."""
     with suppress(StorageError):
         write_atomically(file, fill, sync=False)

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from harness.errors import UserError, first_line
 from harness.storage.files import write_atomically
@@ -12,7 +11,7 @@ RECIPE = "recipe.json"
 SHOWN = 40  # characters of a value in a message
 
 
-def check_unclaimed(folder: Path, recipe: Mapping[str, Any], what: str, key: str) -> bool:
+def check_unclaimed(folder: Path, recipe: Mapping[str, object], what: str, key: str) -> bool:
     """Whether `folder` is claimed by this recipe already; False where nobody claims it.
 
     `what` names a run of this kind, `key` the option that chose the folder.
@@ -40,7 +39,7 @@ def check_unclaimed(folder: Path, recipe: Mapping[str, Any], what: str, key: str
     return True
 
 
-def claim(folder: Path, recipe: Mapping[str, Any]) -> None:
+def claim(folder: Path, recipe: Mapping[str, object]) -> None:
     """Mark `folder` as this run's. Raises StorageError."""
     content = (json.dumps(recipe, indent=1) + "\n").encode()
     write_atomically(folder / RECIPE, lambda stream: stream.write(content))
@@ -51,9 +50,8 @@ def disclaim(folder: Path) -> None:
     (folder / RECIPE).unlink(missing_ok=True)
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _flat(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
     for key, value in tree.items():
-        nested = isinstance(value, Mapping)
-        flat.update(_flat(value, f"{prefix}{key}.") if nested else {prefix + key: value})
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value})
     return flat

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from harness.errors import UserError
 
@@ -26,7 +26,9 @@ def storage(folder: Path, what: str = "results") -> Iterator[None]:
         raise StorageError(f"{what} cannot be written to {str(folder)!r}: {reason}{full}") from error
 
 
-def write_atomically(file: Path, fill: Callable[[IO[bytes]], Any], *, sync: bool = True, what: str = "results") -> None:
+def write_atomically(
+    file: Path, fill: Callable[[IO[bytes]], object], *, sync: bool = True, what: str = "results"
+) -> None:
     """Write a file under a hidden temporary name beside it, sync, rename: readers see all of it or nothing.
 
     A writer that is killed leaves `.<name>.*` behind; see `remove_temporary`. Raises StorageError, which says `what`

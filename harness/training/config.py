@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
@@ -58,7 +57,7 @@ class TrainConfig:
     compile: bool | None = None  # null: on with CUDA
 
 
-def parse(given: Mapping[str, Any]) -> TrainConfig:
+def parse(given: Mapping[str, object]) -> TrainConfig:
     """The config group `train` as composed, its keys and types checked; UserError for the first that is wrong."""
     schema = OmegaConf.structured(TrainConfig)
     try:

@@ -1,7 +1,6 @@
 """What a running training shows, and what stops it."""
 
 import math
-from typing import Any
 
 from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -16,8 +15,8 @@ class Progress(ProgressCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
+        logs: dict[str, float] | None = None,
+        **kwargs: object,
     ) -> None:
         """Show the loss beside the bar."""
         if self.training_bar is not None and logs and "loss" in logs:
@@ -32,8 +31,8 @@ class FiniteLoss(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
+        logs: dict[str, float] | None = None,
+        **kwargs: object,
     ) -> None:
         """Raise UserError on NaN or infinity."""
         loss = (logs or {}).get("loss")

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -22,7 +21,7 @@ from harness.training.model import checkpoint_directory
 LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "numpy")
 
 
-def recipe(config: TrainConfig, method: str, params: Mapping[str, Any], seed: int) -> dict[str, Any]:
+def recipe(config: TrainConfig, method: str, params: Mapping[str, object], seed: int) -> dict[str, object]:
     """All that determines the run, and nothing that does not: neither where files lie nor how it is computed."""
     train = asdict(config)
     for name in ("output_dir", "corpus", "titles", "microbatch", "workers", "device", "compile"):
@@ -43,7 +42,7 @@ def recipe(config: TrainConfig, method: str, params: Mapping[str, Any], seed: in
     return made_of
 
 
-def make_output(output: Path, recipe: dict[str, Any]) -> None:
+def make_output(output: Path, recipe: dict[str, object]) -> None:
     """Make the directory `output`; UserError where that cannot be, or where it holds a run with another recipe."""
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -52,7 +51,7 @@ def make_output(output: Path, recipe: dict[str, Any]) -> None:
     claims.check_unclaimed(output, recipe, "run", "train.output_dir")
 
 
-def claim(output: Path, recipe: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> None:
+def claim(output: Path, recipe: dict[str, object], tokenizer: PreTrainedTokenizerBase) -> None:
     """Mark `output` as this run's, its tokenizer beside the recipe."""
     try:
         _save_tokenizer(tokenizer, output / "tokenizer")
@@ -83,7 +82,9 @@ def write_held_out(directory: Path, books: Mapping[str, str]) -> None:
         (directory / file).write_text(text, encoding="utf-8", newline="")
 
 
-def save(directory: Path, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: dict[str, Any]) -> Path:
+def save(
+    directory: Path, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: dict[str, object]
+) -> Path:
     """The checkpoint in bf16 with its tokenizer; training.json, written last, marks the run as finished."""
     network.config.use_cache = True
     network.bfloat16().save_pretrained(directory)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -35,7 +34,7 @@ from harness.training.tokenizer import train_tokenizer
 LOOK_S = 0.5  # between looks at the lease of another process
 
 
-def train(config: TrainConfig, method: str, method_params: Mapping[str, Any], seed: int) -> Path:
+def train(config: TrainConfig, method: str, method_params: Mapping[str, object], seed: int) -> Path:
     """Train and return the directory of the finished checkpoint, `<output_dir>/model`.
 
     A run that was killed goes on from its last checkpoint when the same command is given again; a finished one is
@@ -67,7 +66,9 @@ def _take(leases: Leases, lease: Path) -> None:
         time.sleep(LOOK_S)
 
 
-def _run(config: TrainConfig, method: str, method_params: Mapping[str, Any], seed: int, recipe: dict[str, Any]) -> Path:
+def _run(
+    config: TrainConfig, method: str, method_params: Mapping[str, object], seed: int, recipe: dict[str, object]
+) -> Path:
     output, wanted = Path(config.output_dir), methods.construct(method, method_params)
     encoding = (method, wanted) if isinstance(wanted, Encoding) else None
     arguments = _arguments(config, seed)
@@ -177,8 +178,8 @@ def _arguments(config: TrainConfig, seed: int) -> TrainingArguments:
 
 
 def _method_applied(
-    network: PreTrainedModel, name: str, params: Mapping[str, Any], config: TrainConfig
-) -> AbstractContextManager[Any]:
+    network: PreTrainedModel, name: str, params: Mapping[str, object], config: TrainConfig
+) -> AbstractContextManager[object]:
     """The scaling method in force while training, for windows of `ctx` tokens; `none` leaves a plain model as it is."""
     trained_with = TrainedWith.of(network.config)
     if trained_with is not None:

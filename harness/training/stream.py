@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any
 
 import numpy as np
 from datasets import Dataset, Features, List, Value
@@ -74,6 +73,6 @@ def windows(stream: NDArray[np.int32], ctx: int, count: int, seed: int) -> Datas
     return begins.with_transform(partial(_cut, stream, np.arange(ctx)))
 
 
-def _cut(stream: NDArray[np.int32], steps: NDArray[np.int64], batch: dict[str, Any]) -> dict[str, Any]:
+def _cut(stream: NDArray[np.int32], steps: NDArray[np.int64], batch: dict[str, object]) -> dict[str, object]:
     ids = stream[np.asarray(batch["begin"])[:, None] + steps].astype(np.int64)
     return {"input_ids": ids, "labels": ids}
