@@ -1,38 +1,25 @@
 """Putting a method's frequencies into a model for the length of a `with` block, and taking them out again."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from torch import nn
 
 from harness.errors import UserError
-from harness.methods.base import RopeFrequencies, RopeGeometry
+from harness.methods.attention.base import AttentionMethod
+from harness.methods.base import Method, RopeFrequencies, RopeGeometry
 from harness.methods.encoding.trained_with import TrainedWith, not_trained_with
-from harness.methods.frequency.none import Unscaled
 from harness.models.attention import by_regions
 from harness.models.attention.log_n import growing_queries
-from harness.models.checkpoint import geometry as shape
-from harness.models.checkpoint.geometry import declares_scaling, main_layer_type, no_rotary, text_config
+from harness.models.checkpoint.geometry import declares_scaling, geometry, main_layer_type, no_rotary, text_config
 from harness.models.checkpoint.sliding_window import sees_everything, windowed_layers
-from harness.models.encoded import apply as encoded_apply
+from harness.models.encoded.apply import encoded_as
+from harness.models.installed import Installed
+from harness.models.parts import CausalLM
 from harness.models.rotary.find import Rotary, rotaries
 from harness.models.rotary.modules import Wanted
 from harness.models.rotary.softmax_scale import unscaled_softmax
-
-
-@dataclass(frozen=True)
-class Installed:
-    """Frequencies that one rotary module rotates one of its layer types by."""
-
-    path: str  # of the module inside the model
-    layer_type: str | None
-    inv_freq: NDArray[np.float64]  # (rotary_dim // 2,), radians a token
-    attention_scaling: float
-    unscaled_prefix: int  # tokens
 
 
 @dataclass(frozen=True)
@@ -45,7 +32,7 @@ class Patch:
 
 @contextmanager
 def applied(
-    model: nn.Module, method: Any, length: int, trained: int | None = None, *, logn: bool = False
+    model: CausalLM, method: Method, length: int, trained: int | None = None, *, logn: bool = False
 ) -> Iterator[Patch]:
     """Until the block ends, the model runs windows of up to `length` tokens under `method` (factor resolved).
 
@@ -54,20 +41,17 @@ def applied(
     `logn` adds log-n scaling of queries to any method.
     Raises UserError, by name, for models that the method cannot run on.
     """
-    rotary = rotaries(model)
     trained_with = TrainedWith.of(model.config)
     if trained_with is not None:
         if logn:
             raise UserError(trained_with.no_modifiers)
-        with encoded_apply.applied(model, trained_with, method, length):
-            yield Patch((), ())
+        with encoded_as(model, trained_with, method, length) as installed:
+            yield Patch(installed, ())
         return
     if method.kind == "encoding":
         raise not_trained_with(method)
     with ExitStack() as stack:
-        if not rotary:
-            _check_runs_without_rotary(model, method, length)
-        installed = _ENTER[method.kind](stack, model, rotary, method, length, trained) if rotary else ()
+        installed = stack.enter_context(_rotating(model, method, length, trained))
         if logn:
             stack.enter_context(growing_queries(model, trained))
         yield Patch(installed, (*windowed_layers(model.config, length), *_beyond_limit(model, method, length, trained)))
@@ -75,7 +59,7 @@ def applied(
 
 @contextmanager
 def applied_to_rows(
-    model: nn.Module, methods: Sequence[Any], length: int, trained: int | None = None
+    model: CausalLM, methods: Sequence[Method], length: int, trained: int | None = None
 ) -> Iterator[None]:
     """As `applied`, for several methods that change frequencies alone: each for rows of a batch of its own.
 
@@ -89,8 +73,26 @@ def applied_to_rows(
         yield
 
 
+@contextmanager
+def _rotating(model: CausalLM, method: Method, length: int, trained: int | None) -> Iterator[tuple[Installed, ...]]:
+    """The model rotates, or attends, as the method says."""
+    rotary = rotaries(model)
+    with ExitStack() as stack:
+        installed: tuple[Installed, ...] = ()
+        if not rotary:
+            _check_runs_without_rotary(model, method, length)
+        elif isinstance(method, AttentionMethod):
+            installed = stack.enter_context(by_regions.applied(model, method, length, trained))
+        elif method.kind == "native":
+            for module in rotary:
+                stack.enter_context(module.stateless())
+        else:
+            installed = _enter_frequencies(stack, model, rotary, method, length, trained)
+        yield installed
+
+
 def _enter_frequencies(
-    stack: ExitStack, model: nn.Module, rotary: list[Rotary], method: Any, length: int, trained: int | None
+    stack: ExitStack, model: CausalLM, rotary: list[Rotary], method: Method, length: int, trained: int | None
 ) -> tuple[Installed, ...]:
     wanted = [_wanted(module, [method], length, trained) for module in rotary]
     if not declares_scaling(text_config(model.config)) and all(
@@ -99,41 +101,14 @@ def _enter_frequencies(
     ):
         return ()
     stack.enter_context(unscaled_softmax(model))
-    for module, kinds in zip(rotary, wanted, strict=True):
-        stack.enter_context(module.rotated(kinds, length))
-    return tuple(
-        Installed(module.path, kind, *frequencies)
-        for module, kinds in zip(rotary, wanted, strict=True)
-        for kind, (_, [frequencies]) in kinds.items()
-    )
+    found = [stack.enter_context(module.rotated(kinds, length)) for module, kinds in zip(rotary, wanted, strict=True)]
+    return tuple(one for each in found for one in each)
 
 
-def _enter_native(
-    stack: ExitStack, model: nn.Module, rotary: list[Rotary], method: Any, length: int, trained: int | None
-) -> tuple[Installed, ...]:
-    for module in rotary:
-        stack.enter_context(module.stateless())
-    return ()
-
-
-def _enter_attention(
-    stack: ExitStack, model: nn.Module, rotary: list[Rotary], method: Any, length: int, trained: int | None
-) -> tuple[Installed, ...]:
-    stack.enter_context(by_regions.applied(model, method, length, trained))
-    return ()
-
-
-_ENTER: dict[str, Callable[..., tuple[Installed, ...]]] = {
-    "frequency": _enter_frequencies,
-    "native": _enter_native,
-    "attention": _enter_attention,
-}
-
-
-def _beyond_limit(model: nn.Module, method: Any, length: int, trained: int | None) -> list[str]:
-    if method.kind != "attention":
+def _beyond_limit(model: CausalLM, method: Method, length: int, trained: int | None) -> list[str]:
+    if not isinstance(method, AttentionMethod):
         return []
-    limit = method.limit(shape.geometry(model.config, trained))
+    limit = method.limit(geometry(model.config, trained))
     if limit is None or length <= limit:
         return []
     return [
@@ -141,27 +116,27 @@ def _beyond_limit(model: nn.Module, method: Any, length: int, trained: int | Non
     ]
 
 
-def _wanted(module: Rotary, methods: Sequence[Any], length: int, trained: int | None) -> Wanted:
+def _wanted(module: Rotary, methods: Sequence[Method], length: int, trained: int | None) -> Wanted:
     """What methods ask of each layer type; local layers, whose context did not grow, stay unscaled."""
     main = main_layer_type(module.config)
     scaled_everywhere = sees_everything(module.config)
     wanted = {}
     for kind in module.layer_types:
-        geometry = module.geometry(kind, trained)
+        own = module.geometry(kind, trained)
         scaled = kind in (None, main) or scaled_everywhere
-        unscaled = RopeFrequencies(geometry.inv_freq)
-        wanted[kind] = geometry, [method(geometry, length) if scaled else unscaled for method in methods]
+        unscaled = RopeFrequencies(own.inv_freq)
+        wanted[kind] = own, [method(own, length) if scaled else unscaled for method in methods]
     return wanted
 
 
-def _is_unscaled(geometry: RopeGeometry, sets: Sequence[RopeFrequencies]) -> bool:
-    return all(one.attention_scaling == 1 and np.array_equal(one.inv_freq, geometry.inv_freq) for one in sets)
+def _is_unscaled(own: RopeGeometry, sets: Sequence[RopeFrequencies]) -> bool:
+    return all(one.attention_scaling == 1 and np.array_equal(one.inv_freq, own.inv_freq) for one in sets)
 
 
-def _check_runs_without_rotary(model: nn.Module, method: Any, length: int) -> None:
-    if not (method.kind == "native" or isinstance(method, Unscaled)):
-        raise no_rotary(text_config(model.config))
+def _check_runs_without_rotary(model: CausalLM, method: Method, length: int) -> None:
     text = text_config(model.config)
+    if not method.as_it_is:
+        raise no_rotary(text)
     positions = getattr(text, "max_position_embeddings", None)
     if positions is not None and length > positions:
         raise UserError(f"{text.model_type} has no positions beyond {positions} tokens, got ctx={length}.")

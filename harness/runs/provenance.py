@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1]  # harness/
 
 
 def provenance(prepared: Prepared) -> dict[str, object]:
-    """All of it for one cell, as JSON values; what its computing cost is added by whoever computed it."""
+    """All of it for one cell, as JSON values; what was installed and what it cost is added by whoever computed it."""
     return {
         "config": _without_places(dataclasses.asdict(prepared.cell.config)),
         "run_id": prepared.files.run_id,

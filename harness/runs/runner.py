@@ -171,18 +171,19 @@ def _run_pass(resources: Resources, current: Pass) -> None:
     planned = resources.documents.windows(current.longest)
     kept = checkpoints.load(current.checkpoint, planned)
     finished = {scored.document for scored in kept}
-    made, seconds = lead.compute(resources, current, finished)
-    scored = sorted([*kept, *made], key=lambda s: s.document)
+    share = lead.compute(resources, current, finished)
+    scored = sorted([*kept, *share.scores], key=lambda s: s.document)
     tokens = sum(num_tokens(windows) for i, windows in enumerate(planned) if i not in finished)
-    cost = {
-        "seconds": seconds,
+    computed = {
+        "installed": share.installed,
+        "seconds": share.seconds,
         "tokens": tokens,
-        "tokens_per_second": tokens / seconds,
+        "tokens_per_second": tokens / share.seconds,
         "resumed_documents": len(kept),
         "ranks": torchrun.size(),
     }
     for p in reversed(current.cells):
         own = scored if p is current.longest else [cut(s, p.cell.ctx) for s in scored]
         tables = rows.tables(p.cell.tables, own, documents.documents, p.cell.ctx)
-        store.write(p.cell.config.results_dir, p.cell.columns, tables, provenance(p) | cost)
+        store.write(p.cell.config.results_dir, p.cell.columns, tables, provenance(p) | computed)
         log.info("computed %s (%d of %d documents were there)", p.files.label, len(kept), len(planned))

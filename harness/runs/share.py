@@ -30,6 +30,7 @@ class Share(NamedTuple):
 
     scores: list[Scores]
     seconds: float
+    installed: list[dict[str, str | float | None]]  # what the model rotated by, as `Installed.record`
 
 
 class Resources:
@@ -53,16 +54,22 @@ class Resources:
 
 def compute_share(resources: Resources, current: Pass, finished: Collection[int]) -> Share:
     """The losses of this rank's documents that are not finished, each kept as soon as it is complete."""
+    from harness.models.install import applied
+
     longest = current.longest
     loaded, documents = resources.ready(longest), resources.documents.of(longest).documents
     planned = resources.documents.windows(longest)
+    method, logn = longest.cell.method, longest.cell.config.method.logn
     started = time.monotonic()
     scored = []
-    for document in _scores(loaded, documents, planned, current, finished):
-        if loaded.engine.over is None or torchrun.rank() == 0:  # ranks that share windows all have their losses
-            checkpoints.save(current.checkpoint, document)
-            scored.append(document)
-    return Share(scored, time.monotonic() - started)
+    with applied(loaded.engine.model, method, longest.cell.ctx, loaded.trained, logn=logn) as patch:
+        for warning in patch.warnings:
+            log.warning("%s: %s", label(longest.cell), warning)
+        for document in _scores(loaded, documents, planned, current, finished):
+            if loaded.engine.over is None or torchrun.rank() == 0:  # ranks that share windows all have their losses
+                checkpoints.save(current.checkpoint, document)
+                scored.append(document)
+    return Share(scored, time.monotonic() - started, [one.record for one in patch.installed])
 
 
 def _load(prepared: Prepared) -> Ready:
@@ -85,27 +92,19 @@ def _scores(
     """The losses of this rank's documents that are not finished, each as soon as it is complete."""
     from tqdm import tqdm
 
-    from harness.models.install import applied
-
-    longest, engine = current.longest.cell, loaded.engine
-    method, logn = longest.method, longest.config.method.logn
+    engine = loaded.engine
     lengths = [num_tokens(windows) for windows in planned]
     own = set(range(len(lengths))) if engine.over else shares(lengths, torchrun.size())[torchrun.rank()]
     mine = [windows if i in own else [] for i, windows in enumerate(planned)]
     rank = f" rank 0 of {torchrun.size()}" if torchrun.size() > 1 else ""
-    with (
-        applied(engine.model, method, longest.ctx, loaded.trained, logn=logn) as installed,
-        tqdm(
-            total=sum(lengths[i] for i in own),
-            desc=current.title + rank,
-            unit="tok",
-            unit_scale=True,
-            dynamic_ncols=True,
-            disable=torchrun.rank() > 0,
-        ) as bar,
-    ):
-        for warning in installed.warnings:
-            log.warning("%s: %s", label(longest), warning)
+    with tqdm(
+        total=sum(lengths[i] for i in own),
+        desc=current.title + rank,
+        unit="tok",
+        unit_scale=True,
+        dynamic_ncols=True,
+        disable=torchrun.rank() > 0,
+    ) as bar:
         bar.update(sum(lengths[i] for i in own & set(finished)))
         yield from evaluate(
             documents,

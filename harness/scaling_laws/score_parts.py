@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from harness.methods.base import Method, RopeGeometry
 from harness.models.attention.route import present, routed
 from harness.models.install import applied
+from harness.models.parts import CausalLM
 from harness.results.units import position_edges
 from harness.scaling_laws import bounds
 
@@ -22,7 +23,7 @@ SHARES = (0.1, 0.5, 0.9)
 
 
 @torch.no_grad()
-def score_parts(model: nn.Module, ids: Tensor, method: Method, geometry: RopeGeometry) -> pd.DataFrame:
+def score_parts(model: CausalLM, ids: Tensor, method: Method, geometry: RopeGeometry) -> pd.DataFrame:
     """Distribution of both parts of the scores q_i . k_j / sqrt(head_dim), by distance i - j.
 
     ids: (length,). Rotary channels m and m + rotary_dim / 2 must be a pair, as in Llama. The critical dimension is that

@@ -493,6 +493,16 @@ def test_a_declared_multiplier_is_kept():
     torch.testing.assert_close(under(model, ReRope(window=40), ids), logits(plain, ids), rtol=0, atol=1e-5)
 
 
+def test_what_layers_rotate_by_is_recorded_once_for_each_layer_type():
+    model = tiny_model(tiny_config("gemma3_text"))
+    with applied(model, ReRope(window=8).resolved(geometry(model.config), 48), 48) as patch:
+        found = {one.layer_type: one for one in patch.installed}
+    assert len(patch.installed) == len(found) == 2
+    assert {one.path for one in patch.installed} == {"model.rotary_emb"}
+    for kind, theta in (("sliding_attention", 10_000.0), ("full_attention", 1_000_000.0)):
+        np.testing.assert_allclose(found[kind].inv_freq, theta ** -(np.arange(8) / 8), rtol=1e-12)
+
+
 def test_reach_is_reported_when_ctx_exceeds_it():
     model = tiny_llama()
     method = SelfExtend(group=2, window=8)

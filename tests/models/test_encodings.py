@@ -313,8 +313,10 @@ def test_interpolated_positions() -> None:
         ("sinusoidal", "linear", {"factor": factor}, 1e4), ("sinusoidal", "abf", {"rope_theta": 5e4}, 5e4),
     ):  # fmt: skip
         network, stretch = model(name), factor if method == "linear" else 1.0
-        with applied(network, methods.construct(method, given), 20):
+        with applied(network, methods.construct(method, given), 20) as patch:
             got = inputs_of(network, 20)
+        recorded = [(one.path, one.inv_freq[-1]) for one in patch.installed]
+        assert recorded == ([] if method == "linear" else [("model.encoding", pytest.approx(base ** (-22 / 24)))])
         embedded = network.model.embed_tokens.weight[:20].detach().double().numpy()
         wanted = math.sqrt(24) * embedded + [reference.sinusoid(n, 24, base, stretch) for n in range(20)]
         assert_allclose(got, wanted, atol=1e-5)

@@ -1,8 +1,9 @@
 """Frequencies in and out of a model: what is recorded, what stays, what is refused."""
 
 import copy
+import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -14,6 +15,7 @@ from harness.methods import METHODS, RopeFrequencies, build
 from harness.models.checkpoint.geometry import geometry
 from harness.models.checkpoint.sliding_window import set_window, windowed_layers
 from harness.models.install import applied
+from harness.models.installed import Installed
 from harness.models.rotary.angles import Angles, RotaryForward
 from harness.models.rotary.find import identity_rotation, rotaries
 from harness.models.rotary.layout import probe
@@ -235,6 +237,29 @@ def test_tables_of_sines_and_cosines_are_replaced(family):
     torch.testing.assert_close(under(model, "linear", 96), logits(by_hand, tokens(96)), atol=1e-5, rtol=0)
     assert torch.equal(under(model, "none", TRAINED), untouched)
     assert torch.equal(logits(model, tokens(TRAINED)), untouched)
+
+
+@pytest.mark.parametrize("family", WITH_TABLES)
+def test_the_read_back_sees_a_wrong_table(family, monkeypatch):
+    model = tiny_model(tiny_config(family))
+    method = Fixed(RopeFrequencies(plain(8) / 3, 1.1, unscaled_prefix=5))
+    with applied(model, method, 96) as patch:
+        (installed,) = patch.installed
+    assert installed.path == "transformer.h.0.attn"
+    assert (installed.attention_scaling, installed.unscaled_prefix) == (1.1, 5)
+    np.testing.assert_array_equal(installed.inv_freq, plain(8) / 3)
+    right = Angles.__call__
+    monkeypatch.setattr(Angles, "__call__", lambda self, positions: right(self, positions) * 1.001)
+    with pytest.raises(AssertionError, match=r"transformer.h.0.attn"), applied(model, method, 96):
+        pass
+
+
+def test_a_record_tells_frequencies_apart_by_their_last_bit():
+    one = Installed("model.rotary_emb", None, plain(), 1.0, 0)
+    other = replace(one, inv_freq=np.append(plain()[:-1], np.nextafter(plain()[-1], 1)))
+    assert one.record == replace(one, inv_freq=plain()).record
+    assert {key for key in one.record if one.record[key] != other.record[key]} == {"inv_freq"}
+    assert json.loads(json.dumps(one.record)) == one.record
 
 
 @pytest.mark.parametrize("family", WITH_TABLES)

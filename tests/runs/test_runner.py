@@ -13,6 +13,7 @@ from harness.results import store
 from harness.runs import checkpoints, runner, share, sweep
 from harness.runs.provenance import commit
 from harness.storage import leases
+from harness.storage.cache import digest
 from harness.storage.files import StorageError
 from tests.sweeps import CELLS_32, Place
 
@@ -280,3 +281,29 @@ def test_provenance_says_how_a_cell_was_made(place):
     assert made["seconds"] > 0
     assert made["versions"]["torch"]
     assert made["commit"] == commit()
+
+
+def installed(outcome):
+    return store.provenance(outcome.files.windows)["installed"]
+
+
+def test_provenance_says_what_was_installed(place, monkeypatch):
+    """Read back from the model, and the same of a pass that only had to be written."""
+    (prepared,) = place.prepared("method=yarn ctx=64")
+    kill_after(monkeypatch, saves=4)
+    with pytest.raises(Killed):
+        runner.run([prepared])
+    (yarn,) = runner.run([prepared])
+    asked = prepared.cell.method(prepared.header.geometry, 64)
+    assert installed(yarn) == [
+        {
+            "path": "model.rotary_emb",
+            "layer_type": None,
+            "inv_freq": digest(asked.inv_freq.tolist()),
+            "attention_scaling": asked.attention_scaling,
+            "unscaled_prefix": 0,
+        }
+    ]
+    assert asked.attention_scaling > 1
+    (none,) = runner.run(place.prepared("method=none ctx=32"))
+    assert installed(none) == []  # the model's own rotations

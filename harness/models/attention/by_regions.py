@@ -10,10 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, is_grad_enabled, nn
 
 from harness.errors import UserError
+from harness.methods.attention.base import AttentionMethod
 from harness.methods.attention.regions import Region, near
 from harness.methods.base import RopeFrequencies
 from harness.models.attention.first_seen import first_seen
@@ -22,6 +24,8 @@ from harness.models.attention.route import routed
 from harness.models.attention.tiles import LayerRotation, Part, attend, parts
 from harness.models.checkpoint.geometry import main_layer_type, text_config
 from harness.models.checkpoint.sliding_window import sees_everything
+from harness.models.installed import Installed
+from harness.models.parts import CausalLM
 from harness.models.rotary.find import identity_rotation, rotaries
 
 # Weighted norms of queries and keys after rotation: a rotation does not pass through them unless weights are equal.
@@ -41,7 +45,7 @@ class Layer:
 class RegionAttention:
     """The attention function of one method in the layers of one model; keeps the tables of the last length only."""
 
-    method: Any
+    method: AttentionMethod
     layers: Mapping[nn.Module, Layer]
     _length: int = 0
     _prepared: dict[Any, Any] = field(default_factory=dict)
@@ -91,12 +95,15 @@ class RegionAttention:
 
 
 @contextmanager
-def applied(model: nn.Module, method: Any, length: int, trained: int | None = None) -> Iterator[None]:
+def applied(
+    model: CausalLM, method: AttentionMethod, length: int, trained: int | None = None
+) -> Iterator[tuple[Installed, ...]]:
     """Until the block ends, the model attends as the method (parameters resolved) says.
 
     `trained` (tokens) overrides the trained length that the checkpoint declares. Frequencies are the unscaled ones;
     a multiplier of cosines and sines or a softmax scale that the checkpoint declares is kept, since its weights were
-    trained with it. Raises UserError, by name, for models whose attention cannot be reached or explained.
+    trained with it. The block is given what layers rotate by, once for each rotary module and layer type.
+    Raises UserError, by name, for models whose attention cannot be reached or explained.
     """
     text = text_config(model.config)
     if text.model_type in NORMS_AFTER_ROTATION:
@@ -107,10 +114,10 @@ def applied(model: nn.Module, method: Any, length: int, trained: int | None = No
     rotations = layer_rotations(model, _sources(model, trained))
     layers = {module: _layer(rotation, method, length) for module, rotation in rotations.items()}
     with identity_rotation(model, length), routed(model, RegionAttention(method, layers), first_seen):
-        yield
+        yield _installed(rotations, layers)
 
 
-def _sources(model: nn.Module, trained: int | None) -> list[Source]:
+def _sources(model: CausalLM, trained: int | None) -> list[Source]:
     return [
         Source(rotary, kind, rotary.geometry(kind, trained))
         for rotary in rotaries(model)
@@ -118,7 +125,19 @@ def _sources(model: nn.Module, trained: int | None) -> list[Source]:
     ]
 
 
-def _layer(rotation: FoundRotation | None, method: Any, length: int) -> Layer:
+def _installed(
+    rotations: Mapping[nn.Module, FoundRotation | None], layers: Mapping[nn.Module, Layer]
+) -> tuple[Installed, ...]:
+    found: dict[Source, Installed] = {}
+    for module, rotation in rotations.items():
+        held = layers[module].rotation
+        if rotation is not None and held is not None:
+            path, kind = rotation.source.rotary.path, rotation.source.layer_type
+            found[rotation.source] = Installed(path, kind, np.array(held.inv_freq), held.scaling, 0)
+    return tuple(found.values())
+
+
+def _layer(rotation: FoundRotation | None, method: AttentionMethod, length: int) -> Layer:
     if rotation is None:
         return Layer(None, local=False)
     source = rotation.source

@@ -49,6 +49,12 @@ class Angles:
         inv_freq, scaling, prefix = (tensor(values) for values in zip(*sets, strict=True))
         return cls(inv_freq, tensor(geometry.inv_freq), prefix, scaling)
 
+    @property
+    def sets(self) -> list[RopeFrequencies]:
+        """The sets of frequencies that are held, inv_freq (rotary_dim // 2,) each."""
+        held = zip(self.inv_freq.cpu().numpy(), self.scaling.tolist(), self.prefix.tolist(), strict=True)
+        return [RopeFrequencies(inv_freq, scaling, int(prefix)) for inv_freq, scaling, prefix in held]
+
     def __call__(self, positions: Tensor) -> Tensor:
         """Radians (rows, length, rotary_dim // 2) of positions (rows or 1, length), each row under its set."""
         rows, at = self.rows, positions[..., None].double()

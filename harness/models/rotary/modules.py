@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from harness.errors import UserError
 from harness.methods.base import RopeFrequencies, RopeGeometry
 from harness.models.checkpoint.geometry import layer_geometry, text_config
+from harness.models.installed import Installed
 from harness.models.rotary.angles import Angles, RotaryForward, rotated_by
 from harness.models.rotary.layout import Rotation, ask, polar, probe
 from harness.models.swap import swapped
@@ -61,10 +62,11 @@ class RotaryModule:
         return True
 
     @contextmanager
-    def rotated(self, wanted: Wanted, length: int) -> Iterator[None]:
+    def rotated(self, wanted: Wanted, length: int) -> Iterator[tuple[Installed, ...]]:
         """Until the block ends, the module rotates by the frequencies wanted of each layer type, at any length.
 
         With several sets of them `harness.models.rotary.angles.rotated_by` says which rows of a batch take which.
+        What is handed out is compared with them at once; the block is given what the module holds.
         """
         forwards = {kind: self._forward(kind, *wanted[kind]) for kind in self.layer_types}
 
@@ -74,7 +76,7 @@ class RotaryModule:
         with swapped(self.module, "forward", forward):
             for kind, rotation in forwards.items():
                 assert rotation.explains(self._handed_out(kind, rotation.probed_positions)), self.path
-            yield
+            yield tuple(Installed(self.path, kind, *held) for kind, r in forwards.items() for held in r.angles.sets)
 
     @contextmanager
     def stateless(self) -> Iterator[None]:

@@ -5,12 +5,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from harness.errors import UserError
-from harness.methods.base import RopeGeometry
+from harness.methods.base import RopeFrequencies, RopeGeometry
 from harness.models.checkpoint.geometry import layer_geometry, text_config
+from harness.models.installed import Installed
 from harness.models.rotary.angles import Angles
 from harness.models.rotary.modules import Wanted
 from harness.models.swap import swapped
@@ -40,8 +42,11 @@ class SinusoidTables:
         return length <= len(getattr(self.modules[0], BUFFER))
 
     @contextmanager
-    def rotated(self, wanted: Wanted, length: int) -> Iterator[None]:
-        """Until the block ends, all layers look up `length` positions in one table of the frequencies wanted."""
+    def rotated(self, wanted: Wanted, length: int) -> Iterator[tuple[Installed, ...]]:
+        """Until the block ends, all layers look up `length` positions in one table of the frequencies wanted.
+
+        What every layer then holds is compared with them; the block is given the frequencies.
+        """
         geometry, sets = wanted[None]
         if len(sets) > 1:
             raise UserError(f"{self.config.model_type} looks rotations up in tables that all rows of a batch share.")
@@ -51,7 +56,9 @@ class SinusoidTables:
         with ExitStack() as stack:
             for module in self.modules:
                 stack.enter_context(swapped(module, BUFFER, table.to(own.dtype)))
-            yield
+            for module in self.modules:
+                assert _explains(sets[0], geometry, getattr(module, BUFFER)), self.path
+            yield (Installed(self.path, None, *sets[0]),)
 
     @contextmanager
     def stateless(self) -> Iterator[None]:
@@ -64,6 +71,16 @@ def sinusoid_tables(model: nn.Module) -> list[SinusoidTables]:
     text = text_config(model.config)
     layers = {path: module for path, module in model.named_modules() if _holds_table(module)}
     return [SinusoidTables(next(iter(layers)), tuple(layers.values()), text)] if layers else []
+
+
+def _explains(frequencies: RopeFrequencies, geometry: RopeGeometry, table: Tensor) -> bool:
+    """Whether a table (positions, rotary_dim) rotates by these frequencies, to its rounding, where they begin."""
+    position = min(max(frequencies.unscaled_prefix, 1), len(table) - 1)
+    inv_freq = frequencies.inv_freq if position >= frequencies.unscaled_prefix else geometry.inv_freq
+    expected = frequencies.attention_scaling * np.exp(1j * position * inv_freq)
+    sin, cos = table[position].double().cpu().numpy().reshape(2, -1)
+    off = np.maximum(np.abs(cos - expected.real), np.abs(sin - expected.imag)).max()
+    return bool(off <= frequencies.attention_scaling * torch.finfo(table.dtype).eps)
 
 
 def _holds_table(module: nn.Module) -> bool:

@@ -94,7 +94,8 @@ def compute(resources: Resources, current: Pass, finished: Collection[int]) -> S
     if raised is not None:
         raise raised
     shares = [_successful(each) for each in everyones]
-    return Share([s for share in shares for s in share.scores], max(share.seconds for share in shares))
+    scores = [s for share in shares for s in share.scores]
+    return Share(scores, max(share.seconds for share in shares), shares[0].installed)
 
 
 def _gathered(done: Share | Failure, config: Config) -> list[Share | Failure]:
