@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 
@@ -12,6 +11,7 @@ PANEL = [
     "model", "model_revision", "original_max_position_embeddings", "dataset", "dataset_fingerprint", "protocol",
     "protocol_params", "dtype",
 ]  # fmt: skip
+Setting = str | float | list[float] | None  # of a method's parameter, as it stands in JSON
 
 
 def label(summary: pd.DataFrame) -> pd.DataFrame:
@@ -44,7 +44,7 @@ def _without_shadows(parts: list[pd.DataFrame]) -> list[pd.DataFrame]:
 
 
 def _distinguished(table: pd.DataFrame) -> pd.DataFrame:
-    """Cells that would lie on one place of one line (of a model cut to other windows, say) each get their own."""
+    """Cells that would lie on one place of one line (a model cut to other windows, for example) each get one."""
     place = [table[name] for name in [*PANEL, "ctx", "curve"]]
     shared = table["cell_id"].groupby(place, dropna=False).transform("nunique") > 1
     return table.assign(curve=table["curve"].where(~shared, table["curve"] + ", cell " + table["cell_id"].str[:8]))
@@ -63,11 +63,11 @@ def _varying_names(summary: pd.DataFrame) -> pd.Series:
     return names
 
 
-def _params(text: str) -> dict[str, Any]:
+def _params(text: str) -> dict[str, Setting]:
     return {key: value for key, value in json.loads(text).items() if key != "factor"}
 
 
-def _short(value: Any) -> str:
+def _short(value: Setting) -> str:
     if isinstance(value, list):
         return f"[{value[0]:g} ... {value[-1]:g}]" if value else "[]"
     if not isinstance(value, float):
@@ -80,8 +80,8 @@ def panels(
 ) -> list[tuple[str, pd.DataFrame]]:
     """(title, rows) of each panel; by default one for every combination of what is not x or hue.
 
-    A title names what differs between panels. Two cells on one place of one line are an error that says
-    what tells them apart.
+    A title names what differs between panels. Two cells on one place of one line are an error that
+    names the columns in which they differ.
     """
     for name in [x, hue, *(columns or [])]:
         if not isinstance(name, str) or name not in table:
@@ -114,11 +114,11 @@ def describe(rows: pd.DataFrame, names: Sequence[str]) -> str:
     return ", ".join(phrase for phrase in phrases if phrase)
 
 
-def _phrase(name: str, value: Any) -> str:
-    if name == "protocol_params":
+def _phrase(name: str, value: str | float) -> str:
+    if isinstance(value, str) and name == "protocol_params":
         return ", ".join(f"{key} {setting}" for key, setting in json.loads(value).items() if setting is not None)
     words = {"ctx": "ctx", "original_max_position_embeddings": "trained at"}
-    return f"{words[name]} {tokens(value)}" if name in words else str(value)
+    return f"{words[name]} {tokens(value)}" if name in words and not isinstance(value, str) else str(value)
 
 
 def tokens(count: float) -> str:

@@ -70,7 +70,7 @@ def cell_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def same_documents(cells: Sequence[pd.DataFrame], averaging: Averaging) -> Ratios:
-    """The sums of several cells, document by document. Raises UserError unless all have the same documents."""
+    """The sums of several cells, arrays (documents, cells). Raises UserError unless all have the same documents."""
     sums = [document_ratios(cell, averaging.aggregate) for cell in cells]
     for one in sums[1:]:
         apart = sums[0].index.symmetric_difference(one.index)

@@ -135,7 +135,7 @@ def document_ratios(cell: pd.DataFrame, aggregate: Aggregate) -> pd.DataFrame:
 
 
 def together(sums: Sequence[pd.DataFrame], averaging: Averaging) -> Ratios:
-    """The `document_ratios` of cells of the same documents, one column a cell."""
+    """The `document_ratios` of cells of the same documents, as arrays (documents, cells)."""
     numerator = np.column_stack([one["numerator"].to_numpy(np.float64) for one in sums])
     denominator = np.column_stack([one["denominator"].to_numpy(np.float64) for one in sums])
     return Ratios(numerator, denominator, log=averaging.aggregate == "mean_of_perplexities")
