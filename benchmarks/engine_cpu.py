@@ -2,7 +2,7 @@
 
 The recipe (its page on perplexity): one window at a time, labels with -100 where nothing is scored, the model's own
 loss over full logits. Window sums are compared before times; wall and processor time are taken interleaved, and the
-first call of the compiled engine (compilation, or its cache on disk) is told apart.
+first call of the compiled engine (compilation, or its cache on disk) is reported apart.
 """
 
 import importlib.util

@@ -103,7 +103,7 @@ class Bench:
         torch.cuda.reset_peak_memory_stats()
         return max(float(x) for x in self.over.gathered(own))
 
-    def tell(self, **row: Any) -> None:
+    def report(self, **row: Any) -> None:
         if self.rank == 0:
             rows.append(row)
             print("  ", row, flush=True)
@@ -122,7 +122,7 @@ def documents(bench: Bench, length: int = 32768, each: int = 2) -> None:
     score({0})
     one = bench.timed(lambda: score(set(range(len(windows)))), range(1))
     many = bench.timed(lambda: score(own), range(bench.size))
-    bench.tell(
+    bench.report(
         case=f"{len(windows)} documents of {length // bench.scale}",
         GPUs=bench.size,
         one_s=round(one, 3),
@@ -144,7 +144,7 @@ def context(bench: Bench, lengths: tuple[int, ...] = (32768, 131072, 262144)) ->
         one = min(bench.timed(by_one, range(1)) for _ in range(2))
         bench.peak()
         many = min(bench.timed(by_all, range(bench.size)) for _ in range(2))
-        bench.tell(
+        bench.report(
             case=f"one window of {length}",
             GPUs=bench.size,
             one_s=round(one, 3),
@@ -168,7 +168,7 @@ def reach(bench: Bench) -> None:
         bench.peak()
         notes: list[str] = []
         seconds = bench.timed(partial(attempt, engine, ids, notes), on)
-        bench.tell(
+        bench.report(
             case=f"one window of {ids.shape[1]}, {bench.reach_layers} of {bench.shapes['num_hidden_layers']} layers",
             GPUs=name,
             all_s=round(seconds, 1),
@@ -190,7 +190,7 @@ def equal(bench: Bench, length: int = 5001) -> None:
     (ids,) = bench.ids(length)
     engine = Engine(model, EngineSpec(), bench.over)
     difference = (token_nll(model, ids, 1) - engine.token_nll(ids, 1)).abs().max().item()
-    bench.tell(case=f"float32, one window of {length}", GPUs=bench.size, largest=difference)
+    bench.report(case=f"float32, one window of {length}", GPUs=bench.size, largest=difference)
 
 
 PARTS = {"equal": equal, "documents": documents, "context": context, "reach": reach}
