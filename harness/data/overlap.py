@@ -36,7 +36,7 @@ def _share(ids: NDArray[np.int64], others: NDArray[np.int64]) -> float:
 
 
 def fingerprints(ids: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """A 64-bit hash of each run of RUN tokens, one for every token that such a run begins at."""
+    """A 64-bit hash of each run of RUN tokens of ids (tokens,), one for every token that such a run begins at."""
     hashes = (ids.astype(np.uint64) + np.uint64(1)) * MULTIPLIER
     width = 1
     while width < RUN and len(hashes) > width:

@@ -79,7 +79,7 @@ class Space:
         return Limits(low, high)
 
     def steps(self, critical_pair: int | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The limits as whole steps of the grid, inside of them."""
+        """The limits (pairs,) as whole steps of the grid, inside of them."""
         low, high = self.limits(critical_pair)
         inside = 1e-9 * STEPS_PER_UNIT
         return (

@@ -75,7 +75,10 @@ class DecayingRotation(EncodingModule):
         return Decaying(*self.rotation.tables(positions), positions)
 
     def rotate(self, query: Tensor, key: Tensor, prepared: Decaying, block: Block) -> tuple[Tensor, Tensor]:
-        """Rotated, then scaled: queries by exp(decay x (i - end)), keys by exp(decay x (end - j)), decay < 0."""
+        """Both (rows, heads, tokens, head_dim), rotated, then scaled.
+
+        Queries by exp(decay x (i - end)), keys by exp(decay x (end - j)), decay < 0.
+        """
         query, key = self.rotation.rotate(query, key, (prepared.cos, prepared.sin), block)
         log_decay = torch.tensor(2 * self.log_decay, dtype=torch.float64, device=query.device)
         ahead = prepared.positions[0, block.low : block.end] - prepared.positions[0, block.end - 1]  # <= 0
@@ -113,7 +116,10 @@ class Permutation(EncodingModule):
         return Permuted(torch.from_numpy(order).to(positions.device), positions)
 
     def rotate(self, query: Tensor, key: Tensor, prepared: Permuted, block: Block) -> tuple[Tensor, Tensor]:
-        """Permuted; in the linear form positive and scaled by the decay, measured from the end of the block."""
+        """Both (rows, heads, tokens, head_dim), permuted.
+
+        In the linear form positive and scaled by the decay, measured from the end of the block.
+        """
         if self.log_decays is None:
             return self._permuted(query, prepared, block.begin), self._permuted(key, prepared, block.low)
         log_decay = torch.tensor(self.log_decays, dtype=torch.float64, device=query.device)[:, None]
