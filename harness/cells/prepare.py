@@ -1,5 +1,6 @@
 """Everything that can be known, and be wrong, before the first model is loaded."""
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -9,7 +10,6 @@ from harness.cells.files import CellFiles
 from harness.cells.naming import command, label
 from harness.config.schema import Config
 from harness.data import documents
-from harness.data.sources import DataSpec
 from harness.data.windows import Protocol
 from harness.errors import UserError
 from harness.methods.encoding.trained_with import TrainedWith
@@ -33,11 +33,13 @@ def prepare(configs: Sequence[Config], run_id: str, *, sweep: bool) -> list[Prep
     from harness.models.checkpoint.header import header
 
     headers = {model: header(model) for model in dict.fromkeys(config.model for config in configs)}
+    fingerprint = functools.cache(documents.fingerprint)  # one look at the raw texts serves all cells; a hub is slow
     prepared = []
     for config in configs:
         known = headers[config.model]
         where = placement(config.engine, config.cluster)
-        made = cell(config, identify(known, config.data, config.protocol, config.seed, where.dtype))
+        texts = fingerprint(config.data, known.tokenizer_fingerprint, config.seed)
+        made = cell(config, identify(known, texts, config.protocol, where.dtype))
         prepared.append(Prepared(known, made, _files(made, run_id, sweep), where))
     return prepared
 
@@ -54,7 +56,7 @@ def _files(made: Cell, run_id: str, sweep: bool) -> CellFiles:
     )
 
 
-def identify(header: "Header", data: DataSpec, protocol: Protocol, seed: int, dtype: str) -> Identity:
+def identify(header: "Header", dataset_fingerprint: str, protocol: Protocol, dtype: str) -> Identity:
     """What determines the numbers of a cell besides its method, its length and its windows. Raises UserError."""
     policy = protocol.bos
     if policy == "auto":
@@ -67,6 +69,6 @@ def identify(header: "Header", data: DataSpec, protocol: Protocol, seed: int, dt
         geometry=header.geometry,
         trained_with=TrainedWith.of(header.config),
         bos=policy,
-        dataset_fingerprint=documents.fingerprint(data, header.tokenizer_fingerprint, seed),
+        dataset_fingerprint=dataset_fingerprint,
         dtype=dtype,
     )

