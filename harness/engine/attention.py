@@ -10,8 +10,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from harness.models.attention.causal import causal_attention
 from harness.models.attention.fused import fused, merged
 from harness.models.attention.route import Attention
+from harness.models.checkpoint.families import SCORE_OPTIONS, SINKS
 
-UNKNOWN_OPTIONS = ("softcap", "s_aux", "position_bias")
+UNKNOWN_OPTIONS = (*SCORE_OPTIONS, SINKS)
 MASKED_ROWS = 1024  # queries of one masked block, where a layer sees only a window
 
 

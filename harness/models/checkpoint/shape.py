@@ -1,18 +1,25 @@
 """The shape of a model, read from its modules without weights: what its costs depend on."""
 
 import copy
-import re
 from typing import NamedTuple
 
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
+from harness.models.checkpoint.families import (
+    EXPERT_WEIGHTS,
+    FULL_ATTENTION,
+    LATENT_PLAIN_DIM,
+    LATENT_ROTARY_DIM,
+    LATENT_VALUE_DIM,
+    NUM_EXPERTS,
+    WINDOW_FIELDS,
+    first_set,
+)
 from harness.models.checkpoint.header import Header
 from harness.models.checkpoint.sliding_window import set_window
 from harness.models.parts import CausalLM, widths
-
-EXPERT = re.compile(r"\.experts\.")
 
 
 class Shape(NamedTuple):
@@ -41,7 +48,7 @@ def shape(header: Header, dtype: str) -> Shape:
     ends = {id(m.weight) for m in (*looked_up, model.get_output_embeddings()) if m is not None}
     matrices = [(name, p) for name, p in model.named_parameters() if p.ndim > 1 and id(p) not in ends]
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    key_dim = getattr(config, "qk_nope_head_dim", 0) + getattr(config, "qk_rope_head_dim", 0) or head_dim
+    key_dim = getattr(config, LATENT_PLAIN_DIM, 0) + getattr(config, LATENT_ROTARY_DIM, 0) or head_dim
     return Shape(
         matrix_parameters=sum(p.numel() * _share(name, config) for name, p in matrices),
         weight_bytes=sum(p.numel() for p in model.parameters()) * getattr(torch, dtype).itemsize,
@@ -50,20 +57,19 @@ def shape(header: Header, dtype: str) -> Shape:
         vocabulary=width.vocabulary,
         heads=config.num_attention_heads,
         key_dim=key_dim,
-        value_dim=getattr(config, "v_head_dim", None) or head_dim,
+        value_dim=getattr(config, LATENT_VALUE_DIM, None) or head_dim,
         attention_windows=_attention_windows(config),
     )
 
 
 def _share(name: str, config: PretrainedConfig) -> float:
     """Of the tokens that pass a matrix: all, or those that a router sends to an expert."""
-    experts = getattr(config, "num_experts", None) or getattr(config, "num_local_experts", None)
-    experts = experts or getattr(config, "n_routed_experts", None)
+    experts = first_set(config, NUM_EXPERTS)
     chosen = getattr(config, "num_experts_per_tok", None)
-    return chosen / experts if EXPERT.search(name) and experts and chosen else 1.0
+    return chosen / experts if EXPERT_WEIGHTS.search(name) and experts and chosen else 1.0
 
 
 def _attention_windows(config: PretrainedConfig) -> tuple[int | None, ...]:
-    window = getattr(config, "sliding_window", None)
+    window = getattr(config, WINDOW_FIELDS["sliding_attention"], None)
     kinds = getattr(config, "layer_types", None) or ["all"] * config.num_hidden_layers
-    return tuple(None if kind == "full_attention" else window for kind in kinds)
+    return tuple(None if kind == FULL_ATTENTION else window for kind in kinds)

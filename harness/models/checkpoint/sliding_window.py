@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from harness.models.checkpoint.families import WINDOW_FIELDS
 from harness.models.checkpoint.geometry import text_config
 
 EVERYTHING = 2**30  # tokens; larger than any context, and still a 32-bit integer for attention kernels
-WINDOW_FIELDS = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
 
 
 def set_window(config: Any, tokens: int | None) -> None:
@@ -30,4 +30,4 @@ def windowed_layers(config: Any, ctx: int) -> list[str]:
 
 def sees_everything(config: Any) -> bool:
     """Whether windows were lifted, so that even local layers see the whole context."""
-    return getattr(text_config(config), "sliding_window", None) == EVERYTHING
+    return getattr(text_config(config), WINDOW_FIELDS["sliding_attention"], None) == EVERYTHING

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from harness.errors import UserError
 from harness.methods.base import RopeFrequencies, RopeGeometry
+from harness.models.checkpoint.families import OTHER_SENSES
 from harness.models.checkpoint.geometry import layer_geometry, text_config
 from harness.models.installed import Installed
 from harness.models.rotary.angles import Angles, RotaryForward, rotated_by
@@ -20,7 +21,6 @@ from harness.models.swap import swapped
 
 BUFFER = "inv_freq"
 Wanted = Mapping[str | None, tuple[RopeGeometry, Sequence[RopeFrequencies]]]  # by layer type: one or more sets
-OTHER_SENSES = ("vision", "visual", "audio")  # towers that text never passes through
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 
 from torch import nn
 
+from harness.models.checkpoint.families import SOFTMAX_SCALE
 from harness.models.checkpoint.geometry import rope_parameters, text_config
 from harness.models.swap import swapped
 
@@ -17,7 +18,7 @@ def unscaled_softmax(model: nn.Module) -> Iterator[None]:
     DeepSeek multiplies it by (0.1 mscale_all_dim ln(factor) + 1)^2; DeepSeek-V2, arXiv:2405.04434, section 3.1.4.
     """
     declared = rope_parameters(text_config(model.config), None)
-    mscale, factor = declared.get("mscale_all_dim"), declared.get("factor")
+    mscale, factor = declared.get(SOFTMAX_SCALE), declared.get("factor")
     with ExitStack() as stack:
         if mscale and factor and factor > 1:
             multiplier = (0.1 * mscale * math.log(factor) + 1) ** 2

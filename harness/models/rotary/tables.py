@@ -11,13 +11,12 @@ from torch import Tensor, nn
 
 from harness.errors import UserError
 from harness.methods.base import RopeFrequencies, RopeGeometry
+from harness.models.checkpoint.families import SINUSOID_TABLE
 from harness.models.checkpoint.geometry import layer_geometry, text_config
 from harness.models.installed import Installed
 from harness.models.rotary.angles import Angles
 from harness.models.rotary.modules import Wanted
 from harness.models.swap import swapped
-
-BUFFER = "embed_positions"
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class SinusoidTables:
 
     def reaches(self, length: int) -> bool:
         """Whether the model's own tables have a row for every position of a window."""
-        return length <= len(getattr(self.modules[0], BUFFER))
+        return length <= len(getattr(self.modules[0], SINUSOID_TABLE))
 
     @contextmanager
     def rotated(self, wanted: Wanted, length: int) -> Iterator[tuple[Installed, ...]]:
@@ -50,14 +49,14 @@ class SinusoidTables:
         geometry, sets = wanted[None]
         if len(sets) > 1:
             raise UserError(f"{self.config.model_type} looks rotations up in tables that all rows of a batch share.")
-        own = getattr(self.modules[0], BUFFER)
+        own = getattr(self.modules[0], SINUSOID_TABLE)
         (angles,) = Angles.of(geometry, sets, own.device)(torch.arange(length, device=own.device)[None])
         table = torch.cat((angles.sin(), angles.cos()), dim=-1) * sets[0].attention_scaling
         with ExitStack() as stack:
             for module in self.modules:
-                stack.enter_context(swapped(module, BUFFER, table.to(own.dtype)))
+                stack.enter_context(swapped(module, SINUSOID_TABLE, table.to(own.dtype)))
             for module in self.modules:
-                assert _explains(sets[0], geometry, getattr(module, BUFFER)), self.path
+                assert _explains(sets[0], geometry, getattr(module, SINUSOID_TABLE)), self.path
             yield (Installed(self.path, None, *sets[0]),)
 
     @contextmanager
@@ -84,4 +83,4 @@ def _explains(frequencies: RopeFrequencies, geometry: RopeGeometry, table: Tenso
 
 
 def _holds_table(module: nn.Module) -> bool:
-    return any(name == BUFFER for name, _ in module.named_buffers(recurse=False))
+    return any(name == SINUSOID_TABLE for name, _ in module.named_buffers(recurse=False))
