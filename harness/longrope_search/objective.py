@@ -18,6 +18,7 @@ from harness.errors import first_line
 from harness.methods.base import Method
 from harness.methods.frequency.linear import Linear
 from harness.models.install import applied_to_rows
+from harness.models.parts import widths
 from harness.models.rotary.angles import rotated_by
 
 log = logging.getLogger(__name__)
@@ -79,8 +80,9 @@ def takes_rows(engine: Engine, trained: int | None) -> bool:
     Says in the log where that fails.
     """
     model, methods = engine.model, [Linear(factor=1.0), Linear(factor=SQUEEZED)]
-    vocabulary = model.config.get_text_config().vocab_size
-    ids = torch.randint(0, vocabulary, (1, PROBE_LENGTH), generator=torch.Generator().manual_seed(0)).to(model.device)
+    ids = torch.randint(0, widths(model).vocabulary, (1, PROBE_LENGTH), generator=torch.Generator().manual_seed(0)).to(
+        model.device
+    )
     alone = []
     for method in methods:
         with applied_to_rows(model, [method], PROBE_LENGTH, trained):

@@ -26,7 +26,7 @@ class Widths(NamedTuple):
 
 
 def widths(model: CausalLM) -> Widths:
-    """Of the text part, from the model's configuration."""
+    """The widths of the text part, from the model's configuration."""
     config = model.config.get_text_config()
     inner = first_set(config, INNER_SIZE) or 4 * config.hidden_size
     return Widths(int(config.hidden_size), int(inner), int(config.vocab_size))

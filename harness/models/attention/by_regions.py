@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, is_grad_enabled, nn
+from transformers import PretrainedConfig
 
 from harness.errors import UserError
 from harness.methods.attention.base import AttentionMethod
@@ -145,7 +146,8 @@ def _layer(rotation: FoundRotation | None, method: AttentionMethod, length: int)
     return Layer(rotation.by(kept), local)
 
 
-def _check(module: nn.Module, query: Tensor, key: Tensor, seen: Tensor | None, options: Mapping[str, Any]) -> None:
+def _check(module: nn.Module, query: Tensor, key: Tensor, seen: Tensor | None, options: Mapping[str, object]) -> None:
+    assert isinstance(module.config, PretrainedConfig)  # as transformers' attention modules keep it
     name = text_config(module.config).model_type
     unknown = [option for option in SCORE_OPTIONS if options.get(option) is not None]
     if unknown or options.get("is_causal") is False:

@@ -18,7 +18,7 @@ def is_causal(mask_function: Callable[..., Tensor], attention_mask: Tensor | Non
 def causal_mask(
     *, mask_function: Callable[..., Tensor], attention_mask: Tensor | None, **options: Any
 ) -> Tensor | None:
-    """None where a layer is simply causal; otherwise the first key that each query sees, as `first_seen`."""
+    """None where a layer is simply causal; otherwise the first key that each query sees, (1, 1, length, 1)."""
     if is_causal(mask_function, attention_mask):
         return None
     return first_seen(mask_function=mask_function, attention_mask=attention_mask, **options)

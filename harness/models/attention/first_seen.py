@@ -1,7 +1,6 @@
 """Which keys a layer lets its queries see, as one number a query: windows, chunks and packed documents."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ def first_seen(
     mask_function: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
     attention_mask: Tensor | None,
     device: torch.device,
-    **_: Any,
+    **_: object,
 ) -> Tensor | None:
     """First key that each query of a layer sees, int64 (1, 1, length, 1) on the CPU; None: all see the first token.
 

@@ -12,7 +12,7 @@ Piece = tuple[Tensor, Tensor]  # output (batch, heads, queries, channels) and lo
 
 
 def fused(query: Tensor, key: Tensor, value: Tensor, scale: float, *, causal: bool = False) -> Piece:
-    """Attention of all queries over all keys, or, `causal`, of each over the keys up to its own.
+    """Attention of all queries over all keys, or, `causal`, of each over the keys up to its own, as a `Piece`.
 
     query (batch, heads, queries, channels), key and value (batch, key_heads, keys, channels), heads a multiple of
     key_heads; `causal` needs as many queries as keys. On a GPU in half precision through cuDNN, whose kernel reaches
@@ -47,9 +47,9 @@ def _cudnn(query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool
 
 
 def merged(pieces: Sequence[Piece], sinks: Tensor | None = None) -> Tensor:
-    """The output over the keys of all pieces, in the precision of the log-sum-exp (float32 or better).
+    """The output (batch, heads, queries, channels) over the keys of all pieces.
 
-    `sinks` (heads,) are logits without a value.
+    In the precision of the log-sum-exp (float32 or better). `sinks` (heads,) are logits without a value.
     """
     lse = torch.stack([piece[1] for piece in pieces])
     total = torch.logsumexp(lse, dim=0)

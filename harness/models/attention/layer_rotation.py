@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from harness.methods.base import RopeFrequencies, RopeGeometry
 from harness.models.attention.route import present, routed
 from harness.models.attention.tiles import LayerRotation
 from harness.models.checkpoint.geometry import text_config
+from harness.models.parts import CausalLM
 from harness.models.rotary.find import Rotary, identity_rotation
 
 LENGTH = 16  # tokens
@@ -53,7 +53,7 @@ States = dict[nn.Module, tuple[Tensor, Tensor]]  # queries and keys that reached
 
 
 @torch.no_grad()
-def layer_rotations(model: nn.Module, sources: Sequence[Source]) -> dict[nn.Module, FoundRotation | None]:
+def layer_rotations(model: CausalLM, sources: Sequence[Source]) -> dict[nn.Module, FoundRotation | None]:
     """For every attention layer that can be reached, how it rotates; None: not at all.
 
     Raises UserError, by name, where no layer calls attention through transformers' interface, and where a layer does
@@ -74,17 +74,19 @@ def layer_rotations(model: nn.Module, sources: Sequence[Source]) -> dict[nn.Modu
 
 
 @torch.no_grad()
-def check_reached(model: nn.Module) -> None:
+def check_reached(model: CausalLM) -> None:
     """Raise UserError, by name, where no layer calls attention through transformers' interface."""
     _states(model)
 
 
-def _states(model: nn.Module) -> States:
+def _states(model: CausalLM) -> States:
     """Queries and keys of each layer, attention replaced by each token's own value so that all runs agree."""
     seen: States = {}
     text = text_config(model.config)
 
-    def record(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
+    def record(
+        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: object, **__: object
+    ) -> tuple[Tensor, None]:
         seen[module] = query, key
         return value.repeat_interleave(query.shape[1] // value.shape[1], dim=1).transpose(1, 2), None
 
@@ -101,7 +103,7 @@ def _states(model: nn.Module) -> States:
 
 
 def _explained(
-    model: nn.Module,
+    model: CausalLM,
     still: tuple[Tensor, Tensor],
     moved: tuple[Tensor, Tensor],
     rotated: Mapping[Source, RopeFrequencies],

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +11,11 @@ from harness.methods.modifiers.log_n import log_n
 from harness.models.attention.layer_rotation import check_reached
 from harness.models.attention.route import present, routed
 from harness.models.checkpoint.geometry import text_config, trained_length
+from harness.models.parts import CausalLM
 
 
 @contextmanager
-def growing_queries(model: nn.Module, trained: int | None = None) -> Iterator[None]:
+def growing_queries(model: CausalLM, trained: int | None = None) -> Iterator[None]:
     """Until the block ends, every layer multiplies its queries by log-n and attends as it does at its beginning.
 
     `trained` (tokens) overrides the trained length that the checkpoint declares. Layers that see only a window, and
@@ -27,7 +27,7 @@ def growing_queries(model: nn.Module, trained: int | None = None) -> Iterator[No
     attention, mask = present(model)
 
     def grown(
-        module: nn.Module, query: Tensor, key: Tensor, *rest: Any, **options: Any
+        module: nn.Module, query: Tensor, key: Tensor, *rest: object, **options: object
     ) -> tuple[Tensor, Tensor | None]:
         if query.shape[2] != key.shape[2]:
             raise UserError("logn scores whole windows: run the model without a cache.")

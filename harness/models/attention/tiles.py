@@ -7,7 +7,7 @@ tiles are merged exactly (harness.models.attention.fused).
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -151,13 +151,16 @@ def _pieces(query: Tensor, key: Tensor, value: Tensor, part: Part, block: slice,
         yield _attention(rows, keys, values, tile.shape, seen, scale)
 
 
+TileShape = Literal["full", "lower", "upper", "masked"]
+
+
 class Tile(NamedTuple):
     """Keys first <= j < last of a block of rows: all seen ("full"), or those up to ("lower") or from ("upper") the
     diagonal of a square, or as a mask says ("masked")."""
 
     first: int
     last: int
-    shape: str
+    shape: TileShape
 
 
 def tiles(begin: NDArray[np.int64], end: NDArray[np.int64]) -> list[Tile]:
@@ -188,7 +191,7 @@ def _seen(begin: NDArray[np.int64], end: NDArray[np.int64], tile: Tile, device: 
     return (keys >= edges[0]) & (keys < edges[1])
 
 
-def _attention(query: Tensor, key: Tensor, value: Tensor, shape: str, seen: Tensor | None, scale: float) -> Piece:
+def _attention(query: Tensor, key: Tensor, value: Tensor, shape: TileShape, seen: Tensor | None, scale: float) -> Piece:
     """Output and log-sum-exp of one tile; rows that see no key of it get 0 and -inf."""
     width = value.shape[-1]
     channels = -(-max(query.shape[-1], width) // 8) * 8  # fused kernels want equal widths, multiples of 8

@@ -5,9 +5,10 @@ how a layer rotates (models.attention.layer_rotation), what a mode of computing 
 """
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import PretrainedConfig
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 # Files ---------------------------------------------------------------------------------------------------------------
 
@@ -46,6 +47,6 @@ SCORE_OPTIONS = ("softcap", "position_bias")  # change scores in ways that fused
 SINKS = "s_aux"  # logits without a value, (heads,) (gpt-oss)
 
 
-def first_set(config: PretrainedConfig, names: tuple[str, ...]) -> Any:
+def first_set(config: "PretrainedConfig", names: tuple[str, ...]) -> Any:
     """The first of these fields of a configuration that is there and neither null nor 0; None where none is."""
     return next((value for name in names if (value := getattr(config, name, None))), None)

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from transformers import PretrainedConfig
+
 from harness.errors import UserError
 from harness.methods.base import RopeGeometry
 from harness.models.checkpoint.families import (
@@ -15,7 +17,7 @@ from harness.models.checkpoint.families import (
 )
 
 
-def geometry(config: Any, original_max_position_embeddings: int | None = None) -> RopeGeometry:
+def geometry(config: PretrainedConfig, original_max_position_embeddings: int | None = None) -> RopeGeometry:
     """The geometry of a transformers configuration: of its full-attention layers where layer types differ.
 
     `original_max_position_embeddings` (tokens) overrides what the checkpoint says it was trained on.
@@ -25,7 +27,7 @@ def geometry(config: Any, original_max_position_embeddings: int | None = None) -
     return layer_geometry(text, main_layer_type(text), original_max_position_embeddings)
 
 
-def layer_geometry(text: Any, layer_type: str | None, trained: int | None = None) -> RopeGeometry:
+def layer_geometry(text: PretrainedConfig, layer_type: str | None, trained: int | None = None) -> RopeGeometry:
     """The geometry of one layer type (None: of all layers) of a text configuration."""
     if not has_rope(text):
         raise no_rotary(text)
@@ -36,46 +38,46 @@ def layer_geometry(text: Any, layer_type: str | None, trained: int | None = None
     )
 
 
-def no_rotary(text: Any) -> UserError:
+def no_rotary(text: PretrainedConfig) -> UserError:
     """The error for a method that needs a rotary embedding where there is none."""
     return UserError(f"{text.model_type} has no rotary embedding: only method=none or method=native can run on it.")
 
 
-def text_config(config: Any) -> Any:
+def text_config(config: PretrainedConfig) -> PretrainedConfig:
     """The part of a configuration that describes the language model."""
     return config.get_text_config()
 
 
-def has_rope(text: Any) -> bool:
+def has_rope(text: PretrainedConfig) -> bool:
     """Whether the configuration asks for a rotary embedding."""
     return not getattr(text, ALIBI, False) and (_has_tables(text) or bool(_declared(text)))
 
 
-def layer_types(text: Any) -> list[str | None]:
+def layer_types(text: PretrainedConfig) -> list[str | None]:
     """The layer types that have frequencies of their own; [None] where all layers share one set."""
     declared = _declared(text)
     nested = [key for key, value in declared.items() if isinstance(value, Mapping)]
     return list(nested) or [None]
 
 
-def main_layer_type(text: Any) -> str | None:
+def main_layer_type(text: PretrainedConfig) -> str | None:
     """The layer type that sees the whole window; None where all layers share one set."""
     types = layer_types(text)
     return FULL_ATTENTION if FULL_ATTENTION in types else types[0]
 
 
-def declares_scaling(text: Any) -> bool:
+def declares_scaling(text: PretrainedConfig) -> bool:
     """Whether the checkpoint itself asks for scaled frequencies in any layer."""
     return any(rope_parameters(text, kind).get("rope_type", "default") != "default" for kind in layer_types(text))
 
 
-def rope_parameters(text: Any, layer_type: str | None) -> dict[str, Any]:
+def rope_parameters(text: PretrainedConfig, layer_type: str | None) -> dict[str, Any]:
     """The rope parameters that a text configuration declares for a layer type (None: for all layers)."""
     declared = _declared(text)
     return declared if layer_type is None else dict(declared[layer_type])
 
 
-def trained_length(text: Any) -> int:
+def trained_length(text: PretrainedConfig) -> int:
     """Tokens of a training window: original_max_position_embeddings if declared, else max_position_embeddings."""
     declared = rope_parameters(text, main_layer_type(text)).get("original_max_position_embeddings")
     length = declared or first_set(text, TRAINED_LENGTH)
@@ -86,15 +88,15 @@ def trained_length(text: Any) -> int:
     return int(length)
 
 
-def _declared(text: Any) -> dict[str, Any]:
+def _declared(text: PretrainedConfig) -> dict[str, Any]:
     return dict(getattr(text, "rope_parameters", None) or {})
 
 
-def _has_tables(text: Any) -> bool:
+def _has_tables(text: PretrainedConfig) -> bool:
     return hasattr(text, TABLE_ROTARY_DIM) and not _declared(text)
 
 
-def _rotary_dim(text: Any, layer_type: str | None) -> int:
+def _rotary_dim(text: PretrainedConfig, layer_type: str | None) -> int:
     if _has_tables(text):
         return int(getattr(text, TABLE_ROTARY_DIM) or text.hidden_size)
     partial = rope_parameters(text, layer_type).get("partial_rotary_factor", 1.0)

@@ -1,7 +1,9 @@
 """What is known of a model before its weights are read: enough to name its cells and to tokenize its documents."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from harness.methods.base import RopeGeometry
 from harness.models.checkpoint.files import directory, model_fingerprint, tokenizer_fingerprint
@@ -13,9 +15,9 @@ class Header(NamedTuple):
     """A model without its weights."""
 
     spec: ModelSpec
-    config: Any  # transformers configuration
+    config: PretrainedConfig
     geometry: RopeGeometry | None  # None: no rotary embedding
-    tokenizer: Any
+    tokenizer: PreTrainedTokenizerBase
     fingerprint: str  # of config and weights files
     tokenizer_fingerprint: str
     revision: str  # of a hub id: the commit; else empty

@@ -8,7 +8,14 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils import is_accelerate_available
 from transformers.utils.logging import disable_progress_bar
@@ -30,7 +37,7 @@ class LoadedModel:
     """A model ready to be scored, and what is known of it."""
 
     model: PreTrainedModel  # in eval mode
-    tokenizer: Any
+    tokenizer: PreTrainedTokenizerBase
     geometry: RopeGeometry | None  # None: the model has no rotary embedding
     fingerprint: str  # of config and weights
 
@@ -53,14 +60,14 @@ def load(
     identity = model_fingerprint(spec)
     model = _load_weights(spec, config, dtype=dtype, attn_implementation=attn_implementation)
     return LoadedModel(
-        model=(model if spec.device_map else model.to(device)).eval(),
+        model=(model if spec.device_map else model.to(device)).eval(),  # type: ignore[arg-type]  # it is wrapped
         tokenizer=load_tokenizer(spec),
         geometry=load_geometry(spec),
         fingerprint=identity,
     )
 
 
-def load_config(spec: ModelSpec) -> Any:
+def load_config(spec: ModelSpec) -> PretrainedConfig:
     """The checkpoint's own configuration, a new copy; UserError unless it is that of a causal language model."""
     return copy.deepcopy(_read_config(spec))
 
@@ -75,19 +82,19 @@ def load_geometry(spec: ModelSpec) -> RopeGeometry | None:
 
 
 @cache
-def load_tokenizer(spec: ModelSpec) -> Any:
+def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
     """The checkpoint's tokenizer."""
     return _reading(spec, "tokenizer", lambda: AutoTokenizer.from_pretrained(directory(spec), **_source(spec)))
 
 
 @cache
-def _read_config(spec: ModelSpec) -> Any:
+def _read_config(spec: ModelSpec) -> PretrainedConfig:
     config = _reading(spec, "config", lambda: AutoConfig.from_pretrained(directory(spec), **_source(spec)))
     _check_causal(spec, config)
     return config
 
 
-def _load_weights(spec: ModelSpec, config: Any, **settings: Any) -> Any:
+def _load_weights(spec: ModelSpec, config: PretrainedConfig, **settings: object) -> PreTrainedModel:
     disable_progress_bar()  # a bar on stderr belongs to a pass
     read: Any = AutoModelForCausalLM.from_pretrained
     model, report = _reading(
@@ -109,7 +116,7 @@ def _load_weights(spec: ModelSpec, config: Any, **settings: Any) -> Any:
     return model
 
 
-def _check_causal(spec: ModelSpec, config: Any) -> None:
+def _check_causal(spec: ModelSpec, config: PretrainedConfig) -> None:
     architectures = getattr(config, "architectures", None) or []
     brings_its_own = spec.trust_remote_code and "AutoModelForCausalLM" in getattr(config, "auto_map", {})
     known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING or brings_its_own

@@ -1,6 +1,6 @@
 """Attention that sees only a window: which layers, how far, and how to let them see everything."""
 
-from typing import Any
+from transformers import PretrainedConfig
 
 from harness.models.checkpoint.families import WINDOW_FIELDS
 from harness.models.checkpoint.geometry import text_config
@@ -8,7 +8,7 @@ from harness.models.checkpoint.geometry import text_config
 EVERYTHING = 2**30  # tokens; larger than any context, and still a 32-bit integer for attention kernels
 
 
-def set_window(config: Any, tokens: int | None) -> None:
+def set_window(config: PretrainedConfig, tokens: int | None) -> None:
     """Let windowed layers of a configuration see `tokens` back; None: everything. Layers keep their type."""
     text = text_config(config)
     for field in WINDOW_FIELDS.values():
@@ -16,7 +16,7 @@ def set_window(config: Any, tokens: int | None) -> None:
             setattr(text, field, EVERYTHING if tokens is None else tokens)
 
 
-def windowed_layers(config: Any, ctx: int) -> list[str]:
+def windowed_layers(config: PretrainedConfig, ctx: int) -> list[str]:
     """One sentence for each kind of layer whose attention is shorter than a window of `ctx` tokens."""
     text = text_config(config)
     kinds = getattr(text, "layer_types", None) or ["sliding_attention"] * text.num_hidden_layers
@@ -28,6 +28,6 @@ def windowed_layers(config: Any, ctx: int) -> list[str]:
     ]
 
 
-def sees_everything(config: Any) -> bool:
+def sees_everything(config: PretrainedConfig) -> bool:
     """Whether windows were lifted, so that even local layers see the whole context."""
     return getattr(text_config(config), WINDOW_FIELDS["sliding_attention"], None) == EVERYTHING

@@ -1,7 +1,7 @@
 """Which model to evaluate, as configuration names it."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 from harness.errors import UserError
 
@@ -16,13 +16,13 @@ class ModelSpec:
     package: str | None = None  # installed Python package that carries the files, instead of a path
     revision: str | None = None  # of a hub id
     original_max_position_embeddings: int | None = None  # tokens; None: what the checkpoint says
-    sliding_window: int | str | None = "native"  # "native", a number of tokens, or None: attend to everything
+    sliding_window: int | Literal["native"] | None = "native"  # tokens; None: attend to everything
     trust_remote_code: bool = False  # run Python files of the checkpoint
     allow_pickle: bool = False  # read weights that are not safetensors
-    device_map: str | None = None  # "auto": layers over all GPUs, and the CPU if they do not suffice
+    device_map: Literal["auto"] | None = None  # "auto": layers over all GPUs, and the CPU if they do not suffice
 
     def __post_init__(self) -> None:
-        window: Any = self.sliding_window
+        window = self.sliding_window
         if not (window is None or window == "native" or (type(window) is int and window >= 1)):
             raise UserError(f"model.sliding_window must be native, null or an integer >= 1, got {window!r}.")
         trained = self.original_max_position_embeddings

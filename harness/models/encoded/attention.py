@@ -1,7 +1,5 @@
 """Causal attention under an encoding, in blocks of queries: memory is linear in the length."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
@@ -12,7 +10,7 @@ SCORES_AT_ONCE = 2**22  # of one head of one sequence
 LEAST_QUERIES = 64
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, encoding: EncodingModule, prepared: Any, layer: int) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, encoding: EncodingModule, prepared: object, layer: int) -> Tensor:
     """(rows, heads, length, head_dim) in and out; softmax in float32. Half of the scores are masked."""
     length = query.shape[2]
     if not encoding.blockwise:

@@ -67,7 +67,7 @@ class EncodedAttention(nn.Module):
         self.v_proj = nn.Linear(width, width, bias=False)
         self.o_proj = nn.Linear(width, width, bias=False)
 
-    def forward(self, hidden: Tensor, encoding: EncodingModule, prepared: Any) -> Tensor:
+    def forward(self, hidden: Tensor, encoding: EncodingModule, prepared: object) -> Tensor:
         """(rows, length, hidden size) in and out."""
         split = (*hidden.shape[:2], self.num_heads, -1)
         query, key, value = (p(hidden).view(split).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj))
@@ -86,7 +86,7 @@ class EncodedLayer(nn.Module):
         self.input_layernorm = LlamaRMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = LlamaRMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, hidden: Tensor, encoding: EncodingModule, prepared: Any) -> Tensor:
+    def forward(self, hidden: Tensor, encoding: EncodingModule, prepared: object) -> Tensor:
         """(rows, length, hidden size) in and out."""
         hidden = hidden + self.self_attn(self.input_layernorm(hidden), encoding, prepared)
         out: Tensor = hidden + self.mlp(self.post_attention_layernorm(hidden))
@@ -120,7 +120,7 @@ class EncodedModel(EncodedPreTrainedModel):
         self.encoding = config.encoding_module()  # last: all others begin with the same weights under any encoding
         self.post_init()
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> BaseModelOutputWithPast:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: object) -> BaseModelOutputWithPast:
         """Whole windows, (rows, length) token ids; there is no cache and no padding. Raises ValueError for padding."""
         if attention_mask is not None and not bool((attention_mask == 1).all()):
             raise ValueError("windows cannot be padded: attention_mask must be ones")

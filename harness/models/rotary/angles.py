@@ -63,7 +63,7 @@ class Angles:
 
     @property
     def rows(self) -> Tensor | slice:
-        """The set of each row, as an index."""
+        """The set of each row, as an index (rows,) into the sets."""
         held = _sets.get()
         return slice(0, 1) if held is None else held.to(self.inv_freq.device)
 
@@ -76,7 +76,7 @@ class RotaryForward:
     angles: Angles
 
     def __call__(self, hidden: Tensor, position_ids: Tensor) -> Rotation:
-        """Rotations for positions (batch, length), of the device and dtype of the hidden states."""
+        """Rotations (batch, length, width) for positions (batch, length), of the hidden states' device and dtype."""
         angles = self.angles(text_positions(position_ids).to(self.angles.inv_freq.device))
         return self.layout.rotation(angles, self.angles.scaling[self.angles.rows][:, None, None], hidden)
 

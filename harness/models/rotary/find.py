@@ -4,23 +4,23 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
-from torch import nn
 
 from harness.methods.base import RopeFrequencies
 from harness.models.checkpoint.geometry import no_rotary, text_config
+from harness.models.parts import CausalLM
 from harness.models.rotary.modules import RotaryModule, rotary_modules
 from harness.models.rotary.tables import SinusoidTables, sinusoid_tables
 
 Rotary = RotaryModule | SinusoidTables
 
 
-def rotaries(model: nn.Module) -> list[Rotary]:
+def rotaries(model: CausalLM) -> list[Rotary]:
     """Everything in the model that rotates queries and keys; [] where nothing does."""
     return [*rotary_modules(model), *sinusoid_tables(model)]
 
 
 @contextmanager
-def identity_rotation(model: nn.Module, length: int) -> Iterator[None]:
+def identity_rotation(model: CausalLM, length: int) -> Iterator[None]:
     """Until the block ends, queries and keys leave the rotary embedding as they entered it."""
     rotary = rotaries(model)
     if not rotary:

@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +22,7 @@ class Layout:
     dtype: torch.dtype | None  # None: that of the hidden states
 
     def rotation(self, angles: Tensor, scaling: Tensor | float, hidden: Tensor) -> Rotation:
-        """The module's output for angles (batch, length, frequencies) in float64, rounded once.
+        """The module's output (batch, length, width) for angles (batch, length, frequencies) in float64, rounded once.
 
         `scaling`, a number or (batch, 1, 1), multiplies cosines and sines; the dtype of the hidden states is followed
         where the module does.
@@ -37,17 +36,19 @@ class Layout:
 
 
 def polar(rotation: Rotation) -> Tensor:
-    """A rotary module's output as one complex128 tensor cos + i sin."""
+    """A rotary module's output as one complex128 tensor cos + i sin, (batch, length, width)."""
     if isinstance(rotation, Tensor):
         return rotation.to(torch.complex128)
     cos, sin = rotation
     return torch.complex(cos.double(), sin.double())
 
 
-def ask(forward: Callable[..., Any], hidden: Tensor, positions: Tensor, layer_type: str | None) -> Rotation:
-    """What a rotary module hands out for these positions, for one of its layer types where it has several."""
-    answer: Rotation = forward(hidden, positions) if layer_type is None else forward(hidden, positions, layer_type)
-    return answer
+def ask(forward: Callable[..., Rotation], hidden: Tensor, positions: Tensor, layer_type: str | None) -> Rotation:
+    """What a rotary module hands out, (batch, length, width), for positions (batch, length).
+
+    `layer_type` where it has several of them; device and dtype may follow `hidden`, whose shape does not matter.
+    """
+    return forward(hidden, positions) if layer_type is None else forward(hidden, positions, layer_type)
 
 
 def probe(module: nn.Module, layer_type: str | None, own: Tensor) -> Layout:

@@ -3,18 +3,19 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
 from harness.errors import UserError
 from harness.methods.base import RopeFrequencies, RopeGeometry
 from harness.models.checkpoint.families import OTHER_SENSES
 from harness.models.checkpoint.geometry import layer_geometry, text_config
 from harness.models.installed import Installed
+from harness.models.parts import CausalLM
 from harness.models.rotary.angles import Angles, RotaryForward, rotated_by
 from harness.models.rotary.layout import Rotation, ask, polar, probe
 from harness.models.swap import swapped
@@ -29,7 +30,7 @@ class RotaryModule:
 
     path: str
     module: nn.Module
-    config: Any
+    config: PretrainedConfig
 
     @property
     def layer_types(self) -> list[str | None]:
@@ -83,7 +84,7 @@ class RotaryModule:
         """Until the block ends, the module forgets before every call what earlier windows left behind."""
         own_forward: Callable[..., Rotation] = self.module.forward
 
-        def forward(*args: Any, **kwargs: Any) -> Rotation:
+        def forward(*args: object, **kwargs: object) -> Rotation:
             self.reset()
             return own_forward(*args, **kwargs)
 
@@ -119,7 +120,7 @@ class RotaryModule:
         return polar(answer)[:, 0].cpu().numpy()
 
 
-def rotary_modules(model: nn.Module) -> list[RotaryModule]:
+def rotary_modules(model: CausalLM) -> list[RotaryModule]:
     """The rotary modules that text passes through; [] where the model has none."""
     text = text_config(model.config)
     return [

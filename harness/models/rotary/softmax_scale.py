@@ -8,11 +8,12 @@ from torch import nn
 
 from harness.models.checkpoint.families import SOFTMAX_SCALE
 from harness.models.checkpoint.geometry import rope_parameters, text_config
+from harness.models.parts import CausalLM
 from harness.models.swap import swapped
 
 
 @contextmanager
-def unscaled_softmax(model: nn.Module) -> Iterator[None]:
+def unscaled_softmax(model: CausalLM) -> Iterator[None]:
     """Until the block ends, attention uses qk_head_dim^(-1/2) where the checkpoint's scaling multiplied it.
 
     DeepSeek multiplies it by (0.1 mscale_all_dim ln(factor) + 1)^2; DeepSeek-V2, arXiv:2405.04434, section 3.1.4.

@@ -3,17 +3,18 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
 from harness.errors import UserError
 from harness.methods.base import RopeFrequencies, RopeGeometry
 from harness.models.checkpoint.families import SINUSOID_TABLE
 from harness.models.checkpoint.geometry import layer_geometry, text_config
 from harness.models.installed import Installed
+from harness.models.parts import CausalLM
 from harness.models.rotary.angles import Angles
 from harness.models.rotary.modules import Wanted
 from harness.models.swap import swapped
@@ -25,7 +26,7 @@ class SinusoidTables:
 
     path: str  # of the first layer
     modules: tuple[nn.Module, ...]
-    config: Any
+    config: PretrainedConfig
 
     @property
     def layer_types(self) -> list[str | None]:
@@ -65,7 +66,7 @@ class SinusoidTables:
         yield
 
 
-def sinusoid_tables(model: nn.Module) -> list[SinusoidTables]:
+def sinusoid_tables(model: CausalLM) -> list[SinusoidTables]:
     """The model's tables as a list of one; [] where it has none."""
     text = text_config(model.config)
     layers = {path: module for path, module in model.named_modules() if _holds_table(module)}
