@@ -1,6 +1,6 @@
 """How often intervals over documents cover the truth: ours, and Student's t on the same standard error.
 
-    python benchmarks/coverage.py [repeats]
+    python benchmarks/coverage.py [repeats]          (with pip install "longctx-harness[benchmarks]", for SciPy)
 
 Documents are drawn from known distributions of loss (nats) and length; the truth is the ratio over a million documents.
 """

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import UserError
-from harness.storage.files import write_atomically
+from harness.storage.files import write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -133,7 +133,7 @@ def _provenance(results: Path, summary: "pd.DataFrame") -> list[tuple[str, str]]
 def _write(output: Path, text: str) -> None:
     if output.is_dir():
         raise UserError(f"the report cannot be written to {str(output)!r}: it is a directory.")
-    write_atomically(output, lambda stream: stream.write(text.encode()), what="the report")
+    write_text(output, text, what="the report")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from harness.results import store
-from harness.storage.files import write_atomically
+from harness.storage.files import write_text
 
 Done = Literal["finished", "computed"]  # before this run | by this run
 Status = Literal["finished", "computed", "failed", "missing"]  # missing: neither computed nor failed
@@ -80,7 +80,7 @@ class CellFiles:
     def write_failure(self, message: str, traceback: str) -> None:
         """Write a failure into the cell's own log. Raises StorageError."""
         head = f"run: {self.run_id}\ncell: {self.label}\ncommand: {self.command}\nerror: {message}\n\n"
-        write_atomically(self.log, lambda stream: stream.write((head + traceback).encode()))
+        write_text(self.log, head + traceback)
 
 
 class Outcome(NamedTuple):

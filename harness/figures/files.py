@@ -2,16 +2,15 @@
 
 import io
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import IO, Literal, get_args
+from typing import Literal, get_args
 
 import matplotlib
 from matplotlib.figure import Figure
 
 from harness.errors import unknown
 from harness.figures.canvas import STYLE
-from harness.storage.files import write_atomically
+from harness.storage.files import write_bytes
 
 Format = Literal["svg", "png", "pdf"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -43,10 +42,6 @@ def save(figure: Figure, stem: Path, formats: Sequence[Format] = ("svg", "png"))
     paths = []
     for name in formats:
         path = stem.with_name(f"{stem.name}.{name}")
-        write_atomically(path, partial(_fill, render(figure, name)), what="figures")
+        write_bytes(path, render(figure, name), what="figures")
         paths.append(path)
     return paths
-
-
-def _fill(drawn: bytes, stream: IO[bytes]) -> None:
-    stream.write(drawn)

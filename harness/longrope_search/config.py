@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, get_args
 
 from omegaconf import DictConfig
 
@@ -13,28 +14,26 @@ from harness.data.windows import Protocol
 from harness.engine.spec import EngineSpec
 from harness.errors import UserError, unknown
 from harness.longrope_search.evolution import Evolution
-from harness.longrope_search.space import N_HATS, Space, critical_pair
+from harness.longrope_search.space import N_HATS, Space, Variant, critical_pair
 from harness.methods.base import RopeGeometry, check_choice
 from harness.methods.frequency.longrope import LongRope
 from harness.models.checkpoint.spec import ModelSpec
-
-VARIANTS = ("longrope", "longrope2")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSpec(Evolution):
     """What is searched for, and how long."""
 
-    variant: str = "longrope"  # longrope2: limits split at the critical pair
+    variant: Variant = "longrope"
     n_hat: bool = True  # false: every position is rescaled
     temperature: str | float = "su"  # su | yarn | none | a number: of the search and of the factors it finds
-    critical_pair: str | int | None = None  # longrope2: null (from the geometry) | an index | search
+    critical_pair: Literal["search"] | int | None = None  # longrope2: null (from the geometry) | an index | search
     batch: int | None = None  # individuals judged together; None: 1 on a CPU, 16 on a GPU
     finetuned: bool = False  # the model was extended by training: windows within that length are searched, too
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("search", "variant", self.variant, VARIANTS)
+        check_choice("search", "variant", self.variant, get_args(Variant))
         if self.batch is not None and self.batch < 1:
             raise UserError(f"search.batch must be null or at least 1, got {self.batch}.")
         LongRope(long_factor=[1.0], temperature=self.temperature)  # checks it

@@ -5,18 +5,29 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import NotRequired, TypedDict, TypeVar
 
 from harness.storage import cache
-from harness.storage.files import write_atomically
+from harness.storage.files import write_text
 from harness.storage.leases import Leases
 
 log = logging.getLogger(__name__)
 
 WAIT_S = 0.02  # between looks at what other processes compute
 T = TypeVar("T")
-Record = dict[str, Any]  # of JSON
-Records = dict[str, Record]
+
+
+class Record(TypedDict):
+    """What is kept of one evaluation, as JSON."""
+
+    factors: NotRequired[tuple[float, ...]]  # of a genome, as are the next two
+    unscaled_prefix: NotRequired[int]
+    critical_pair: NotRequired[int | None]
+    nll: float  # mean over the search set, nats a token
+    seconds: NotRequired[float]
+
+
+Records = dict[str, Record]  # by what was evaluated
 
 
 class Evaluations:
@@ -59,8 +70,7 @@ class Evaluations:
             records = _read(file)  # finished meanwhile
             if records is None:
                 records = dict(zip(batch, compute(list(batch.values())), strict=True))
-                text = json.dumps(records, allow_nan=False).encode()
-                write_atomically(file, lambda stream: stream.write(text), sync=False)
+                write_text(file, json.dumps(records, allow_nan=False), sync=False)
         finally:
             self.leases.release([lease])
         return records

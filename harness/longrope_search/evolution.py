@@ -80,7 +80,7 @@ Bred = list[tuple[Genome, str]]
 
 
 def _first(space: Space, seeds: Mapping[str, Genome], evolution: Evolution, rng: Generator) -> Bred:
-    """The seeds, and mutations of each in turn until the population is full."""
+    """The seeds, and mutations of each, one after another, until the population is full."""
     bred: Bred = [(genome, name) for name, genome in seeds.items()]
     taken = {genome.key for genome, _ in bred}
     parents = itertools.islice(itertools.cycle(seeds.values()), max(0, evolution.population - len(bred)))

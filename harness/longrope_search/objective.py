@@ -80,9 +80,8 @@ def takes_rows(engine: Engine, trained: int | None) -> bool:
     Says in the log where that fails.
     """
     model, methods = engine.model, [Linear(factor=1.0), Linear(factor=SQUEEZED)]
-    ids = torch.randint(0, widths(model).vocabulary, (1, PROBE_LENGTH), generator=torch.Generator().manual_seed(0)).to(
-        model.device
-    )
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, widths(model).vocabulary, (1, PROBE_LENGTH), generator=generator).to(model.device)
     alone = []
     for method in methods:
         with applied_to_rows(model, [method], PROBE_LENGTH, trained):

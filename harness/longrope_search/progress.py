@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.longrope_search.evolution import Individual
 from harness.longrope_search.space import Genome
 from harness.storage import claims
-from harness.storage.files import write_atomically
+from harness.storage.files import write_text
 
 log = logging.getLogger(__name__)
 
@@ -22,8 +22,7 @@ def claim(folder: Path, recipe: Mapping[str, object]) -> None:
 def save(folder: Path, individuals: Sequence[Individual]) -> None:
     """Write the individuals of all whole generations, atomically."""
     lines = [[list(one.genome.factors), *one.genome[1:], *one[1:]] for one in individuals]
-    text = json.dumps(lines, allow_nan=False).encode()
-    write_atomically(folder / "state.json", lambda stream: stream.write(text))
+    write_text(folder / "state.json", json.dumps(lines, allow_nan=False))
 
 
 def load(folder: Path, iterations: int) -> list[Individual]:

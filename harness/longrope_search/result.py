@@ -4,12 +4,13 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from harness.longrope_search.evolution import Individual, best
-from harness.storage.files import write_atomically
+from harness.storage.files import write_text
 
 
 def table(individuals: Sequence[Individual]) -> pd.DataFrame:
@@ -33,29 +34,38 @@ def table(individuals: Sequence[Individual]) -> pd.DataFrame:
     return frame.assign(perplexity=perplexity, best_perplexity=perplexity.cummin())
 
 
-def stage(individuals: Sequence[Individual], methods_nll: Mapping[str, float]) -> dict[str, object]:
-    """What was found at one length: the best individual, what it is compared to, and how the search got there.
+class Found(NamedTuple):
+    """The best individual at one length, what it is compared to, and how the search got there."""
 
-    methods_nll: losses on the search set of the seeds' methods as the harness runs them, own temperature and all.
-    """
+    long_factor: list[float]  # (rotary_dim // 2,)
+    unscaled_prefix: int  # tokens
+    critical_pair: int | None
+    perplexity: float
+    found_in_generation: int
+    seeds: dict[str, float]  # perplexities of the individuals that the search began with
+    methods: dict[str, float]  # perplexities of the seeds' methods as the harness runs them, own temperature and all
+    history: dict[str, list[float]]  # after each generation: evaluations so far, the best perplexity
+
+
+def found(individuals: Sequence[Individual], methods_nll: Mapping[str, float]) -> Found:
+    """What was found by all these individuals; methods_nll: losses in nats a token of the seeds' methods."""
     winner = best(individuals, 1)[0]
     history = table(individuals).groupby("generation").agg({"evaluation": "max", "best_perplexity": "min"})
-    return {
-        "long_factor": list(winner.genome.factors),
-        "unscaled_prefix": winner.genome.unscaled_prefix,
-        "critical_pair": winner.genome.critical_pair,
-        "perplexity": math.exp(winner.nll),
-        "found_in_generation": winner.generation,
-        "seeds": {one.origin: math.exp(one.nll) for one in individuals if one.origin not in ("mutation", "crossover")},
-        "methods": {name: math.exp(nll) for name, nll in methods_nll.items()},
-        "history": history.reset_index().to_dict("list"),
-    }
+    return Found(
+        long_factor=list(winner.genome.factors),
+        unscaled_prefix=winner.genome.unscaled_prefix,
+        critical_pair=winner.genome.critical_pair,
+        perplexity=math.exp(winner.nll),
+        found_in_generation=winner.generation,
+        seeds={one.origin: math.exp(one.nll) for one in individuals if one.origin not in ("mutation", "crossover")},
+        methods={name: math.exp(nll) for name, nll in methods_nll.items()},
+        history={str(name): values for name, values in history.reset_index().to_dict("list").items()},
+    )
 
 
 def write_json(file: Path, content: Mapping[str, object]) -> None:
     """Write readable JSON atomically, lists of numbers on one line each."""
-    text = _text(content, 0) + "\n"
-    write_atomically(file, lambda stream: stream.write(text.encode()))
+    write_text(file, _text(content, 0) + "\n")
 
 
 def _text(value: object, depth: int) -> str:

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tqdm import tqdm
 
@@ -23,9 +23,10 @@ from harness.figures import search as figures
 from harness.figures.files import save
 from harness.longrope_search import progress, result
 from harness.longrope_search.config import SearchConfig, parameters
-from harness.longrope_search.evaluations import Evaluations
+from harness.longrope_search.evaluations import Evaluations, Record
 from harness.longrope_search.evolution import Individual, evolve
 from harness.longrope_search.objective import Objective, takes_rows
+from harness.longrope_search.result import Found
 from harness.longrope_search.space import SEED_METHODS, Genome, Space, seeds
 from harness.methods.base import RopeGeometry
 from harness.models.checkpoint.header import Header, header
@@ -48,6 +49,15 @@ class Known(NamedTuple):
     evaluation_set: DocumentSet
 
 
+class Stage(NamedTuple):
+    """The search at one length, finished."""
+
+    ctx: int  # tokens
+    found: Found
+    individuals: list[Individual]
+    content: dict[str, object]  # of the factors file
+
+
 def search(config: SearchConfig) -> list[Path]:
     """Search at every length and write factors, individuals and figures; returns the files, the factors first.
 
@@ -66,9 +76,9 @@ def search(config: SearchConfig) -> list[Path]:
                 dataclasses.replace(config.protocol, bos=known.identity.bos),
                 config.seed, device, known.header.bos_token_id, together,
             )  # fmt: skip
-            stage, individuals = _stage(config, known, judge, leases)
-            stages.append(stage)
-            files += _write_stage(config, stage, individuals, seeds(known.spaces[ctx], ctx))
+            stage = _stage(config, known, judge, leases)
+            stages.append(stage.content)
+            files += _write_stage(config, stage, seeds(known.spaces[ctx], ctx))
     factors = config.output_dir / "factors.json"
     result.write_json(factors, _about(config, known) | {"stages": stages})
     return [factors, *files]
@@ -96,7 +106,7 @@ def _folder(config: SearchConfig, ctx: int) -> Path:
     return config.output_dir / f"ctx{ctx}"
 
 
-def _recipe(config: SearchConfig, known: Known, ctx: int) -> dict[str, Any]:
+def _recipe(config: SearchConfig, known: Known, ctx: int) -> dict[str, object]:
     """All that determines the course of a search at one length, and nothing that does not."""
     protocol = dataclasses.replace(config.protocol, bos=known.identity.bos)
     return {
@@ -118,10 +128,8 @@ def _batch(config: SearchConfig) -> int:
     return config.search.batch or (1 if placement(config.engine).device == "cpu" else GPU_BATCH)
 
 
-def _stage(
-    config: SearchConfig, known: Known, judge: Objective, leases: Leases
-) -> tuple[dict[str, Any], list[Individual]]:
-    """The search at one length: what it found, and every individual."""
+def _stage(config: SearchConfig, known: Known, judge: Objective, leases: Leases) -> Stage:
+    """Search at one length."""
     folder, space = _folder(config, judge.ctx), known.spaces[judge.ctx]
     evaluations = Evaluations(folder / "evaluations", leases)
     baselines = {name: methods.build(name, {}, known.geometry, judge.ctx) for name in SEED_METHODS}
@@ -136,35 +144,45 @@ def _stage(
             paid = {one.genome.key: one.nll for one in individuals}
             new = [(key, genome) for key, genome in {g.key: g for g in genomes}.items() if key not in paid]
             batches = [dict(new[begin : begin + size]) for begin in range(0, len(new), size)]
-            found = evaluations.get(batches, lambda batch: _measure(judge, space, batch, spec.temperature), bar.update)
+            made = evaluations.get(batches, lambda batch: _measure(judge, space, batch, spec.temperature), bar.update)
             bar.update(len(genomes) - len(new))
-            losses = paid | {key: record["nll"] for key, record in found.items()}
+            losses = paid | {key: record["nll"] for key, record in made.items()}
             return [losses[genome.key] for genome in genomes]
 
         for born in evolve(space, seeds(space, judge.ctx), spec, evaluate, config.seed, individuals):
             individuals += born
             progress.save(folder, individuals)
             bar.set_postfix_str(f"generation {born[0].generation}, best {_best_perplexity(individuals):.4f}")
-    stage = {"target_ctx": judge.ctx, "factor": space.factor, "temperature": spec.temperature}
-    found = result.stage(individuals, {name: record["nll"] for name, record in yardsticks.items()})
-    return stage | found | {"evaluations": len(individuals), "recipe": _recipe(config, known, judge.ctx)}, individuals
+    found = result.found(individuals, {name: record["nll"] for name, record in yardsticks.items()})
+    asked = {"target_ctx": judge.ctx, "factor": space.factor, "temperature": spec.temperature}
+    work = {"evaluations": len(individuals), "recipe": _recipe(config, known, judge.ctx)}
+    return Stage(judge.ctx, found, individuals, {**asked, **found._asdict(), **work})
 
 
-def _measure(judge: Objective, space: Space, genomes: Sequence[Genome], temperature: Any) -> list[dict[str, Any]]:
+def _measure(judge: Objective, space: Space, genomes: Sequence[Genome], temperature: str | float) -> list[Record]:
     assert all(space.admits(genome) for genome in genomes), genomes
     started = time.monotonic()
     losses = judge.nll([genome.method(space.factor, temperature) for genome in genomes])
     seconds = (time.monotonic() - started) / len(genomes)
-    return [{**g._asdict(), "nll": nll, "seconds": seconds} for g, nll in zip(genomes, losses, strict=True)]
+    return [
+        Record(
+            factors=genome.factors,
+            unscaled_prefix=genome.unscaled_prefix,
+            critical_pair=genome.critical_pair,
+            nll=nll,
+            seconds=seconds,
+        )
+        for genome, nll in zip(genomes, losses, strict=True)
+    ]
 
 
 def _best_perplexity(individuals: Sequence[Individual]) -> float:
     return math.exp(min(one.nll for one in individuals))
 
 
-def _about(config: SearchConfig, known: Known) -> dict[str, Any]:
+def _about(config: SearchConfig, known: Known) -> dict[str, object]:
     """What the factors of all stages belong to."""
-    about = {
+    about: dict[str, object] = {
         "model": config.model.name,
         "model_fingerprint": known.identity.model_fingerprint,
         **dataclasses.asdict(known.geometry),
@@ -176,7 +194,7 @@ def _about(config: SearchConfig, known: Known) -> dict[str, Any]:
     return about
 
 
-def _named(documents: DocumentSet) -> dict[str, Any]:
+def _named(documents: DocumentSet) -> dict[str, object]:
     return {
         "data": documents.name,
         "fingerprint": documents.fingerprint,
@@ -185,19 +203,16 @@ def _named(documents: DocumentSet) -> dict[str, Any]:
     }
 
 
-def _write_stage(
-    config: SearchConfig, stage: dict[str, Any], individuals: Sequence[Individual], started_from: dict[str, Genome]
-) -> list[Path]:
+def _write_stage(config: SearchConfig, stage: Stage, started_from: dict[str, Genome]) -> list[Path]:
     """The parquet of individuals and the two figures of one length."""
-    ctx = stage["target_ctx"]
-    table = result.table(individuals)
-    parquet = _folder(config, ctx) / "individuals.parquet"
+    table = result.table(stage.individuals)
+    parquet = _folder(config, stage.ctx) / "individuals.parquet"
     store.write_frame(parquet, table)
-    title = f"{config.model.name}, ctx={ctx}"
+    title = f"{config.model.name}, ctx={stage.ctx}"
     curves = {name: genome.factors for name, genome in started_from.items()}
-    stem = f"search_{store.safe(config.model.name)}_{ctx}"
+    stem = f"search_{store.safe(config.model.name)}_{stage.ctx}"
     drawn = [
-        (figures.progress(table, stage["methods"], title), f"{stem}_progress"),
-        (figures.factors(stage["long_factor"], curves, title), f"{stem}_factors"),
+        (figures.progress(table, stage.found.methods, title), f"{stem}_progress"),
+        (figures.factors(stage.found.long_factor, curves, title), f"{stem}_factors"),
     ]
     return [parquet, *(path for figure, name in drawn for path in save(figure, config.plots_dir / name))]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,11 @@ STEPS_PER_UNIT = 100  # the grid: factors are multiples of 0.01
 N_HATS = (0, 1, 2, 4, 8, 12, 16, 20, 24, 28, 32, 64, 128, 256)  # tokens; the paper's table 3
 SEED_METHODS = ("linear", "ntk", "yarn")
 Array = NDArray[np.float64]
+Variant = Literal["longrope", "longrope2"]  # longrope2: limits split at the critical pair
 
 
 class Genome(NamedTuple):
-    """What evolves: all that tells one individual from another."""
+    """What evolves: all in which individuals differ."""
 
     factors: tuple[float, ...]  # (rotary_dim // 2,), wavelength over unscaled wavelength
     unscaled_prefix: int = 0  # tokens, the paper's n-hat
@@ -59,7 +60,7 @@ class Space:
 
     geometry: RopeGeometry
     factor: float
-    variant: str = "longrope"  # longrope | longrope2
+    variant: Variant = "longrope"
     n_hats: tuple[int, ...] = N_HATS
     critical_pairs: tuple[int, ...] = ()  # longrope2: one if it is given, several if it is searched
 
@@ -79,7 +80,7 @@ class Space:
         return Limits(low, high)
 
     def steps(self, critical_pair: int | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The limits (pairs,) as whole steps of the grid, inside of them."""
+        """The limits as whole steps of the grid, inside of them, each (rotary_dim // 2,)."""
         low, high = self.limits(critical_pair)
         inside = 1e-9 * STEPS_PER_UNIT
         return (
@@ -106,12 +107,12 @@ class Space:
 
 
 def critical_pair(geometry: RopeGeometry) -> int:
-    """LongRoPE2's theoretical critical pair, ceil(d / 2 log_base(L0 / 2 pi)) - 1: the last that turns once in training.
+    """LongRoPE2's theoretical critical pair, ceil(d / 2 log_base(L0 / 2 pi)) - 1: the last to rotate once in training.
 
     arXiv:2502.20082; at least 1, at most the last pair.
     """
-    turns = geometry.original_max_position_embeddings / (2 * math.pi)
-    index = math.ceil(geometry.rotary_dim / 2 * math.log(turns) / math.log(geometry.rope_theta)) - 1
+    rotations = geometry.original_max_position_embeddings / (2 * math.pi)
+    index = math.ceil(geometry.rotary_dim / 2 * math.log(rotations) / math.log(geometry.rope_theta)) - 1
     return min(max(1, index), geometry.rotary_dim // 2 - 1)
 
 
@@ -136,6 +137,6 @@ def _method(name: str, space: Space, ctx: int) -> Method:
 
 
 def on_grid(factors: Sequence[float]) -> NDArray[np.bool_]:
-    """Which factors (pairs,) are multiples of the grid's step, as booleans (pairs,)."""
+    """Which factors, (pairs,), are multiples of the grid's step, as booleans (pairs,)."""
     steps = np.array(factors) * STEPS_PER_UNIT
     return np.abs(steps - np.round(steps)) < 1e-6

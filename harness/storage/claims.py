@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.errors import UserError, first_line
-from harness.storage.files import write_atomically
+from harness.storage.files import write_text
 
 RECIPE = "recipe.json"
 SHOWN = 40  # characters of a value in a message
@@ -41,8 +41,7 @@ def check_unclaimed(folder: Path, recipe: Mapping[str, object], what: str, key: 
 
 def claim(folder: Path, recipe: Mapping[str, object]) -> None:
     """Mark `folder` as this run's. Raises StorageError."""
-    content = (json.dumps(recipe, indent=1) + "\n").encode()
-    write_atomically(folder / RECIPE, lambda stream: stream.write(content))
+    write_text(folder / RECIPE, json.dumps(recipe, indent=1) + "\n")
 
 
 def disclaim(folder: Path) -> None:

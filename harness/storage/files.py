@@ -1,4 +1,4 @@
-"""Files that others may read at any moment: whole or not there, and a full or read-only disk told in one line."""
+"""Files that others may read at any moment: whole or not there, and a full or read-only disk reported in one line."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ class StorageError(UserError):
 
 @contextmanager
 def storage(folder: Path, what: str = "results") -> Iterator[None]:
-    """Tell an OSError of the body as a StorageError that names the folder."""
+    """Report an OSError of the body as a StorageError that names the folder."""
     try:
         yield
     except OSError as error:
@@ -50,6 +50,16 @@ def write_atomically(
                 raise
         if sync:
             _sync_directory(file.parent)
+
+
+def write_bytes(file: Path, content: bytes, *, sync: bool = True, what: str = "results") -> None:
+    """Write a whole file atomically; see `write_atomically`."""
+    write_atomically(file, lambda stream: stream.write(content), sync=sync, what=what)
+
+
+def write_text(file: Path, text: str, *, sync: bool = True, what: str = "results") -> None:
+    """Write a whole file as UTF-8, line ends as given, atomically; see `write_atomically`."""
+    write_bytes(file, text.encode(), sync=sync, what=what)
 
 
 def remove_temporary(folder: Path, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Who computes a cell right now, told to other processes and machines by a file beside it.
+"""Who computes a cell right now, shown to other processes and machines by a file beside it.
 
 A lease is created exclusively and then touched every BEAT_S seconds. Whoever finds it taken watches it: a lease whose
 modification time did not move for EXPIRY_S seconds *of the watcher's own clock* is dead, so that clocks of different
@@ -106,7 +106,7 @@ class Leases:
         return time.monotonic() - since > EXPIRY_S
 
     def _bury(self, file: Path, dead: Sign) -> bool:
-        """Remove a dead lease; one process at a time does so, lest it removes the lease of one that was quicker."""
+        """Remove a dead lease; one process at a time, so that none removes the lease of one that was quicker."""
         guard = file.with_name(f".{file.name}.burial")
         if not self._create(guard):
             holder = _sign(guard)
@@ -166,7 +166,7 @@ def process() -> dict[str, str | int]:
 
 
 def is_gone(content: str) -> bool:
-    """Whether the process that `process` told of, as JSON, surely no longer runs."""
+    """Whether the process that `process` described, as JSON, surely no longer runs."""
     mine = process()
     if _field(content, "machine") == mine["machine"] != "":
         pid = _field(content, "pid")
@@ -178,7 +178,7 @@ def is_gone(content: str) -> bool:
 
 @cache
 def _machine() -> str:
-    """This boot of this machine and this process namespace; empty where the system does not tell."""
+    """This boot of this machine and this process namespace; empty where the system does not say."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}:{os.stat('/proc/self/ns/pid').st_ino}"

@@ -1,4 +1,4 @@
-"""Books: read from one file, told apart by name, some held out."""
+"""Books: read from one file, known by name, some held out."""
 
 import json
 import lzma

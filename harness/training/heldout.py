@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Collection, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -45,17 +44,30 @@ class HeldOutPerplexity(TrainerCallback):
         self.documents, self.lengths, self.due = documents, lengths, due
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: PreTrainedModel | None = None,
+        **kwargs: object,
     ) -> None:
         """Evaluate before the first step where that is due."""
         if state.global_step == 0:
-            self._measure(state, kwargs["model"])
+            self._measure(state, model)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: PreTrainedModel | None = None,
+        **kwargs: object,
+    ) -> None:
         """Evaluate where it is due."""
-        self._measure(state, kwargs["model"])
+        self._measure(state, model)
 
-    def _measure(self, state: TrainerState, model: PreTrainedModel) -> None:
+    def _measure(self, state: TrainerState, model: PreTrainedModel | None) -> None:
+        assert model is not None  # the trainer hands it to every call
         if self.documents and state.global_step in self.due:
             figures = {f"perplexity_{length}": perplexity(model, self.documents, length) for length in self.lengths}
             state.log_history.append({"step": state.global_step, **figures})

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 import harness
 from harness.errors import UserError
 from harness.storage import claims
-from harness.storage.files import StorageError
+from harness.storage.files import StorageError, remove_temporary, write_text
 from harness.training.config import TrainConfig
 from harness.training.model import checkpoint_directory
 
@@ -86,6 +86,7 @@ def save(
     directory: Path, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: dict[str, object]
 ) -> Path:
     """The checkpoint in bf16 with its tokenizer; training.json, written last, marks the run as finished."""
+    remove_temporary(directory, "training.json")  # of a run killed at the very end
     network.config.use_cache = True
     network.bfloat16().save_pretrained(directory)
     _save_tokenizer(tokenizer, directory)
@@ -94,7 +95,7 @@ def save(
         "versions": {"harness": harness.__version__, "python": platform.python_version()}
         | {name: version(name) for name in LIBRARIES},
     }
-    (directory / "training.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    write_text(directory / "training.json", json.dumps(facts, indent=1) + "\n", what="the checkpoint")
     return directory
 
 

@@ -244,7 +244,7 @@ def test_parents_are_the_best_of_all_generations() -> None:
         assert set(child.genome.factors) <= {*first.genome.factors, *second.genome.factors}
 
 
-def test_a_damaged_state_is_told_and_bred_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_state_is_logged_and_bred_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "state.json").write_text("[[[1.0, 2.0], 0")
     assert progress.load(tmp_path, 5) == []
     assert "damaged" in caplog.text
@@ -593,8 +593,8 @@ def test_mistakes_take_one_line(
     with pytest.raises(SystemExit) as left:
         search.main()
     assert left.value.code == 2
-    told = capsys.readouterr().err.strip().splitlines()[-1]
-    assert all(word in told for word in words), told
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert all(word in line for word in words), line
 
 
 def test_the_preset_composes_and_is_the_papers() -> None:

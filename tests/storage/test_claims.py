@@ -24,11 +24,11 @@ def test_another_run_is_refused_and_what_differs_is_named(tmp_path: Path) -> Non
     claim(tmp_path, RECIPE)
     with pytest.raises(UserError) as refused:
         check(tmp_path, {"seed": 0, "train": {"ctx": 1024, "lengths": (1, 2)}, "method": "yarn"})
-    told = str(refused.value)
-    assert "another run" in told
-    assert "method (None there, yarn now)" in told
-    assert "train.ctx (512 there, 1024 now)" in told
-    assert "seed" not in told
+    message = str(refused.value)
+    assert "another run" in message
+    assert "method (None there, yarn now)" in message
+    assert "train.ctx (512 there, 1024 now)" in message
+    assert "seed" not in message
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"\xff"])

@@ -94,7 +94,7 @@ def curve(checkpoint: Path) -> list[tuple[int, str, float]]:
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".txt.xz"])
-def test_books_are_told_apart_by_lines_holding_a_nul(tmp_path: Path, suffix: str) -> None:
+def test_books_end_at_lines_holding_a_nul(tmp_path: Path, suffix: str) -> None:
     path, titles = tmp_path / f"c{suffix}", tmp_path / "t.json"
     data = b"one\n\ntwo\n\0\nthr\0ee\n\0\n"
     path.write_bytes(lzma.compress(data) if suffix.endswith("xz") else data)

@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.cells.files import CellFiles, Outcome
 from harness.errors import UserError
-from harness.storage.files import write_atomically
+from harness.storage.files import write_text
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +35,7 @@ class Sweep:
 
     def save(self) -> None:
         """Write the record. Raises StorageError."""
-        text = json.dumps(asdict(self), default=str, indent=1)
-        write_atomically(self.folder / "sweep.json", lambda stream: stream.write(text.encode()))
+        write_text(self.folder / "sweep.json", json.dumps(asdict(self), default=str, indent=1))
 
     def outcomes(self, missing: dict[int, str], otherwise: str) -> list[Outcome]:
         """What became of every cell; `missing` and `otherwise` say why one was neither computed nor failed."""
