@@ -142,12 +142,8 @@ def _arguments(config: TrainConfig, seed: int) -> TrainingArguments:
     if config.device == "cuda" and not cuda:
         raise UserError("train.device=cuda, but torch sees no CUDA device; use train.device=cpu.")
     cuda = cuda and config.device != "cpu"
-    if cuda and torch.cuda.device_count() > 1:
-        raise UserError(
-            f"Training uses one GPU, torch sees {torch.cuda.device_count()}; choose one: CUDA_VISIBLE_DEVICES=0."
-        )
     at_once = config.microbatch or config.batch_size
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=config.output_dir,
         max_steps=config.steps,
         per_device_train_batch_size=at_once,
@@ -175,6 +171,9 @@ def _arguments(config: TrainConfig, seed: int) -> TrainingArguments:
         save_total_limit=2,
         report_to="none",
     )
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # the first: otherwise Trainer would wrap the model in DataParallel and grow the batch
+    return arguments
 
 
 def _method_applied(

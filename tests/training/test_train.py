@@ -362,6 +362,13 @@ def test_training_on_a_gpu(tiny: TrainConfig, method: str, params: dict) -> None
     assert all(math.isfinite(value) for _, _, value in curve(made))
 
 
+def test_training_uses_the_first_of_several_gpus(tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr(run.TrainingArguments, "n_gpu", property(lambda self: self.__dict__.get("_n_gpu", 2)))
+    monkeypatch.setattr(run.TrainingArguments, "__post_init__", lambda self: None)
+    assert run._arguments(replace(tiny, device="cuda"), seed=0).n_gpu == 1
+
+
 def test_held_out_perplexity_at_the_steps_asked_for(tiny: TrainConfig) -> None:
     made = training_record(run.train(replace(tiny, eval_at=[0, 3]), "none", {}, seed=0))
     measured = [row for row in made["log"] if "perplexity_16" in row]
