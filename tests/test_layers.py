@@ -55,6 +55,26 @@ def test_imports_run_downwards() -> None:
     assert not wrong, "\n".join(["These imports run upwards; see LAYERS:", *wrong])
 
 
+def test_only_models_and_training_know_transformers() -> None:
+    """What others need of it models hands them; imports for types alone do not count."""
+    others = {name: file for name, file in FILES.items() if not name.startswith(("harness.models", "harness.training"))}
+    assert [name for name, file in others.items() if "transformers" in _libraries(ast.parse(file.read_text()))] == []
+
+
+def _libraries(node: ast.AST) -> set[str]:
+    """Top-level names that a file imports at run time, late imports included."""
+    found = set()
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
+            continue
+        if isinstance(child, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in child.names}
+        elif isinstance(child, ast.ImportFrom):
+            found.add((child.module or "").split(".")[0])
+        found |= _libraries(child)
+    return found
+
+
 def test_no_circle_among_files() -> None:
     graph = {name: imported(file) - {name} for name, file in FILES.items()}
     assert _circle(graph) is None
