@@ -9,7 +9,7 @@ from harness.engine.ready import ready
 from harness.engine.spec import EngineSpec
 from harness.errors import UserError
 from harness.models.checkpoint.spec import ModelSpec
-from tests.models.test_load import save_tokenizer
+from tests.models.checkpoint.test_load import save_tokenizer
 from tests.tiny import tiny_config, tiny_model, tokens
 
 REFERENCE = {"name": "reference", "package": "harness.models.reference"}
