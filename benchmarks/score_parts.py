@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from harness import methods
 from harness.data import documents
 from harness.data.sources import DataSpec
-from harness.figures import canvas, files
+from harness.figures import canvas, files, scales
 from harness.models.checkpoint.load import load
 from harness.models.checkpoint.spec import ModelSpec
 from harness.scaling_laws.score_parts import PARTS, score_parts
@@ -59,7 +59,7 @@ def draw(table: pd.DataFrame, trained: int) -> Figure:
                 rows["begin"], rows["mean"] - rows["std"], rows["mean"] + rows["std"], color=style["color"], alpha=0.15
             )
             ax.plot(rows["begin"], rows["mean"], label=LABELS[part], markevery=3, linewidth=1.6, **style)
-        canvas.length_axis(ax, pd.Series([1, 8, 64, 512, 4096]), "distance (tokens)")
+        scales.length_axis(ax, pd.Series([1, 8, 64, 512, 4096]), "distance (tokens)")
         canvas.trained_length(ax, panel, "begin", "part", "mean")
         ax.set_title(name)
     axes[0].set_ylabel("q · k / sqrt(head_dim)")

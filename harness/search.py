@@ -11,9 +11,10 @@ def main() -> None:
 
 
 def _task(composed: DictConfig) -> None:
+    from harness.config.checks import plain
     from harness.longrope_search import config
 
-    parsed = config.parse(composed)  # before torch is imported
+    parsed = config.parse(plain(composed))  # before torch is imported
 
     from harness.longrope_search.run import search
 

@@ -1,10 +1,14 @@
 """What an installation brings along: every package and every file that the code reads beside itself."""
 
+import ast
+import re
 import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+SETUPTOOLS = PYPROJECT["tool"]["setuptools"]
+IMPORTED_AS = {"hydra-core": "hydra"}
 
 
 def _installed_files() -> list[Path]:
@@ -27,3 +31,12 @@ def test_every_folder_with_files_is_a_listed_package() -> None:
 def test_every_kind_of_file_is_listed_as_package_data() -> None:
     suffixes = {f"*{file.suffix}" for file in _installed_files() if file.suffix != ".py"}
     assert suffixes <= set(SETUPTOOLS["package-data"]["*"])
+
+
+def test_what_nothing_imports_at_run_time_is_no_dependency() -> None:
+    trees = [ast.parse((ROOT / file).read_text()) for file in _installed_files() if file.suffix == ".py"]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    modules = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    modules += [name.name for node in nodes if isinstance(node, ast.Import) for name in node.names]
+    wanted = [re.split(r"[<>=]", dependency)[0] for dependency in PYPROJECT["project"]["dependencies"]]
+    assert {IMPORTED_AS.get(name, name) for name in wanted} <= {module.split(".")[0] for module in modules}

@@ -6,7 +6,7 @@ from types import UnionType
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from harness.errors import UserError, first_line, unknown
 
@@ -42,6 +42,22 @@ def folder(values: Mapping[str, object], key: str) -> Path:
 def section(spec: type[T], values: dict[str, Any], name: str) -> T:
     """One group of the configuration as its dataclass, every key and type checked against it. Raises UserError."""
     return _checked(spec, values.get(name) or {}, name)
+
+
+def structured(spec: type[T], given: Mapping[str, object], name: str) -> T:
+    """One group as its dataclass, dataclasses within it and members of lists checked, too. Raises UserError."""
+    schema = OmegaConf.structured(spec)
+    try:
+        checked = OmegaConf.to_object(OmegaConf.merge(schema, dict(given)))
+    except ConfigKeyError as error:
+        key = str(error.full_key)
+        above = key.rpartition(".")[0]
+        known = OmegaConf.select(schema, above) if above else schema
+        raise unknown("key", f"{name}.{key}", [".".join(filter(None, (name, above, str(k)))) for k in known]) from error
+    except OmegaConfBaseException as error:
+        raise UserError(f"{name}.{error.full_key}: {first_line(error)}") from error
+    assert isinstance(checked, spec)
+    return checked
 
 
 def chosen(specs: Mapping[str, type[T]], values: dict[str, Any], name: str) -> T:

@@ -64,7 +64,7 @@ class Engine:
             self.forwards = self.forwards if all(everyones) else []
 
     def token_nll(self, ids: Tensor, score_from: int, sets: Tensor | None = None) -> Tensor:
-        """As `token_nll`, in as many calls as memory asks for.
+        """As `nll.token_nll`, in as many calls as memory asks for: ids (batch, length) -> (batch, length - score_from).
 
         sets: (batch,), the frequencies that each row is rotated by where several are installed
         (harness.models.rotary.angles).

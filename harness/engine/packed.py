@@ -19,7 +19,7 @@ _weights: dict[Place, Tensor] = {}  # of the models that run packed now
 
 
 def pack(model: nn.Module) -> Weights:
-    """The float32 weights of a CPU model's linear layers in blocks; none without oneDNN, or beyond LARGEST."""
+    """The float32 weights (out, in) of a CPU model's linear layers in blocks; none without oneDNN or beyond LARGEST."""
     if not torch.backends.mkldnn.is_available():
         return {}
     weights = {_place(m.weight): m.weight.detach() for m in _linears(model) if _is_packable(m.weight)}

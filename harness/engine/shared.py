@@ -38,7 +38,7 @@ class Ranks:
     group: ProcessGroup  # of the backend of the tensors' device
 
     def gathered(self, own: Tensor) -> list[Tensor]:
-        """What each rank gives, of one shape, in their order."""
+        """What each rank gives, all of one shape (...), in their order."""
         found = [torch.empty_like(own, memory_format=torch.contiguous_format) for _ in range(self.size)]
         distributed.all_gather(found, own.contiguous(), group=self.group)
         return found
@@ -145,7 +145,8 @@ def _mask(
 def shared_nll(model: CausalLM, ids: Tensor, score_from: int, largest: int, ranks: Ranks) -> Tensor:
     """As `token_nll`, every window over all ranks, up to `largest` tokens a rank at a time; the same on each.
 
-    Losses are computed where their tokens live, and exchanged as they are.
+    ids: (batch, length); returns (batch, length - score_from). Losses are computed where their tokens live, and
+    exchanged as they are.
     """
     length = ids.shape[1]
     stripes = Stripes.of(length, ranks.size, largest)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pandas as pd
 from matplotlib.figure import Figure
 
-from harness.figures import canvas
+from harness.figures import canvas, scales
 from harness.figures.canvas import PLAIN, SHARED, Layout
 from harness.statistics.lines import PANEL, describe, panels
 from harness.statistics.text import averaging_phrase
@@ -53,10 +53,10 @@ def _curves(table: pd.DataFrame, layout: Layout, y: str, name: str) -> Figure:
         if under is not None:
             canvas.printed_lines(ax, under, canvas.looks(under["curve"]), quiet=True)
         canvas.lines(ax, rows, x, hue, look, y)
-        canvas.length_axis(ax, rows[x] if under is None else pd.concat([rows[x], under["ctx"]]), x)
+        scales.length_axis(ax, rows[x] if under is None else pd.concat([rows[x], under["ctx"]]), x)
         values = table[y] if under is None else pd.concat([table[y], under.loc[under["qualifier"] == "eq", "value"]])
-        canvas.value_axis(ax, values, name, log=y != "nll")  # a loss is a logarithm already
-        canvas.frame(ax, values, table["low"], table["high"])
+        scales.value_axis(ax, values, name, log=y != "nll")  # a loss is a logarithm already
+        scales.frame(ax, values, table["low"], table["high"])
         if x in ("ctx", "position"):
             canvas.trained_length(ax, rows, x, hue, y)
         ax.set_title(title)

@@ -3,7 +3,7 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from harness.figures import canvas
+from harness.figures import canvas, scales
 from harness.statistics.lines import describe
 
 
@@ -19,9 +19,9 @@ def paper(rows: pd.DataFrame) -> Figure:
     look = canvas.looks(rows["curve"])
     for ax, (_, panel) in zip(axes, panels, strict=True):
         canvas.printed_lines(ax, panel, look)
-        canvas.length_axis(ax, panel["ctx"], "ctx")
+        scales.length_axis(ax, panel["ctx"], "ctx")
         framed = panel.loc[panel["value"] <= _frame(panel), "value"]
-        canvas.value_axis(ax, framed, "perplexity")
+        scales.value_axis(ax, framed, "perplexity")
         ax.set_ylim(framed.min() / 1.05, framed.max() * 1.05)
         canvas.printed_bounds(ax, panel, look)
         ax.set_title(describe(panel, varying))

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from harness.figures import canvas
+from harness.figures import canvas, scales
 
 FOUND = "searched"
 
@@ -33,7 +33,7 @@ def progress(individuals: pd.DataFrame, methods: Mapping[str, float], title: str
             ax.plot([1, len(individuals)], [perplexity] * 2, label=labels[name], linewidth=1.4, **look[name])
         ax.set_xlabel("evaluations")
     low, first = individuals["best_perplexity"].min(), individuals["best_perplexity"].iloc[0]
-    canvas.value_axis(axes[0], pd.Series([low, first, *methods.values()]), "perplexity on the search set")
+    scales.value_axis(axes[0], pd.Series([low, first, *methods.values()]), "perplexity on the search set")
     axes[0].set_ylim(low / 1.1, 1.1 * max(first, *methods.values()))
     room = max(min(methods.values()) - low, 0.005 * low)
     axes[1].set_ylim(low - 0.2 * room, low + 1.6 * room)

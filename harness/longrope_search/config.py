@@ -3,11 +3,9 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from omegaconf import DictConfig
-
-from harness.config.checks import chosen, folder, plain, section, typed
+from harness.config.checks import chosen, folder, section, typed
 from harness.data.protocols import PROTOCOLS
 from harness.data.sources import DataSpec
 from harness.data.windows import Protocol
@@ -93,9 +91,8 @@ _SECTIONS = ("model", "data", "search_data", "protocol", "engine", "search")
 _TOP = ("ctx", "seed", "output_dir", "plots_dir")
 
 
-def parse(composed: DictConfig) -> SearchConfig:
+def parse(values: dict[str, Any]) -> SearchConfig:
     """The configuration of a search, checked. Raises UserError for anything missing, mistyped or out of range."""
-    values = plain(composed)
     for key in values:
         if key not in {*_TOP, *_SECTIONS}:
             raise unknown("key", key, {*_TOP, *_SECTIONS})

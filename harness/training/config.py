@@ -6,10 +6,8 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 
-from omegaconf import OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
-
-from harness.errors import UserError, first_line, unknown
+from harness.config.checks import structured
+from harness.errors import UserError
 
 
 @dataclass(kw_only=True)
@@ -59,16 +57,7 @@ class TrainConfig:
 
 def parse(given: Mapping[str, object]) -> TrainConfig:
     """The config group `train` as composed, its keys and types checked; UserError for the first that is wrong."""
-    schema = OmegaConf.structured(TrainConfig)
-    try:
-        config = OmegaConf.to_object(OmegaConf.merge(schema, dict(given)))
-    except ConfigKeyError as error:
-        known = schema.model if str(error.full_key).startswith("model.") else schema
-        raise unknown("key of train", str(error.key), map(str, known)) from error
-    except OmegaConfBaseException as error:
-        raise UserError(f"train.{error.full_key}: {first_line(error)}") from error
-    assert isinstance(config, TrainConfig)
-    return config
+    return structured(TrainConfig, given, "train")
 
 
 LEAST = {

@@ -19,6 +19,7 @@ from numpy.testing import assert_allclose
 from omegaconf import OmegaConf
 
 from harness import methods
+from harness.config.checks import plain
 from harness.data import documents, overlap
 from harness.data.documents import Document, DocumentSet
 from harness.data.sources import DataSpec
@@ -601,7 +602,7 @@ def test_the_preset_composes_and_is_the_papers() -> None:
     from hydra import compose, initialize_config_module
 
     with initialize_config_module("harness.conf", version_base="1.3"):
-        parsed = config.parse(compose("search", ["ctx=4096"]))
+        parsed = config.parse(plain(compose("search", ["ctx=4096"])))
         OmegaConf.to_container(compose("search", ["search.variant=longrope2", "search.critical_pair=search"]))
     spec = parsed.search
     assert (spec.population, spec.mutations, spec.crossovers, spec.iterations, spec.parents) == (64, 16, 16, 40, 32)

@@ -485,8 +485,8 @@ def test_a_starting_checkpoint_that_does_not_load_is_one_line(tiny: TrainConfig,
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"stepz": 3}, r"Unknown key of train 'stepz'\. Did you mean 'steps'\?"),
-        ({"model": {"hidden": 3}}, r"Unknown key of train 'hidden'\..*Known: hidden_size"),
+        ({"stepz": 3}, r"Unknown key 'train\.stepz'\. Did you mean 'train\.steps'\?"),
+        ({"model": {"hidden": 3}}, r"Unknown key 'train\.model\.hidden'\..*Known: train\.model\.hidden_size"),
         ({"steps": "many"}, r"train\.steps: .*'many'"),
         ({"ctx": 2.5}, r"train\.ctx: .*'2\.5'"),
     ],

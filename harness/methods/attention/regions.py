@@ -24,7 +24,7 @@ class Region:
 
 
 def relative_positions(regions: Sequence[Region], i: ArrayLike, j: ArrayLike) -> NDArray[np.float64]:
-    """The relative position at which query i sees key j, in tokens, NaN where it does not; shape as broadcast.
+    """The relative position at which query i sees key j, in tokens, NaN where it does not; (...), as both broadcast.
 
     `i` and `j` are arrays of positions below the regions' length that broadcast against each other.
     """

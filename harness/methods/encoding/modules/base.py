@@ -55,7 +55,7 @@ class EncodingModule(nn.Module):
         return None
 
     def first_seen(self, queries: Tensor) -> Tensor | None:
-        """The first key that each query (by index, from 0) sees; None: all."""
+        """The first key that each query sees, both by index from 0, (queries,); None: all."""
         return None
 
     def reset_parameters(self) -> None:

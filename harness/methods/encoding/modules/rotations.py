@@ -42,7 +42,7 @@ class Rotation(EncodingModule):
 
 
 def rotated(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Pairs (m, m + d / 2) rotated by their angles, in float32, back in the states' dtype."""
+    """States (..., head_dim), their pairs m and m + head_dim / 2 rotated, in float32, back in the states' dtype."""
     first, second = states.float().chunk(2, dim=-1)
     return (states.float() * cos + torch.cat((-second, first), dim=-1) * sin).to(states.dtype)
 
