@@ -9,10 +9,10 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "harness"
 LAYERS = [
-    ["__main__", "collect", "compare", "plot", "report", "search", "theory", "train"],  # what a user types
+    ["__main__", "collect", "compare", "export", "plot", "report", "search", "theory", "train"],  # what a user types
     ["cli"],
     ["runs", "longrope_search", "training"],  # what is done
-    ["cells", "figures"],  # what a cell is; what is drawn
+    ["cells", "deployment", "figures"],  # what a cell is; what an engine is given; what is drawn
     ["config", "scaling_laws"],
     ["engine", "statistics"],
     ["results"],  # its rows are made from what lies in data

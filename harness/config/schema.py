@@ -84,7 +84,7 @@ def parse(composed: DictConfig, overrides: Sequence[str] = ()) -> Config:
     return Config(
         **{key: typed(key, values.get(key), kind) for key, kind in _TOP.items()},
         model=section(ModelSpec, values, "model"),
-        method=_method(values.get("method") or {}),
+        method=method_spec(values.get("method") or {}),
         data=section(DataSpec, values, "data"),
         protocol=chosen(PROTOCOLS, values, "protocol"),
         engine=section(EngineSpec, values, "engine"),
@@ -96,7 +96,8 @@ def parse(composed: DictConfig, overrides: Sequence[str] = ()) -> Config:
     )
 
 
-def _method(given: dict[str, Any]) -> MethodSpec:
+def method_spec(given: dict[str, Any]) -> MethodSpec:
+    """The group `method` of a configuration, its parameters checked as far as they can be without a model."""
     params = dict(given)
     name = str(params.pop("name", ""))
     modifiers = {m: typed(f"method.{m}", params.pop(m, False), bool) for m in MODIFIERS}

@@ -1,0 +1,110 @@
+"""Which method to deploy: the best cell of a length by a stated metric, and whether it is separated from the next."""
+
+import json
+from collections.abc import Hashable, Mapping
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from harness import methods
+from harness.deployment.metrics import METRICS, Metric, excludes
+from harness.errors import UserError, unknown
+from harness.methods.base import Method, RopeGeometry
+from harness.methods.modifiers.resonance import Resonant
+from harness.statistics.intervals import Interval
+from harness.statistics.lines import PANEL, label
+from harness.statistics.paired import cell_table
+from harness.statistics.summary import Averaging, check
+
+Cell = dict[Hashable, Any]  # what identifies a cell, by column
+
+
+class Rival(NamedTuple):
+    """Another cell beside the best."""
+
+    cell: Cell
+    value: Interval
+    against_best: Interval  # paired on the same documents
+    is_separated: bool
+
+
+class Choice(NamedTuple):
+    """The best cell, and how sure that is."""
+
+    metric: str
+    cell: Cell
+    value: Interval
+    rivals: tuple[Rival, ...]  # from the next best to the worst
+
+    @property
+    def inseparable(self) -> tuple[Rival, ...]:
+        """Those that the documents do not tell from the best."""
+        return tuple(rival for rival in self.rivals if not rival.is_separated)
+
+
+def choose(
+    rows: pd.DataFrame, best: str, ctx: int, model: str, filters: Mapping[str, str], averaging: Averaging
+) -> Choice:
+    """The best cell of `model` at `ctx` tokens.
+
+    rows: the metric's table. `filters`: values of columns that cells must have (dataset, protocol). Raises UserError
+    for an unknown metric, where no cell fits, and where cells of several panels do.
+    """
+    if best not in METRICS:
+        raise unknown("metric", best, METRICS)
+    check(rows)
+    metric = METRICS[best]
+    cells = _comparable(label(cell_table(rows)).drop_duplicates("cell_id"), ctx, {"model": model, **filters})
+    by_id = {str(name): of_cell for name, of_cell in rows.groupby("cell_id")}
+    values = {name: metric.value(by_id[name], averaging) for name in cells["cell_id"]}
+    sign = 1 if metric.smaller_is_better else -1
+    ranked = sorted(cells.to_dict("records"), key=lambda cell: (sign * values[cell["cell_id"]].value, cell["cell_id"]))
+    first, *others = ranked
+    return Choice(
+        best,
+        first,
+        values[first["cell_id"]],
+        tuple(_rival(metric, by_id, first, other, values[other["cell_id"]], averaging) for other in others),
+    )
+
+
+def method_of(cell: Cell, geometry: RopeGeometry) -> tuple[Method, bool]:
+    """The method that a cell ran, resolved, and whether queries were scaled by log n."""
+    params = json.loads(cell["method_params"])
+    logn, resonance = params.pop("logn", False), params.pop("resonance", False)
+    made = methods.build(cell["method"], params, geometry, int(cell["ctx"]))
+    return (Resonant(method=made) if resonance else made), logn
+
+
+def measured(choice: Choice, nearest: Method, geometry: RopeGeometry) -> Rival | None:
+    """The rival that runs exactly this method without log-n queries: what it costs is its comparison with the best."""
+    found = (rival for rival in choice.rivals if method_of(rival.cell, geometry) == (nearest, False))
+    return next(found, None)
+
+
+def _rival(
+    metric: Metric, by_id: Mapping[str, pd.DataFrame], first: Cell, other: Cell, value: Interval, averaging: Averaging
+) -> Rival:
+    against = metric.against(by_id[first["cell_id"]], by_id[other["cell_id"]], averaging)
+    return Rival(other, value, against, excludes(against, metric.equal))
+
+
+def _comparable(cells: pd.DataFrame, ctx: int, wanted: Mapping[str, str]) -> pd.DataFrame:
+    """The cells of one panel at one length; UserError that says what there is instead."""
+    for column, value in wanted.items():
+        found = cells[cells[column] == value]
+        if found.empty:
+            raise UserError(f"no cell with {column}={value} in the results; they hold {_listed(cells[column])}.")
+        cells = found
+    lengths = cells[cells["ctx"] == ctx]
+    if lengths.empty:
+        raise UserError(f"no cell at ctx={ctx} in the results; they hold ctx {_listed(cells['ctx'])}.")
+    apart = [name for name in PANEL if lengths[name].nunique(dropna=False) > 1]
+    if apart:
+        what = "; ".join(f"{name} {_listed(lengths[name])}" for name in apart)
+        raise UserError(f"cells of one kind can be compared only; at ctx={ctx} these differ: {what}.")
+    return lengths
+
+
+def _listed(values: pd.Series) -> str:
+    return ", ".join(str(value) for value in sorted(values.unique(), key=str))

@@ -1,0 +1,24 @@
+"""Methods in words."""
+
+from dataclasses import fields
+
+from harness.methods.base import Method
+from harness.methods.modifiers.resonance import Resonant
+
+
+def described(method: Method) -> str:
+    """A method by its name and every parameter that is set: `yarn, factor 4, beta_fast 32, ...`."""
+    if isinstance(method, Resonant):
+        return f"{described(method.method)}, resonant"
+    given = {field.name: getattr(method, field.name) for field in fields(method)}
+    return ", ".join([method.name, *(f"{name} {_short(value)}" for name, value in given.items() if value is not None)])
+
+
+def _short(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list):
+        return f"[{value[0]:g} ... {value[-1]:g}] ({len(value)})"
+    return str(value)
