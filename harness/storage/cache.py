@@ -3,12 +3,16 @@
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 from harness.storage.files import StorageError, write_atomically
+
+SETTLED_NS = 2_000_000_000  # a file that changed later than this may change again within one tick of its clock
+SHA256_DIGITS = 64
 
 
 def root() -> Path:
@@ -34,17 +38,23 @@ def digest(value: object, length: int = 16) -> str:
 
 
 def file_hash(file: Path) -> str:
-    """SHA-256 of a file's content, remembered by path, size and modification time."""
-    stat = file.stat()
-    known = path("hashes", digest([str(file.resolve()), stat.st_size, stat.st_mtime_ns]), ".txt")
-    try:
-        return known.read_text()
-    except OSError:
-        pass
+    """SHA-256 of a file's content, remembered by its path, inode, size and both times of change. Raises OSError."""
     with file.open("rb") as stream:
+        now, stat = time.time_ns(), os.fstat(stream.fileno())
+        known = path("hashes", digest([str(file.resolve()), *_state(stat)]), ".txt")
+        with suppress(OSError):
+            if len(remembered := known.read_text()) == SHA256_DIGITS:  # a machine that lost power leaves it empty
+                return remembered
         content = hashlib.file_digest(stream, "sha256").hexdigest()
-    write(known, lambda stream: stream.write(content.encode()))
+        is_settled = now - stat.st_ctime_ns > SETTLED_NS and _state(os.fstat(stream.fileno())) == _state(stat)
+    if is_settled:
+        write(known, lambda kept: kept.write(content.encode()))
     return content
+
+
+def _state(stat: os.stat_result) -> list[int]:
+    """What differs after a change of a file; the time of its inode cannot be set back as that of its content can."""
+    return [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
 def write(file: Path, fill: Callable[[IO[bytes]], object]) -> None:

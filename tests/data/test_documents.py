@@ -274,7 +274,7 @@ def test_a_ctx_that_no_document_or_not_every_document_reaches(read):
 def test_a_mixture_of_kinds_and_a_folder_of_nothing(read, tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()
-    assert "must hold files of one kind (.txt, .jsonl, .json, .parquet), found none" in mistake(read, path=folder)
+    assert ", .parquet, each also packed as .gz, .bz2, .xz, .zst), found none" in mistake(read, path=folder)
     (folder / "a.txt").write_text(WORDS)
     (folder / "b.jsonl").write_text(json.dumps({"text": WORDS}))
     assert "found a mixture of json, text" in mistake(read, path=folder)
