@@ -8,6 +8,7 @@ from harness.methods.attention.leaky_rerope import LeakyReRope
 from harness.methods.attention.regions import relative_positions
 from harness.methods.attention.rerope import ReRope
 from harness.methods.attention.self_extend import SelfExtend
+from harness.methods.attention.string import String
 from harness.methods.attention.windowed import Windowed
 from harness.methods.base import RopeGeometry
 from tests.reference import attention as reference
@@ -27,6 +28,8 @@ MAPS = {  # method -> its map, from the definition
     "dca": (Dca(chunk=12, local=3), lambda i, j: reference.dca(i, j, 12, 3)),
     "dca, small chunks": (Dca(chunk=12, local=8), lambda i, j: reference.dca(i, j, 12, 8)),
     "dca, paper": (Dca(form="paper", chunk=12, local=3), lambda i, j: reference.dca(i, j, 12, 3, "paper")),
+    "string": (String(shift=9, window=4), lambda i, j: reference.string(i, j, 9, 4)),
+    "string, window 0": (String(shift=9, window=0), lambda i, j: reference.string(i, j, 9, 0)),
     "windowed": (Windowed(window=6, sinks=3), lambda i, j: reference.lm_infinite(i, j, 6, 3)),
     "windowed, no sinks": (Windowed(window=6, sinks=0), lambda i, j: reference.lm_infinite(i, j, 6, 0)),
     "windowed, streaming": (

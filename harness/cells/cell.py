@@ -1,6 +1,6 @@
 """What identifies a cell."""
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from harness import methods
@@ -8,7 +8,7 @@ from harness.config.schema import Config
 from harness.data.protocols import Strided
 from harness.data.windows import Bos, Protocol
 from harness.errors import UserError
-from harness.methods.base import Method, RopeGeometry
+from harness.methods.base import Method, RopeGeometry, parameters
 from harness.methods.encoding.trained_with import TrainedWith, not_trained_with
 from harness.methods.modifiers.resonance import Resonant
 from harness.results import schema
@@ -134,8 +134,3 @@ def _resolved_method(config: Config, identity: Identity) -> Method:
             f"got {config.method.name}."
         )
     return method
-
-
-def parameters(method: Method) -> dict[str, Any]:
-    """A method's own parameters as JSON values."""
-    return {f.name: getattr(method, f.name) for f in fields(method)}

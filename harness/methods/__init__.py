@@ -11,6 +11,7 @@ from harness.methods.attention.dca import Dca
 from harness.methods.attention.leaky_rerope import LeakyReRope
 from harness.methods.attention.rerope import ReRope
 from harness.methods.attention.self_extend import SelfExtend
+from harness.methods.attention.string import String
 from harness.methods.attention.windowed import Windowed
 from harness.methods.base import Method, RopeFrequencies, RopeGeometry
 from harness.methods.encoding.alibi import Alibi
@@ -26,6 +27,7 @@ from harness.methods.encoding.sinusoidal import Sinusoidal
 from harness.methods.encoding.t5_bias import T5Bias
 from harness.methods.encoding.xpos import Xpos
 from harness.methods.frequency.abf import Abf
+from harness.methods.frequency.cope import Cope
 from harness.methods.frequency.dynamic_linear import DynamicLinear
 from harness.methods.frequency.dynamic_ntk import DynamicNtk
 from harness.methods.frequency.dynamic_yarn import DynamicYarn
@@ -38,6 +40,7 @@ from harness.methods.frequency.ntk import Ntk
 from harness.methods.frequency.ntk_by_parts import NtkByParts
 from harness.methods.frequency.ntk_fixed import NtkFixed
 from harness.methods.frequency.ntk_mixed import NtkMixed
+from harness.methods.frequency.p_rope import PRope
 from harness.methods.frequency.power import Power
 from harness.methods.frequency.truncated import Truncated
 from harness.methods.frequency.yarn import Yarn
@@ -49,6 +52,7 @@ METHODS: dict[str, type[Method]] = {
     for method in (
         Abf,
         Alibi,
+        Cope,
         Dca,
         DynamicLinear,
         DynamicNtk,
@@ -69,12 +73,14 @@ METHODS: dict[str, type[Method]] = {
         NtkMixed,
         Permuteformer,
         Power,
+        PRope,
         RandomPadding,
         Randomized,
         ReRope,
         SelfExtend,
         ShapeEncoding,
         Sinusoidal,
+        String,
         T5Bias,
         Truncated,
         Windowed,

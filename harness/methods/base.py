@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 import numpy as np
@@ -43,6 +43,12 @@ class RopeFrequencies(NamedTuple):
     inv_freq: NDArray[np.float64]  # (rotary_dim // 2,), radians a token
     attention_scaling: float = 1.0  # multiplies cos and sin, so logits by its square
     unscaled_prefix: int = 0  # positions below it keep the unscaled frequencies (LongRoPE's n-hat)
+    logit_scaling: float = 1.0  # multiplies all logits, those of channels that do not rotate, too
+
+
+def added(default: Any) -> Any:
+    """A parameter younger than finished cells: at its default a method is what it was before, and so is its cell."""
+    return field(default=default, metadata={"added": True})
 
 
 Kind = Literal["frequency", "native", "attention", "encoding"]  # native: the checkpoint's own scaling
@@ -96,6 +102,12 @@ class Method(ABC):
 
         Of kinds without frequencies of their own, native and encoding, a call is a mistake of ours: TypeError.
         """
+
+
+def parameters(method: Method) -> dict[str, Any]:
+    """A method's own parameters as JSON values, those `added` later only where they differ from their defaults."""
+    named = {f.name: getattr(method, f.name) for f in fields(method)}
+    return {f.name: named[f.name] for f in fields(method) if not f.metadata or named[f.name] != f.default}
 
 
 def check_factor(method: str, factor: float | None) -> None:

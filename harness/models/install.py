@@ -12,6 +12,7 @@ from harness.methods.base import Method, RopeFrequencies, RopeGeometry
 from harness.methods.encoding.trained_with import TrainedWith, not_trained_with
 from harness.models.attention import by_regions
 from harness.models.attention.log_n import growing_queries
+from harness.models.attention.scaled_queries import scaled_queries
 from harness.models.checkpoint.geometry import declares_scaling, geometry, main_layer_type, no_rotary, text_config
 from harness.models.checkpoint.sliding_window import sees_everything, windowed_layers
 from harness.models.encoded.apply import encoded_as
@@ -19,7 +20,7 @@ from harness.models.installed import Installed
 from harness.models.parts import CausalLM
 from harness.models.rotary.find import Rotary, rotaries
 from harness.models.rotary.modules import Wanted
-from harness.models.rotary.softmax_scale import unscaled_softmax
+from harness.models.rotary.softmax_scale import softmax_multiplier, softmax_scaled
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def applied_to_rows(
     rows; other models may not take rotations that differ by row, which only comparing losses shows.
     """
     with ExitStack() as stack:
-        stack.enter_context(unscaled_softmax(model))
+        stack.enter_context(softmax_scaled(model))
         for module in rotaries(model):
             stack.enter_context(module.rotated(_wanted(module, methods, length, trained), length))
         yield
@@ -100,9 +101,24 @@ def _enter_frequencies(
         for module, kinds in zip(rotary, wanted, strict=True)
     ):
         return ()
-    stack.enter_context(unscaled_softmax(model))
+    stack.enter_context(softmax_scaled(model, softmax_multiplier(method)))
     found = [stack.enter_context(module.rotated(kinds, length)) for module, kinds in zip(rotary, wanted, strict=True)]
+    _enter_logit_scaling(stack, model, wanted)
     return tuple(one for each in found for one in each)
+
+
+def _enter_logit_scaling(stack: ExitStack, model: CausalLM, wanted: Sequence[Wanted]) -> None:
+    """All logits multiplied, by way of the queries; where it is one number for all layers."""
+    scalings = {one.logit_scaling for kinds in wanted for _, sets in kinds.values() for one in sets}
+    if scalings == {1.0}:
+        return
+    if len(scalings) > 1:
+        raise UserError(
+            f"method.temperature_on=logits: {text_config(model.config).model_type} has layers that are not "
+            "scaled beside those that are; use rotated."
+        )
+    (scaling,) = scalings
+    stack.enter_context(scaled_queries(model, lambda length: np.full(length, scaling), "method.temperature_on=logits"))
 
 
 def _beyond_limit(model: CausalLM, method: Method, length: int, trained: int | None) -> list[str]:
@@ -130,7 +146,8 @@ def _wanted(module: Rotary, methods: Sequence[Method], length: int, trained: int
 
 
 def _is_unscaled(own: RopeGeometry, sets: Sequence[RopeFrequencies]) -> bool:
-    return all(one.attention_scaling == 1 and np.array_equal(one.inv_freq, own.inv_freq) for one in sets)
+    scalings = [(one.attention_scaling, one.logit_scaling) for one in sets]
+    return set(scalings) == {(1.0, 1.0)} and all(np.array_equal(one.inv_freq, own.inv_freq) for one in sets)
 
 
 def _check_runs_without_rotary(model: CausalLM, method: Method, length: int) -> None:

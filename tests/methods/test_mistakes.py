@@ -40,7 +40,7 @@ def test_factor_is_resolved_from_the_length_once() -> None:
         ("dynamic_yarn", {"beta_fast": 0.5}, ["dynamic_yarn: beta_fast must be > beta_slow"]),
         ("yarn", {"beta_slow": 0}, ["beta_slow", "> 0"]),
         ("yarn", {"ramp": "dimensions"}, ["ramp", "'dimension'", "rotations"]),
-        ("yarn", {"blend": "geometric"}, ["blend", "arithmetic", "harmonic"]),
+        ("yarn", {"blend": "geometrical"}, ["blend", "arithmetic", "harmonic"]),
         ("yarn", {"attention_factor": -1}, ["attention_factor", "> 0", "-1"]),
         ("yarn", {"mscale": 1}, ["mscale_all_dim", "None"]),
         ("ntk_by_parts", {"beta_fast": 0.5}, ["beta_fast must be > beta_slow", "0.5"]),

@@ -223,6 +223,21 @@ def test_deepseek_softmax_scale_is_switched_off_with_its_scaling():
     assert scaled.model.layers[0].self_attn.scaling == before
 
 
+@pytest.mark.parametrize("family", ["deepseek_v2", "deepseek_v3"])
+@pytest.mark.parametrize(("mscale", "mscale_all_dim"), [(1.0, 1.0), (0.707, 0.707), (1.0, 0.8)])
+def test_yarn_with_a_deepseek_checkpoints_numbers_is_the_checkpoint(family, mscale, mscale_all_dim):
+    plain_model = tiny_model(tiny_config(family))
+    numbers = {"factor": 3.0, "mscale": mscale, "mscale_all_dim": mscale_all_dim}
+    declared = {"rope_type": "yarn", "original_max_position_embeddings": TRAINED, **numbers}
+    scaled = with_scaling(plain_model, **declared)
+    own = logits(scaled, tokens(64))
+    for model in (scaled, plain_model):  # the checkpoint, and the same weights that declare nothing
+        torch.testing.assert_close(under(model, "yarn", 64, **numbers), own, atol=1e-5, rtol=0)
+    torch.testing.assert_close(under(scaled, "native", 64), own, atol=0, rtol=0)
+    torch.testing.assert_close(under(scaled, "none", 64), logits(plain_model, tokens(64)), atol=1e-5, rtol=0)
+    assert (own - logits(plain_model, tokens(64))).abs().max() > 1e-2
+
+
 @pytest.mark.parametrize("family", WITH_TABLES)
 def test_tables_of_sines_and_cosines_are_replaced(family):
     """GPT-J and CodeGen: the same model with tables written by hand, which scaled positions would give."""

@@ -56,6 +56,12 @@ def streaming(i, j, window, sinks):
     return len(kept) - 1 - kept.index(j) if j in kept else None
 
 
+def string(i, j, shift, window):
+    """arXiv:2410.18745: the diagonals from the shift on are moved so that they begin again at the window."""
+    distance = i - j
+    return distance if distance < shift else distance - shift + window
+
+
 def log_n(position, trained):
     """Su: queries grow with the logarithm of the number of keys they see, base the trained length."""
     return max(1.0, math.log(position + 1) / math.log(trained))

@@ -9,6 +9,21 @@ factor a frequency. What else a formula takes is a parameter of the method, with
 import math
 
 
+def cope(d: int, b: float, trained: int) -> list[float]:
+    """arXiv:2602.05258: a raised cosine over the channels that never turned once, 1 at the first, 0 at the last."""
+    out = none(d, b)
+    slow = [i for i, wavelength in enumerate(wavelengths(d, b)) if wavelength > trained]
+    slow = slow if len(slow) > 1 else [d // 2 - 2, d // 2 - 1]
+    for j, i in enumerate(slow):
+        out[i] *= 0.0 if j == len(slow) - 1 else 0.5 * (1 + math.cos(math.pi * j / (len(slow) - 1)))
+    return out
+
+
+def p_rope(d: int, b: float, share: float = 0.75) -> list[float]:
+    """arXiv:2410.06205: the fastest floor(share d / 2) turn, the others rest."""
+    return [theta if i < math.floor(share * d / 2) else 0.0 for i, theta in enumerate(none(d, b))]
+
+
 def wavelengths(d: int, b: float) -> list[float]:
     return [2 * math.pi * b ** (2 * i / d) for i in range(d // 2)]
 

@@ -9,7 +9,7 @@ import numpy as np
 from harness.errors import UserError
 from harness.methods.attention.base import AttentionMethod
 from harness.methods.attention.regions import Region, check_tokens, positions, share
-from harness.methods.base import RopeFrequencies, RopeGeometry, check_choice, growth
+from harness.methods.base import RopeFrequencies, RopeGeometry, added, check_choice, growth
 
 Form = Literal["code", "paper"]
 SHARES: dict[Form, tuple[tuple[int, int], tuple[int, int]]] = {  # of the trained length: chunk, local
@@ -31,14 +31,15 @@ class Dca(AttentionMethod):
     (ChunkLlama), which differ. `form` "code": cap = chunk, and by default chunk is 3/4 and local 1/8 of the trained
     length, so relative positions end at 3/4 of it. "paper": cap = chunk - 1, chunk the trained length, local a
     quarter of it, so relative positions end at the trained length - 1. The code multiplies cosines and sines by
-    0.05 ln(length / trained length) + 1, which its comment says the paper did not do: `temperature` null follows
-    the form.
+    c ln(length / trained length) + 1 with c = 0.05 (`temperature_coefficient`; Qwen2.5-1M has 0.1), which its
+    comment says the paper did not do: `temperature` null follows the form.
     """
 
     form: Form = "code"
     chunk: int | None = None  # tokens
     local: int | None = None  # tokens
     temperature: bool | None = None  # None: in the code's form only
+    temperature_coefficient: float = added(0.05)
 
     name: ClassVar[str] = "dca"
     changes: ClassVar[str] = "positions start again in every chunk; attention temperature (code)"
@@ -48,6 +49,10 @@ class Dca(AttentionMethod):
         check_choice(self.name, "form", self.form, SHARES)
         check_tokens(self.name, chunk=self.chunk)
         check_tokens(self.name, 0, local=self.local)
+        if not 0 <= self.temperature_coefficient < math.inf:
+            raise UserError(
+                f"{self.name}: temperature_coefficient must be finite and >= 0, got {self.temperature_coefficient}."
+            )
         if self.chunk is not None and self.local is not None and not self.local < self.chunk:
             raise UserError(f"{self.name}: local must be < chunk ({self.chunk} tokens), got {self.local}.")
 
@@ -71,7 +76,7 @@ class Dca(AttentionMethod):
         """The unscaled frequencies, (rotary_dim // 2,), and the temperature of `length`: cosines and sines times it."""
         if not self.depends_on_length:
             return RopeFrequencies(geometry.inv_freq)
-        return RopeFrequencies(geometry.inv_freq, 0.05 * math.log(growth(geometry, length)) + 1)
+        return RopeFrequencies(geometry.inv_freq, self.temperature_coefficient * math.log(growth(geometry, length)) + 1)
 
     def regions(self, length: int) -> tuple[Region, ...]:
         """A query's own chunk, the one before, all older ones, with the same key positions; arrays of (length,)."""

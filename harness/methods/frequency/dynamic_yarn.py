@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from harness.errors import UserError
 from harness.methods.base import RopeFrequencies, RopeGeometry, check_multiplier, growth
 from harness.methods.frequency.yarn import Yarn
 
@@ -27,6 +28,8 @@ class DynamicYarn(Yarn):
 
     def __post_init__(self) -> None:
         check_multiplier(self.name, self.factor)
+        if self.static_factors is not None:
+            raise UserError(f"{self.name}: its factor follows the window; static_factors belong to yarn.")
         super().__post_init__()
 
     def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:

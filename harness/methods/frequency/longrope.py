@@ -8,7 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import UserError
-from harness.methods.base import Promise, RopeFrequencies, RopeGeometry, check_choice, check_factor, resolved_factor
+from harness.methods.base import (
+    Promise,
+    RopeFrequencies,
+    RopeGeometry,
+    added,
+    check_choice,
+    check_factor,
+    check_positive,
+    resolved_factor,
+)
 from harness.methods.frequency import rescale_factors, yarn
 from harness.methods.frequency.base import FrequencyMethod
 
@@ -30,6 +39,7 @@ class LongRope(FrequencyMethod):
     raises frequencies of windows shorter than trained.
     A checkpoint fine-tuned with a published set keeps the temperature of its own extension: give `factor` (for
     LLaMA2-7B 32 at 128k, 64 at 256k), or every length gets that of its own.
+    `short_mscale` and `long_mscale`, as vLLM reads them from a checkpoint, stand for the temperature on their side.
     Files of `harness.search` hold one set a length: windows use that of the next longer one, of the longest beyond.
     """
 
@@ -42,6 +52,10 @@ class LongRope(FrequencyMethod):
     short_temperature: bool = True
     unscaled_prefix: int | None = None  # tokens (the paper's n-hat); None: that of the set or file, else 0
     dynamic: bool = False
+    short_mscale: float | None = added(
+        None
+    )  # multiplies cos and sin within the trained length, whatever temperature says
+    long_mscale: float | None = added(None)  # the same beyond it
 
     name: ClassVar[str] = "longrope"
     changes: ClassVar[str] = "every frequency, by searched factors; attention temperature; first positions kept"
@@ -60,6 +74,7 @@ class LongRope(FrequencyMethod):
                 f"{self.name}: temperature must be one of {', '.join(TEMPERATURES)} or a number > 0, "
                 f"got {self.temperature}."
             )
+        check_positive(self.name, short_mscale=self.short_mscale, long_mscale=self.long_mscale)
         if self.unscaled_prefix is not None and self.unscaled_prefix < 0:
             raise UserError(f"{self.name}: unscaled_prefix must be >= 0 tokens, got {self.unscaled_prefix}.")
         if self.dynamic and not (self.factor is not None and self.factor > 1):
@@ -82,7 +97,7 @@ class LongRope(FrequencyMethod):
     def depends_on_length(self) -> bool:
         """Whether short and long windows differ: by factors, by temperature or by interpolation."""
         switched = self.short_factor is not None or self.short_factors is not None
-        return switched or self.dynamic or not self.short_temperature
+        return switched or self.dynamic or not self.short_temperature or self.short_mscale != self.long_mscale
 
     def resolved(self, geometry: RopeGeometry, length: int) -> Self:
         """With named sets and files read into lists, those for windows of up to `length` tokens, and the factor."""
@@ -120,9 +135,10 @@ class LongRope(FrequencyMethod):
         """Frequencies, (rotary_dim // 2,), attention scaling and unscaled prefix for windows of `length` tokens."""
         self._check_lengths(geometry)
         within = length <= geometry.original_max_position_embeddings
+        given = self.short_mscale if within else self.long_mscale
         scaling = 1.0 if within and not self.short_temperature else self._attention_scaling(geometry)
         inv_freq = geometry.inv_freq / self._rescale(geometry, length)
-        return RopeFrequencies(inv_freq, scaling, self.unscaled_prefix or 0)
+        return RopeFrequencies(inv_freq, given or scaling, self.unscaled_prefix or 0)
 
     def _rescale(self, geometry: RopeGeometry, length: int) -> NDArray[np.float64]:
         assert self.long_factor is not None, "longrope: resolve factors before the call"

@@ -46,7 +46,7 @@ class Angles:
         def tensor(values: object) -> Tensor:
             return torch.from_numpy(np.array(values, dtype=np.float64)).to(device)
 
-        inv_freq, scaling, prefix = (tensor(values) for values in zip(*sets, strict=True))
+        inv_freq, scaling, prefix = (tensor(values) for values in zip(*(one[:3] for one in sets), strict=True))
         return cls(inv_freq, tensor(geometry.inv_freq), prefix, scaling)
 
     @property

@@ -77,7 +77,7 @@ class RotaryModule:
         with swapped(self.module, "forward", forward):
             for kind, rotation in forwards.items():
                 assert rotation.explains(self._handed_out(kind, rotation.probed_positions)), self.path
-            yield tuple(Installed(self.path, kind, *held) for kind, r in forwards.items() for held in r.angles.sets)
+            yield tuple(Installed(self.path, kind, *held[:3]) for kind, r in forwards.items() for held in r.angles.sets)
 
     @contextmanager
     def stateless(self) -> Iterator[None]:

@@ -58,7 +58,7 @@ class SinusoidTables:
                 stack.enter_context(swapped(module, SINUSOID_TABLE, table.to(own.dtype)))
             for module in self.modules:
                 assert _explains(sets[0], geometry, getattr(module, SINUSOID_TABLE)), self.path
-            yield (Installed(self.path, None, *sets[0]),)
+            yield (Installed(self.path, None, *sets[0][:3]),)
 
     @contextmanager
     def stateless(self) -> Iterator[None]:

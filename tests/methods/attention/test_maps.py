@@ -11,6 +11,7 @@ from harness.methods.attention.dca import Dca
 from harness.methods.attention.leaky_rerope import LeakyReRope
 from harness.methods.attention.rerope import ReRope
 from harness.methods.attention.self_extend import SelfExtend
+from harness.methods.attention.string import String
 from harness.methods.attention.windowed import Windowed
 from harness.methods.base import RopeGeometry
 from tests.attention_maps import GEOMETRY, MAPS, NAMES, table
@@ -34,6 +35,10 @@ TABLES = [  # worked by hand from the definitions
     (  # the same chunks, positions at most 2
         Dca(form="paper", chunk=3, local=1),
         [[0, X, X, X, X], [1, 0, X, X, X], [2, 1, 0, X, X], [2, 1, 1, 0, X], [2, 1, 2, 1, 0]],
+    ),
+    (  # from distance 3 on, 3 - 1 nearer
+        String(shift=3, window=1),
+        [[0, X, X, X, X], [1, 0, X, X, X], [2, 1, 0, X, X], [1, 2, 1, 0, X], [2, 1, 2, 1, 0]],
     ),
     (
         Windowed(window=2, sinks=1),
@@ -75,6 +80,7 @@ def test_no_pair_is_in_two_regions(name):
         (SelfExtend(), {"window": 10, "group": 8}),
         (Dca(), {"chunk": 30, "local": 5, "temperature": True}),
         (Dca(form="paper"), {"chunk": 40, "local": 10, "temperature": False}),
+        (String(), {"shift": 17, "window": 17}),
         (Windowed(), {"window": 40, "sinks": 10}),
         (Windowed(form="streaming"), {"window": 36, "sinks": 4}),
     ],
@@ -92,6 +98,7 @@ LIMITED = [
     SelfExtend(group=3, window=10, floor_shift=True),
     *(Dca(chunk=c, local=w) for c, w in ((30, 5), (60, 20), (60, 55), (40, 5))),
     Dca(form="paper"),
+    *(String(shift=s, window=w) for s, w in ((13, 4), (30, 0), (20, 20))),
     Windowed(),
     Windowed(form="streaming"),
     Windowed(window=50),
@@ -109,6 +116,19 @@ def test_limit_is_where_relative_positions_leave_training(method):
         assert np.nanmax(table(method, limit)) <= largest < np.nanmax(table(method, limit + 1))
 
 
+def test_string_at_the_papers_length():
+    # 131 072 tokens: a shift of 43 253, so that no relative position is above 87 946
+    string = String().resolved(GEOMETRY, 131_072)
+    assert (string.shift, string.window) == (43_253, 128)
+    (near, far) = string.regions(131_072)
+    assert far.query_positions[-1] - far.key_positions[0] == 87_946
+    assert near.begin[-1] == 131_072 - 43_253
+
+
+def test_string_that_reaches_the_length_is_plain_attention():
+    np.testing.assert_array_equal(table(String(shift=53), 53), table(ReRope(window=53), 53))
+
+
 def test_published_reach():
     llama = RopeGeometry(rotary_dim=128, rope_theta=1e4, original_max_position_embeddings=4096)
     assert LeakyReRope().resolved(llama, 4096).limit(llama) == 57_841
@@ -124,6 +144,8 @@ def test_published_reach():
         ("dca", {"form": "papre"}, "'paper'"),
         ("dca", {"chunk": 4, "local": 4}, "local must be < chunk"),
         ("dca", {"local": 30}, "local must be < chunk"),
+        ("string", {"shift": 4, "window": 5}, "window must be <= shift"),
+        ("dca", {"temperature_coefficient": -1.0}, "temperature_coefficient must be"),
         ("windowed", {"sinks": -1}, "sinks must be >= 0"),
         ("windowed", {"form": "streaming", "sinks": 40}, "sinks must be < 40"),
         ("windowed", {"windw": 3}, "'window'"),
