@@ -3,6 +3,8 @@
 Where a layer sees only a window, blocks of rows run over just the keys that they see.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
@@ -31,13 +33,18 @@ def attend(
     query (batch, heads, length, channels), key and value (batch, key_heads, keys, channels), first (1, 1, length, 1)
     the first key that each query sees, None: all; output (batch, length, heads, channels).
     """
-    if unknown := [name for name in UNKNOWN_OPTIONS if options.get(name) is not None]:
-        raise LookupError(f"{type(module).__name__} asks for {unknown[0]}, which fused attention does not know")
+    check_options(module, options)
     if first is not None:
         return windowed(query, key, value, first, scaling).transpose(1, 2).contiguous(), None
     if query.shape[2] == key.shape[2]:
         return causal_attention(module, query, key, value, scaling)
     return after_past(query, key, value, scaling).transpose(1, 2).contiguous(), None
+
+
+def check_options(module: nn.Module, options: Mapping[str, object]) -> None:
+    """Raise LookupError for what a layer asks of attention beyond what fused kernels compute."""
+    if unknown := [name for name in UNKNOWN_OPTIONS if options.get(name) is not None]:
+        raise LookupError(f"{type(module).__name__} asks for {unknown[0]}, which fused attention does not know")
 
 
 # A compiled layer binds scaled_dot_product_attention to the flash kernel, on Hopper the slower one: there it stays out.

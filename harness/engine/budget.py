@@ -4,11 +4,14 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from harness.engine.shared import Ranks
+from harness.engine.exchange import Ranks
+from harness.engine.ring import BLOCK
 from harness.models.parts import CausalLM, widths
 
 CPU_TOKENS_PER_BATCH, GPU_TOKENS_PER_BATCH = 2048, 32768
 CPU_CHUNK, SMALLEST_CHUNK = 8192, 512
+SMALLEST_SHARED = 4096  # below it a stripe's queries leave a GPU's processors idle, and blocks arrive too slowly
+ROTATIONS = 1024  # bytes a token: cosines, sines, position, identity
 CPU_OUT_OF_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "could not create a primitive")
 MEMORY_SHARE = 0.8  # of what the weights left free; the rest is for the allocator's gaps
 
@@ -20,6 +23,8 @@ class Budget:
     free: int | None  # None: a CPU
     passing: int  # a token on its way through a layer: states, projections, the inside of the MLP
     staying: int  # a token as long as a layer runs: residual stream, keys and values, rotations
+    shared: int = 0  # the same of a token that one of several ranks holds
+    keys: int = 0  # of it keys and values
 
     @classmethod
     def of(cls, model: CausalLM) -> "Budget":
@@ -27,7 +32,9 @@ class Budget:
         width, size = widths(model), model.dtype.itemsize
         gpus = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
         free = min((torch.cuda.mem_get_info(gpu)[0] for gpu in gpus), default=None)
-        return cls(free, size * (6 * width.hidden + 3 * width.inner), size * 4 * width.hidden)
+        passing, staying = size * (6 * width.hidden + 3 * width.inner), size * 4 * width.hidden
+        keys = 2 * size * width.keys
+        return cls(free, passing, staying, size * width.hidden + keys + ROTATIONS, keys)
 
     def tokens_per_batch(self) -> int:
         """Tokens of one call: no more than keep the device busy."""
@@ -53,13 +60,12 @@ class Budget:
     def shared_chunk(self, rows: int, length: int, ranks: int) -> int:
         """Tokens of each of `rows` windows that pass through a layer together, on each of the ranks that share them.
 
-        Half of what stays is the window's keys and values, which every rank holds; the other half is shared. What
-        passes are also the keys and values that come from all ranks.
+        A rank holds its part of the stream, of keys and values and of rotations, and two blocks of others' keys.
         """
         if self.free is None:
             return CPU_CHUNK
-        left = MEMORY_SHARE * self.free - rows * length * self.staying * (1 + 1 / ranks) / 2
-        return max(SMALLEST_CHUNK, int(left / (self.passing + ranks * self.staying / 2) / rows))
+        left = MEMORY_SHARE * self.free - rows * (length * self.shared / ranks + 2 * BLOCK["cuda"] * self.keys)
+        return max(SMALLEST_SHARED // rows, SMALLEST_CHUNK, int(left / self.passing / rows))
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

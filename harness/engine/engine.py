@@ -5,19 +5,24 @@ CPU) and compiled layers do so, too.
 """
 
 import logging
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from harness.engine.budget import SMALLEST_CHUNK, Budget, is_out_of_memory
 from harness.engine.compiled import STATIC_SHAPES, Forwards, compiled, compiled_forwards
+from harness.engine.exchange import Ranks
+from harness.engine.kept import Keep, Kept, Segment
 from harness.engine.layered import chunked
 from harness.engine.modes import choose_mode, choose_shared, difference
 from harness.engine.nll import token_nll
 from harness.engine.packed import Weights, pack, packed
-from harness.engine.shared import Ranks, shared_nll
+from harness.engine.shared import shared_nll
 from harness.engine.spec import EngineSpec
+from harness.engine.stripes import Stripes
 from harness.models.attention.route import is_routed
 from harness.models.parts import CausalLM
 from harness.models.rotary.angles import rotated_by
@@ -40,6 +45,7 @@ class Engine:
         self.largest_chunk: int | None = None  # set when memory runs out
         self.weights: Weights = {}  # packed; none: the model's own
         self.forwards: Forwards = []  # of compiled layers; none: the model's own
+        self.keep: Keep | None = None  # set for each cell; None: a window that is killed begins anew
         self._adopt_packed_weights()
         if spec.compile:
             self._adopt_compiled_layers()
@@ -85,18 +91,52 @@ class Engine:
     def _call(self, ids: Tensor, score_from: int, sets: Tensor | None = None, over: Ranks | None = None) -> Tensor:
         """One call; without `over`, as in probes that a rank may fail alone, no other rank takes part."""
         filled, is_layered = self._filled(ids, ids.shape[1]), self.mode.layered and not is_routed(self.model)
+        sets = None if sets is None else self._filled(sets, ids.shape[1])
         with ExitStack() as stack:
-            stack.enter_context(rotated_by(None if sets is None else self._filled(sets, ids.shape[1])))
+            stack.enter_context(rotated_by(sets))
             stack.enter_context(packed(self.model, self.weights))
             if self.forwards:  # a last layer in pieces would be compiled for each of them
-                in_pieces = is_layered and score_from > 1 and over is None
+                in_pieces = is_layered and score_from > 1
                 stack.enter_context(compiled(self.model, self.forwards[:-1] if in_pieces else self.forwards))
             if over is not None:
-                largest = self.budget.shared_chunk(len(ids), ids.shape[1], over.size)
-                return shared_nll(self.model, filled, score_from, largest, over)[: len(ids)]
+                return self._shared(filled, score_from, sets, over)[: len(ids)]
             if is_layered:
-                stack.enter_context(chunked(self.model, self.chunk(*ids.shape), score_from - 1))
+                return self._layered(filled, score_from, sets)[: len(ids)]
             return token_nll(self.model, filled, score_from, sliced=self.mode.sliced)[: len(ids)]
+
+    def _layered(self, ids: Tensor, score_from: int, sets: Tensor | None) -> Tensor:
+        def compute(kept: Kept | None) -> Tensor:
+            with chunked(self.model, self.chunk(*ids.shape), score_from - 1, kept=kept):
+                return token_nll(self.model, ids, score_from, sliced=self.mode.sliced)
+
+        return self._resumed(compute, ids, score_from, sets, [(0, ids.shape[1])], None)
+
+    def _shared(self, ids: Tensor, score_from: int, sets: Tensor | None, over: Ranks) -> Tensor:
+        rows, length = ids.shape
+        stripes = Stripes.of(length, over.size, self.budget.shared_chunk(rows, length, over.size))
+        segments = [(begin, stripes.size) for begin in stripes.all_begins(over.rank)]
+        compute = partial(shared_nll, self.model, ids, score_from, stripes, over)
+        return self._resumed(compute, ids, score_from, sets, segments, over)
+
+    def _resumed(
+        self,
+        compute: Callable[[Kept | None], Tensor],
+        ids: Tensor,
+        score_from: int,
+        sets: Tensor | None,
+        segments: Sequence[Segment],
+        over: Ranks | None,
+    ) -> Tensor:
+        """What `compute` gives, going on from what was kept of the same call."""
+        kept = None if self.keep is None else self.keep.window(self.model, ids, sets, segments, over)
+        if kept is None:
+            return compute(None)
+        before = kept.losses(score_from)
+        if before is not None:
+            return before
+        nll = compute(kept)
+        kept.finish(score_from, nll)
+        return nll
 
     def _filled(self, given: Tensor, length: int) -> Tensor:
         """With layers compiled for one shape a smaller last batch is filled up with copies of its last row."""

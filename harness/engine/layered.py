@@ -11,6 +11,7 @@ as soon as these have reached the cache, before attention, output projection and
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.engine.attention import attention_on
+from harness.engine.kept import Kept
 from harness.models.attention.causal import causal_mask
 from harness.models.attention.route import Attention, Mask, routed
 from harness.models.parts import CausalLM, LayerOutput, cache_name, decoder_layers, final_norms
@@ -33,22 +35,24 @@ def chunked(
     cache: "Callable[..., LayerCache] | None" = None,
     attention: Attention | None = None,
     mask: Mask | None = None,
+    kept: Kept | None = None,
 ) -> Iterator[None]:
     """Until the block ends, decoder layers and final norm run `chunk` tokens at a time (of all rows of a batch).
 
     Hidden states come out right from position `first` on; before it they are not those of the last layer.
-    `cache` makes what gives a layer the keys and values that a chunk sees, from the sequence's length and buffers
-    that all layers share; `attention` and `mask` stand for `attend` and `causal_mask`.
+    `cache` makes what gives a layer the keys and values that a chunk sees, from the sequence's length, buffers that all
+    layers share and the first position that is wanted of the layer; with it layers run in chunks that begin at
+    multiples of `chunk`. `attention` and `mask` stand for `attend` and `causal_mask`. `kept`: layers run before.
     Raises LookupError where the model has no list of decoder layers, or they take no cache.
     """
     buffers: dict[int, Tensor] = {}
     with ExitStack() as stack:
         stack.enter_context(routed(model, attention or attention_on(model.device), mask or causal_mask))
         layers = decoder_layers(model)
-        for layer in layers:
+        for number, layer in enumerate(layers):
             wanted = first if layer is layers[-1] else 0
-            make = partial(cache or partial(LayerCache, first=wanted), buffers=buffers)
-            forward = partial(_layer, layer.forward, _home(layer), cache_name(layer), chunk, wanted, make)
+            run = _Layer(layer.forward, _home(layer), cache_name(layer), chunk, wanted, buffers, cache)
+            forward = run if kept is None else partial(kept.run, number, run)
             stack.enter_context(swapped(layer, "forward", forward))
         for norm in final_norms(model):
             tokenwise = partial(_tokenwise, norm.forward, _home(norm), chunk, first)
@@ -67,27 +71,30 @@ class LayerCache:
     KeysWritten.
     """
 
+    tokens_axis = 2
+
     def __init__(self, length: int, buffers: dict[int, Tensor], first: int = 0) -> None:
         self.length, self.first, self.buffers, self.seen = length, first, buffers, 0
 
     @torch.compiler.disable
     def update(self, keys: Tensor, values: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
         """Append a chunk (batch, heads, tokens, channels); returns everything up to its end."""
-        end = self.seen + keys.shape[2]
-        both = [self._buffer(i, x)[:, :, :end] for i, x in enumerate((keys, values))]
+        axis = self.tokens_axis
+        begin, tokens = self.seen, keys.shape[axis]
+        self.seen += tokens
+        both = [self._buffer(i, x) for i, x in enumerate((keys, values))]
         for held, new in zip(both, (keys, values), strict=True):
-            held[:, :, self.seen :] = new
-        self.seen = end
-        if end <= self.first:
+            held.narrow(axis, begin, tokens).copy_(new)
+        if self.seen <= self.first:
             raise KeysWritten
-        return both[0], both[1]
+        return both[0].narrow(axis, 0, self.seen), both[1].narrow(axis, 0, self.seen)
 
     def get_seq_length(self, *_: object) -> int:
         """Tokens written so far."""
         return self.seen
 
     def _buffer(self, index: int, like: Tensor) -> Tensor:
-        shape = (*like.shape[:2], self.length, like.shape[3])
+        shape = torch.Size(self.length if i == self.tokens_axis else size for i, size in enumerate(like.shape))
         held = self.buffers.get(index)
         if held is None or held.shape != shape or held.dtype != like.dtype or held.device != like.device:
             self.buffers[index] = held = like.new_empty(shape)
@@ -100,31 +107,36 @@ def _home(module: nn.Module) -> torch.device | None:
     return devices.pop() if len(devices) == 1 and torch.device("meta") not in devices else None
 
 
-def _layer(
-    forward: Callable[..., LayerOutput],
-    home: torch.device | None,
-    cache_name: str,
-    chunk: int,
-    first: int,
-    make_cache: "Callable[[int], LayerCache]",
-    hidden: Tensor,
-    *args: object,
-    **kwargs: object,
-) -> LayerOutput:
-    """What a layer gives for the whole sequence, hidden states (batch, length, channels), computed chunk by chunk."""
-    length = hidden.shape[1]
-    if length <= chunk and first == 0:
-        return forward(hidden, *args, **kwargs)
-    kwargs[cache_name] = None
-    hidden = hidden.to(home)  # once, not chunk by chunk, where layers are spread over devices
-    cache = make_cache(length)
-    edges = [*range(0, first, chunk), *range(first, length, chunk), length]
-    for piece in (slice(*ends) for ends in pairwise(edges)):
-        own = {name: _cut(value, piece, length) for name, value in kwargs.items()} | {cache_name: cache}
-        with suppress(KeysWritten):
-            out = forward(hidden[:, piece], *(_cut(value, piece, length) for value in args), **own)
-            hidden[:, piece] = out if isinstance(out, Tensor) else out[0]
-    return hidden if isinstance(out, Tensor) else (hidden, *out[1:])
+@dataclass(frozen=True)
+class _Layer:
+    """A decoder layer's forward for the whole sequence, hidden states (batch, length, channels), chunk by chunk."""
+
+    forward: Callable[..., LayerOutput]
+    home: torch.device | None
+    cache_name: str
+    chunk: int
+    first: int
+    buffers: dict[int, Tensor]
+    cache: "Callable[..., LayerCache] | None"
+
+    def __call__(self, hidden: Tensor, *args: object, **kwargs: object) -> LayerOutput:
+        length = hidden.shape[1]
+        if length <= self.chunk and self.first == 0 and self.cache is None:
+            return self.forward(hidden, *args, **kwargs)
+        kwargs[self.cache_name] = None
+        hidden = hidden.to(self.home)  # once, not chunk by chunk, where layers are spread over devices
+        cache = (self.cache or LayerCache)(length, self.buffers, self.first)
+        for piece in (slice(*ends) for ends in pairwise(self._edges(length))):
+            own = {name: _cut(value, piece, length) for name, value in kwargs.items()} | {self.cache_name: cache}
+            with suppress(KeysWritten):
+                out = self.forward(hidden[:, piece], *(_cut(value, piece, length) for value in args), **own)
+                hidden[:, piece] = out if isinstance(out, Tensor) else out[0]
+        return hidden if isinstance(out, Tensor) else (hidden, *out[1:])
+
+    def _edges(self, length: int) -> list[int]:
+        if self.cache is not None:
+            return sorted({*range(0, length, self.chunk), self.first, length})
+        return [*range(0, self.first, self.chunk), *range(self.first, length, self.chunk), length]
 
 
 def _cut(value: object, piece: slice, length: int) -> object:

@@ -13,10 +13,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from harness.engine.exchange import Ranks
 from harness.engine.layered import chunked
 from harness.engine.nll import token_nll
-from harness.engine.shared import Ranks, shared_nll
+from harness.engine.shared import shared_nll
 from harness.engine.spec import ModeName
+from harness.engine.stripes import Stripes
 from harness.errors import UserError, first_line
 from harness.models.parts import CausalLM, widths
 
@@ -60,7 +62,7 @@ def choose_shared(model: CausalLM, over: Ranks) -> Mode:
     """
 
     def shared(ids: Tensor, score_from: int) -> Tensor:
-        return shared_nll(model, ids, score_from, PROBE_SHARE, over)
+        return shared_nll(model, ids, score_from, Stripes.of(ids.shape[1], over.size, PROBE_SHARE), over)
 
     mode = MODES["layered"]
     reason = difference(model, partial(probed, model, mode)) or difference(model, shared)

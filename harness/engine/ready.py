@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 
 from harness.engine.engine import Engine
-from harness.engine.shared import Ranks
+from harness.engine.exchange import Ranks
 from harness.engine.spec import EngineSpec
 from harness.models.checkpoint.load import load
 from harness.models.checkpoint.spec import ModelSpec

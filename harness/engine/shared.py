@@ -1,25 +1,27 @@
-"""One window over several processes: each holds a part of its tokens, and the keys and values of one layer at a time.
+"""One window over several processes: each holds its part of the tokens, and of one layer's keys and values.
 
 The window is computed in rounds, one after the other. A round is cut into two equal stripes a rank, dealt from both
 ends: under causal attention the first and the last together cost what every other pair costs, so that no rank waits in
-any round. In a round all ranks run their stripes through a layer at the same time; their keys and values are gathered,
-so that every query finds all keys before its own, and attention needs no further exchange. Beyond the weights a rank
-holds its part of the residual stream and the keys and values of one layer for the whole window.
-Pairs of stripes and gathered keys and values: The Llama 3 Herd of Models, arXiv:2407.21783, section 3.3.2.
+any round. In a round all ranks run their stripes through a layer at the same time; keys and values are passed round
+while attention computes (harness.engine.ring). Of the last layer only tokens that are scored are run, and of the others
+keys and values.
+Pairs of stripes: The Llama 3 Herd of Models, arXiv:2407.21783, section 3.3.2.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor, distributed, nn
-from torch.distributed import ProcessGroup
+from torch import Tensor
 
-from harness.engine.attention import attend
-from harness.engine.layered import LayerCache, chunked
+from harness.engine.exchange import Ranks
+from harness.engine.kept import Kept
+from harness.engine.layered import chunked
 from harness.engine.nll import losses
+from harness.engine.ring import Ring, RingCache
+from harness.engine.ring_attention import attend
+from harness.engine.ring_windows import first_seen_by_ranks
 from harness.engine.stripes import Stripes, in_order
 from harness.models.attention.causal import is_causal
 from harness.models.attention.first_seen import first_seen
@@ -29,85 +31,27 @@ from harness.models.rotary.modules import rotary_modules
 from harness.models.swap import swapped
 
 
-@dataclass(frozen=True)
-class Ranks:
-    """The processes that share a window, and how they exchange tensors."""
-
-    rank: int
-    size: int
-    group: ProcessGroup  # of the backend of the tensors' device
-
-    def gathered(self, own: Tensor) -> list[Tensor]:
-        """What each rank gives, all of one shape (...), in their order."""
-        found = [torch.empty_like(own, memory_format=torch.contiguous_format) for _ in range(self.size)]
-        distributed.all_gather(found, own.contiguous(), group=self.group)
-        return found
-
-
-class GatheredCache(LayerCache):
-    """Keys and values of one layer for the whole window, written round by round as all ranks compute them."""
-
-    def __init__(self, length: int, buffers: dict[int, Tensor], *, stripes: Stripes, ranks: Ranks) -> None:
-        super().__init__(stripes.padded, buffers)
-        self.stripes, self.ranks, self.round = stripes, ranks, 0
-
-    @torch.compiler.disable
-    def update(self, keys: Tensor, values: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        """Exchange a round's stripes (batch, heads, 2 * size, channels); returns all up to the end of the round."""
-        stripes = self.stripes
-        self.seen += 2 * stripes.ranks * stripes.size
-        both = [self._buffer(i, x) for i, x in enumerate((keys, values))]
-        for held, new in zip(both, (keys, values), strict=True):
-            for rank, pair in enumerate(self.ranks.gathered(new)):
-                for begin, part in zip(stripes.begins(rank, self.round), pair.split(stripes.size, dim=2), strict=True):
-                    held[:, :, begin : begin + stripes.size] = part
-        self.round += 1
-        return both[0][:, :, : self.seen], both[1][:, :, : self.seen]
-
-
 @contextmanager
-def spread(model: CausalLM, stripes: Stripes, ranks: Ranks) -> Iterator[None]:
+def spread(
+    model: CausalLM, stripes: Stripes, ranks: Ranks, wanted: int = 0, kept: Kept | None = None
+) -> Iterator[None]:
     """Until the block ends, the model's body takes this rank's tokens of a window, every rank at the same time.
 
+    Hidden states come out right for tokens from position `wanted` of the window on. `kept` as in `chunked`.
     Raises LookupError where decoder layers cannot be run one by one.
     """
+    ring = Ring(stripes, ranks)
     with ExitStack() as stack:
         for rotary in rotary_modules(model):
             forward = partial(_rotation, rotary.module.forward, stripes.length - 1)
             stack.enter_context(swapped(rotary.module, "forward", forward))
-        cache = partial(GatheredCache, stripes=stripes, ranks=ranks)
+        cache = partial(RingCache, ring=ring, wanted=wanted)
         mask = partial(_mask, stripes, ranks.rank)
-        attention = partial(_attention, stripes, ranks.rank)
-        stack.enter_context(chunked(model, 2 * stripes.size, cache=cache, attention=attention, mask=mask))
+        first = stripes.first_run(ranks.rank, wanted)
+        attention = partial(attend, ring)
+        layers = chunked(model, 2 * stripes.size, first, cache=cache, attention=attention, mask=mask, kept=kept)
+        stack.enter_context(layers)
         yield
-
-
-@torch.compiler.disable
-def _attention(
-    stripes: Stripes,
-    rank: int,
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    first: Tensor | None = None,
-    *,
-    scaling: float | None = None,
-    **options: object,
-) -> tuple[Tensor, None]:
-    """Causal attention of a rank's two stripes of the round with which the keys end.
-
-    query (batch, heads, 2 * size, channels), key and value (batch, key_heads, keys, channels), first (1, 1, 2 * size,
-    1); output (batch, 2 * size, heads, channels).
-    """
-    round_ = key.shape[2] // (2 * stripes.ranks * stripes.size) - 1
-    outputs = []
-    for number, begin in enumerate(stripes.begins(rank, round_)):
-        rows, end = slice(number * stripes.size, (number + 1) * stripes.size), begin + stripes.size
-        seen = None if first is None else first[:, :, rows]
-        own, keys, values = query[:, :, rows], key[:, :, :end], value[:, :, :end]
-        outputs.append(attend(module, own, keys, values, seen, scaling=scaling, **options)[0])
-    return torch.cat(outputs, dim=1), None
 
 
 def _rotation(
@@ -138,19 +82,20 @@ def _mask(
         attention_mask=None,
         device=device,
     )
-    return None if whole is None else whole[:, :, stripes.own(rank)]
+    return None if whole is None else first_seen_by_ranks(whole, stripes, rank)
 
 
 @torch.inference_mode()
-def shared_nll(model: CausalLM, ids: Tensor, score_from: int, largest: int, ranks: Ranks) -> Tensor:
-    """As `token_nll`, every window over all ranks, up to `largest` tokens a rank at a time; the same on each.
+def shared_nll(
+    model: CausalLM, ids: Tensor, score_from: int, stripes: Stripes, ranks: Ranks, kept: Kept | None = None
+) -> Tensor:
+    """As `token_nll`, every window over all ranks, dealt in `stripes`; the same on each. `kept` as in `chunked`.
 
     ids: (batch, length); returns (batch, length - score_from). Losses are computed where their tokens live, and
     exchanged as they are.
     """
     length = ids.shape[1]
-    stripes = Stripes.of(length, ranks.size, largest)
-    with spread(model, stripes, ranks):
+    with spread(model, stripes, ranks, score_from - 1, kept):
         hidden = _hidden_states(model, ids, stripes, ranks.rank)
     own = torch.zeros(hidden.shape[:2], dtype=torch.float32, device=ids.device)  # of the token behind each
     for number, begin in enumerate(stripes.all_begins(ranks.rank)):

@@ -25,8 +25,8 @@ class Stripes:
 
     @classmethod
     def of(cls, length: int, ranks: int, largest: int) -> "Stripes":
-        """As few rounds, two at least, as let a rank run `largest` tokens at a time."""
-        return cls(length, ranks, max(2, -(-length // (ranks * largest))))
+        """As few rounds as let a rank run `largest` tokens at a time."""
+        return cls(length, ranks, -(-length // (ranks * largest)))
 
     @property
     def size(self) -> int:
@@ -46,6 +46,23 @@ class Stripes:
     def all_begins(self, rank: int) -> list[int]:
         """The first token of every stripe of a rank, in the order in which it holds them."""
         return [begin for round_ in range(self.rounds) for begin in self.begins(rank, round_)]
+
+    def owner(self, number: int) -> tuple[int, int]:
+        """Whose the stripe is that begins at token `number` * size, and its place among those of this rank."""
+        round_, place = divmod(number, 2 * self.ranks)
+        return (place, 2 * round_) if place < self.ranks else (2 * self.ranks - 1 - place, 2 * round_ + 1)
+
+    def before(self, rank: int, token: int) -> int:
+        """How many of the tokens that a rank holds, which are in their order, lie before `token`."""
+        return sum(min(max(token - begin, 0), self.size) for begin in self.all_begins(rank))
+
+    def first_run(self, rank: int, wanted: int) -> int:
+        """From which of its tokens on a rank runs a layer of which only what stands from `wanted` on is wanted.
+
+        In the round of `wanted` every rank runs one token at least, since all take part in its exchange.
+        """
+        end = 2 * self.size * (wanted // (2 * self.ranks * self.size) + 1)
+        return min(self.before(rank, wanted), end - 1)
 
     def own(self, rank: int) -> Tensor:
         """The tokens of a rank, int64 (2 * rounds * size,); the window's last stands for those beyond it."""

@@ -23,13 +23,17 @@ class Widths(NamedTuple):
     hidden: int  # residual stream
     inner: int  # inside of the MLP
     vocabulary: int  # logits
+    keys: int  # of one layer; as many values
 
 
 def widths(model: CausalLM) -> Widths:
     """The widths of the text part, from the model's configuration."""
     config = model.config.get_text_config()
     inner = first_set(config, INNER_SIZE) or 4 * config.hidden_size
-    return Widths(int(config.hidden_size), int(inner), int(config.vocab_size))
+    heads = getattr(config, "num_attention_heads", None) or 1
+    head = getattr(config, "head_dim", None) or config.hidden_size // heads
+    keys = head * (getattr(config, "num_key_value_heads", None) or heads)
+    return Widths(int(config.hidden_size), int(inner), int(config.vocab_size), int(keys))
 
 
 def body_of(model: CausalLM) -> nn.Module:

@@ -14,9 +14,9 @@ from harness.data.documents import Document
 from harness.data.scores import Scores
 from harness.data.windows import Window
 from harness.engine.batches import num_tokens, shares
+from harness.engine.exchange import Ranks
 from harness.engine.ready import Ready, ready
 from harness.engine.scores import evaluate
-from harness.engine.shared import Ranks
 from harness.engine.spec import EngineSpec
 from harness.models.checkpoint.spec import ModelSpec
 from harness.runs import checkpoints

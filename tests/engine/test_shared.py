@@ -11,8 +11,8 @@ import torch
 from harness import methods
 from harness.engine.budget import Budget
 from harness.engine.engine import Engine
+from harness.engine.exchange import Ranks
 from harness.engine.nll import token_nll
-from harness.engine.shared import Ranks
 from harness.engine.spec import EngineSpec
 from harness.engine.stripes import Stripes, in_order
 from harness.errors import UserError

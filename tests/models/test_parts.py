@@ -13,7 +13,7 @@ def test_parts_of_a_llama():
     assert body_of(model) is model.model
     assert decoder_layers(model) is model.model.layers
     assert final_norms(model) == [model.model.norm]
-    assert widths(model) == (64, 96, VOCABULARY)
+    assert widths(model) == (64, 96, VOCABULARY, 32)
 
 
 def test_a_family_that_says_no_inner_width_has_four_times_the_hidden_one():

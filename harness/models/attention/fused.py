@@ -47,16 +47,27 @@ def _cudnn(query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool
 
 
 def merged(pieces: Sequence[Piece], sinks: Tensor | None = None) -> Tensor:
-    """The output (batch, heads, queries, channels) over the keys of all pieces.
+    """The output over the keys of all pieces, in the precision of the log-sum-exp (float32 or better).
 
-    In the precision of the log-sum-exp (float32 or better). `sinks` (heads,) are logits without a value.
+    `sinks` (heads,) are logits without a value.
+    """
+    return joined(pieces, sinks)[0]
+
+
+def joined(pieces: Sequence[Piece], sinks: Tensor | None = None, out: Tensor | None = None) -> Piece:
+    """One piece over the keys of all: its output as `merged`, and its log-sum-exp.
+
+    With `out`, of any dtype, the output is written there as it is computed: its memory is read and written once.
     """
     lse = torch.stack([piece[1] for piece in pieces])
     total = torch.logsumexp(lse, dim=0)
     if sinks is not None:
         total = torch.logaddexp(total, sinks.to(total.dtype)[None, :, None])
     weights = torch.exp(lse - total)[..., None]
-    out = pieces[0][0] * weights[0]
-    for (output, _), weight in zip(pieces[1:], weights[1:], strict=True):
-        out.addcmul_(output, weight)
-    return out
+    whole = pieces[0][0] * weights[0]
+    for number, ((output, _), weight) in enumerate(zip(pieces[1:], weights[1:], strict=True), start=2):
+        last = number == len(pieces) and out is not None
+        whole = torch.addcmul(whole, output, weight, out=out if last else whole)
+    if out is not None and len(pieces) == 1:
+        whole = out.copy_(whole)
+    return whole, total

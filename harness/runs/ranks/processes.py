@@ -99,7 +99,12 @@ def tensor_group(backend: Literal["gloo", "nccl"]) -> "ProcessGroup":
     """The ranks as torch.distributed knows them for tensors, through gloo or nccl; every rank calls it."""
     from torch import distributed
 
-    return distributed.new_group(backend=backend)
+    if backend == "gloo":
+        return distributed.new_group(backend=backend)
+    # What is sent while attention computes must not wait for its kernels, which fill the GPU.
+    return distributed.new_group(
+        backend=backend, pg_options=distributed.ProcessGroupNCCL.Options(is_high_priority_stream=True)
+    )
 
 
 @contextmanager
