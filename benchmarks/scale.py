@@ -109,7 +109,7 @@ class Bench:
     def fits(self, case: str, seconds: float) -> bool:
         """Whether so much time is left, as rank 0 sees it; where it is not, the case is reported as left out."""
         left = self.given.budget - (time.monotonic() - STARTED)
-        fitting = bool(self.over.agreed(int(seconds <= left), torch.device(self.device)))
+        fitting = bool(self.over.gathered(torch.tensor([int(seconds <= left)], device=self.device))[0])  # rank 0's
         if not fitting:
             self.report(case=case, note=f"left out: counted {seconds:.0f} s, {left:.0f} s were left")
         return fitting
@@ -244,12 +244,12 @@ class UntilDeadline(Kept):
 
     deadline: float = 0.0  # of time.monotonic()
 
-    def is_due(self, layers: int) -> bool:
+    def is_due(self, layers: int, states: torch.Tensor) -> bool:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         now = time.monotonic()
         layer = (now - self.started) / max(1, layers - self.found.layers)
-        return self._agreed(now + 1.1 * layer > self.deadline)
+        return bool(self._agreed(now + 1.1 * layer > self.deadline))
 
     def write(self, layers: int, hidden: torch.Tensor) -> None:
         super().write(layers, hidden)

@@ -15,13 +15,14 @@ from torch import Tensor
 from harness.engine.budget import SMALLEST_CHUNK, Budget, is_out_of_memory
 from harness.engine.compiled import STATIC_SHAPES, Forwards, compiled, compiled_forwards
 from harness.engine.exchange import Ranks
-from harness.engine.kept import Keep, Kept, Segment
+from harness.engine.kept import Keep, Kept
 from harness.engine.layered import chunked
 from harness.engine.modes import choose_mode, choose_shared, difference
 from harness.engine.nll import token_nll
 from harness.engine.packed import Weights, pack, packed
 from harness.engine.shared import shared_nll
 from harness.engine.spec import EngineSpec
+from harness.engine.streams import Segment
 from harness.engine.stripes import Stripes
 from harness.models.attention.route import is_routed
 from harness.models.parts import CausalLM

@@ -19,14 +19,10 @@ class Ranks:
     group: ProcessGroup  # of the backend of the tensors' device; all processes of the run
 
     def gathered(self, own: Tensor) -> list[Tensor]:
-        """What each rank gives, of one shape, in their order."""
+        """What each rank gives, all of one shape (...), in their order."""
         found = [torch.empty_like(own, memory_format=torch.contiguous_format) for _ in range(self.size)]
         distributed.all_gather(found, own.contiguous(), group=self.group)
         return found
-
-    def agreed(self, number: int, device: torch.device) -> int:
-        """The number that rank 0 gives, on every rank."""
-        return int(self.gathered(torch.tensor([number], device=device))[0])
 
     def start(self, sends: Sequence[Message], receives: Sequence[Message]) -> list[Work]:
         """Begin to send and receive; what `finish` waits for.

@@ -55,9 +55,9 @@ def merged(pieces: Sequence[Piece], sinks: Tensor | None = None) -> Tensor:
 
 
 def joined(pieces: Sequence[Piece], sinks: Tensor | None = None, out: Tensor | None = None) -> Piece:
-    """One piece over the keys of all: its output as `merged`, and its log-sum-exp.
+    """One piece over the keys of all: its output (batch, heads, queries, channels) as `merged`, and its log-sum-exp.
 
-    With `out`, of any dtype, the output is written there as it is computed: its memory is read and written once.
+    With `out`, of any dtype, the output is written there as it is computed: its memory is written once.
     """
     lse = torch.stack([piece[1] for piece in pieces])
     total = torch.logsumexp(lse, dim=0)
