@@ -18,7 +18,7 @@ def test_parts_of_a_llama():
 
 def test_a_family_that_says_no_inner_width_has_four_times_the_hidden_one():
     config = GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=1, n_head=2)
-    assert widths(GPT2LMHeadModel(config)) == (32, 128, VOCABULARY)
+    assert widths(GPT2LMHeadModel(config)) == (32, 128, VOCABULARY, 32)
 
 
 def test_a_head_gives_the_logits_of_hidden_states_and_the_body_comes_back():
