@@ -17,9 +17,10 @@ import sys
 import tarfile
 import time
 from pathlib import Path
+from typing import get_args
 
 from harness import load_results
-from harness.longrope_search.config import VARIANTS
+from harness.longrope_search.space import Variant
 from harness.statistics.paired import pair
 from harness.statistics.summary import point
 
@@ -61,7 +62,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path("runs/longrope"))
     parser.add_argument("--seconds", type=float, default=170.0)
     parser.add_argument("--workers", type=int, default=1, help="processes a length, sharing its evaluations")
-    parser.add_argument("--variant", choices=VARIANTS, default="longrope")
+    parser.add_argument("--variant", choices=get_args(Variant), default="longrope")
     parser.add_argument(
         "--ctx", type=int, action="append", help="one of the model's targets, instead of all; repeatable"
     )

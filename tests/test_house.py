@@ -1,8 +1,10 @@
 """The house keeps its shape: small functions and files, known types, and each library behind the door of one room."""
 
 import ast
+import importlib
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -169,3 +171,12 @@ def test_functions_that_return_arrays_say_their_shape() -> None:
         and not SHAPE.search(ast.get_docstring(function) or "")
     ]
     assert not silent
+
+
+@pytest.mark.parametrize("file", sorted((PACKAGE.parent / "benchmarks").glob("*.py")), ids=lambda file: file.stem)
+def test_benchmarks_import_what_is_there(file: Path) -> None:
+    nodes = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom)]
+    for module, node in ((node.module or "", node) for node in nodes):
+        for alias in node.names if module.split(".")[0] == "harness" else []:
+            found = f"{module}.{alias.name}" in FILES or hasattr(importlib.import_module(module), alias.name)
+            assert found, f"{module} has no {alias.name}"
