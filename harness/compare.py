@@ -5,9 +5,12 @@ Exit code 0: no cell got worse by more than the tolerance; 1: some did; 2: the i
 
 import argparse
 import json
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.config.metric import add_metric, chosen_metric
 from harness.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,12 +38,14 @@ def run(options: argparse.Namespace) -> int:
     from harness.statistics.summary import Averaging
 
     averaging = Averaging(options.aggregate, options.confidence)
-    before, after = store.load_results(options.baseline), store.load_results(options.candidate)
-    result = compare(before, after, options.tolerance, averaging)
+    metric, choice = chosen_metric(vars(options))
+    before, after = (partial(store.load_results, path) for path in (options.baseline, options.candidate))
+    rows = metric.rows(before, choice), metric.rows(after, replace(choice, judge=choice.judge or before))
+    result = compare(*rows, options.tolerance, averaging, metric)
     print(FORMATS[options.format](result))
     incomplete = options.complete and bool(result.missing["candidate"])
     if options.plots_dir is not None and not result.cells.empty:
-        for path in save(changes(result.cells, result.tolerance), options.plots_dir / "compare"):
+        for path in save(changes(result.cells, result.tolerance, metric), options.plots_dir / "compare"):
             if options.format == "table":
                 print(f"figure   {path}")
     return result.exit_code or (2 if incomplete else 0)
@@ -58,8 +63,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--format", choices=sorted(FORMATS), default="table", help="of the table (default: %(default)s)")
     made.add_argument(
         "--tolerance", type=float, default=0.001,
-        help="relative rise of perplexity that is let pass (default: %(default)s)",
+        help="how much worse a value may be, relative to it; a difference as it is (default: %(default)s)",
     )  # fmt: skip
+    add_metric(made)
     made.add_argument("--aggregate", default="token", help="how windows are averaged (default: %(default)s)")
     made.add_argument("--confidence", type=float, default=0.95, help="of the paired intervals (default: %(default)s)")
     made.add_argument(

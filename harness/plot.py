@@ -9,6 +9,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
 from harness import cli
+from harness.config.metric import chosen_metric
 from harness.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -68,14 +69,24 @@ def _measured(values: dict[str, Any]) -> dict[str, "Figure"]:
         raise unknown("figure", str(wanted), [*FIGURES, "all"])
     names = list(FIGURES) if wanted == "all" else [wanted]
     averaging = Averaging(values["aggregate"], values["confidence"], values["seed"])
-    source = Source(partial(_load, values), averaging, values["baseline"])
+    metric, choice = chosen_metric(values)
+    source = Source(partial(_load, values), averaging, values["baseline"], metric, choice)
     layout = Layout(values["x"], values["hue"], values["columns"])
     if "perplexity" in names:
         _print_tables(source, values["tolerance"])
         layout = replace(layout, under=_overlay(source.summary, chosen) if chosen["overlay"] else None)
-    elif chosen["overlay"]:
+    if chosen["overlay"] and metric.name != "perplexity":
+        raise UserError(f"published.overlay=true lies under metric=perplexity only, got metric={metric.name}.")
+    elif chosen["overlay"] and "perplexity" not in names:
         raise UserError(f"published.overlay=true lies under figure=perplexity only, got figure={wanted}.")
-    return {name: FIGURES[name].figure(source, layout) for name in names}
+    return {_file(name, metric.name): FIGURES[name].figure(source, layout) for name in names}
+
+
+def _file(figure: str, metric: str) -> str:
+    """What a figure's files are called: of another metric than perplexity with its name."""
+    if metric == "perplexity" or figure == "position":
+        return figure
+    return metric if figure == "perplexity" else f"{figure}-{metric}"
 
 
 def _load(values: dict[str, Any], table: str) -> "pd.DataFrame":
@@ -84,7 +95,9 @@ def _load(values: dict[str, Any], table: str) -> "pd.DataFrame":
 
     rows = store.load_results(Path(values["results_dir"]).expanduser(), table)
     for column, wanted in values["where"].items():
-        if wanted is not None:
+        if wanted is not None and column not in rows:  # of the windows alone
+            rows = rows[rows["cell_id"].isin(_load(values, "windows")["cell_id"])]
+        elif wanted is not None:
             kept = rows[rows[column].isin(wanted if isinstance(wanted, list) else [wanted])]
             if kept.empty:
                 raise unknown(f"{column} (where.{column})", str(wanted), rows[column].dropna().astype(str).unique())
@@ -98,7 +111,7 @@ def _print_tables(source: "Source", tolerance: float) -> None:
     from harness.statistics.context_length import effective_context_length
 
     print(text.summary_table(source.summary) + "\n")
-    if source.summary["ctx"].nunique() > 1:
+    if source.metric.name == "perplexity" and source.summary["ctx"].nunique() > 1:
         print(text.effective_table(effective_context_length(source.rows, tolerance, source.averaging)) + "\n")
 
 

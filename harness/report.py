@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.config.metric import add_metric, chosen_metric
 from harness.errors import UserError
 from harness.storage.files import write_text
 
@@ -13,12 +14,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from harness.figures.source import Source
+    from harness.statistics.metric import Choice, Metric
     from harness.statistics.summary import Averaging
 
 LINE = ["model", "dataset", "protocol", "curve"]
-CELLS = [
-    *LINE, "ctx", "perplexity", "low", "high", "num_documents", "num_windows", "num_scored", "bits_per_byte", "sampled",
-    "dtype", "cell_id",
+AROUND = [
+    "low", "high", "num_documents", "num_windows", "num_scored", "bits_per_byte", "note", "sampled", "dtype", "cell_id",
 ]  # fmt: skip
 DIGITS = {"perplexity": 3, "low": 3, "high": 3, "bits_per_byte": 4, "ratio": 4, "slope": 4}
 
@@ -40,7 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _page(options: argparse.Namespace) -> str:
     from harness.statistics.summary import Averaging
 
-    return build(options.results_dir, Averaging(options.aggregate, options.confidence), options.baseline)
+    averaging = Averaging(options.aggregate, options.confidence)
+    metric, choice = chosen_metric(vars(options))
+    return build(options.results_dir, averaging, options.baseline, metric, choice)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,33 +51,49 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m harness.report", description=(__doc__ or "").split("``: ")[1])
     made.add_argument("results_dir", nargs="?", type=Path, default=Path("results"), help="default: %(default)s")
     made.add_argument("--output", type=Path, default=Path("plots/report.html"), help="default: %(default)s")
+    add_metric(made)
     made.add_argument("--aggregate", default="token", help="how windows are averaged (default: %(default)s)")
     made.add_argument("--confidence", type=float, default=0.95, help="of the intervals (default: %(default)s)")
     made.add_argument("--baseline", default="none", help="line that ratios divide by (default: %(default)s)")
     return made
 
 
-def build(results: Path, averaging: "Averaging | None" = None, baseline: str = "none") -> str:
+def build(
+    results: Path,
+    averaging: "Averaging | None" = None,
+    baseline: str = "none",
+    metric: "Metric | None" = None,
+    choice: "Choice | None" = None,
+) -> str:
     """The page as text. Raises UserError where there are no results."""
     from harness.figures import page
     from harness.figures.source import Source
     from harness.results import store
     from harness.statistics.lines import label
+    from harness.statistics.metric import PERPLEXITY, PLAIN
     from harness.statistics.summary import DEFAULT
 
-    source = Source(partial(store.load_results, results), averaging or DEFAULT, baseline)
+    load = partial(store.load_results, results)
+    source = Source(load, averaging or DEFAULT, baseline, metric or PERPLEXITY, choice or PLAIN)
     summary = label(source.summary)
     how = (
         f"{source.averaging.aggregate} aggregate, {100 * source.averaging.confidence:g} % intervals over documents; "
         "click a column to sort by it."
     )
     return page.page(
-        "Perplexity against context length",
+        f"{source.metric.title.capitalize()} against context length",
         page.section("Figures", *_figures(source)),
-        page.section("Cells", page.note(how), page.table(summary[CELLS], DIGITS)),
+        page.section("Cells", page.note(how), page.table(summary[_columns(summary)], DIGITS | {source.metric.name: 3})),
         page.section("Lines", *_lines(source)),
         page.section("Provenance", page.folded(_provenance(results, summary))),
     )
+
+
+def _columns(summary: "pd.DataFrame") -> list[str]:
+    """Of the table of cells: the metric's value behind the length, and what stands around it."""
+    metric = summary["metric"].iloc[0]
+    around = [name for name in AROUND if name in summary and name != metric]
+    return [*LINE, "ctx", metric, *around]
 
 
 def _figures(source: "Source") -> list[str]:
@@ -83,7 +102,7 @@ def _figures(source: "Source") -> list[str]:
 
     parts = []
     for entry in FIGURES.values():
-        caption = entry.caption.format(baseline=source.baseline)
+        caption = entry.caption.format(metric=source.metric.title, baseline=source.baseline)
         try:
             parts.append(page.figure(entry.figure(source), caption))
         except UserError as error:

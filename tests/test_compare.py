@@ -19,7 +19,7 @@ def test_a_complete_comparison_asks_for_every_cell_of_the_baseline(
     rows: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tables = {"whole": rows, "part": rows[~at(rows, "yarn", 2048)]}
-    monkeypatch.setattr(store, "load_results", lambda folder: tables[str(folder)])
+    monkeypatch.setattr(store, "load_results", lambda folder, table: tables[str(folder)])
     assert compare.main(["whole", "part"]) == 0
     assert compare.main(["whole", "part", "--complete"]) == 2
     assert compare.main(["part", "whole", "--complete"]) == 0

@@ -19,7 +19,7 @@ class FigureType(NamedTuple):
     """One type of figure: what it is called, the table it shows, and what draws that table."""
 
     name: str  # in commands and of its files
-    caption: str  # in pages; {baseline} stands for the line that ratios divide by
+    caption: str  # in pages; of {metric}, and {baseline}, the line that ratios divide by
     table: Callable[[Source], pd.DataFrame]
     draw: Callable[[pd.DataFrame, Layout], Figure]
 
@@ -31,9 +31,9 @@ class FigureType(NamedTuple):
 FIGURES: dict[str, FigureType] = {
     entry.name: entry
     for entry in (
-        FigureType("perplexity", "perplexity against context length", lambda source: source.summary, perplexity),
-        FigureType("ratio", "perplexity over that of {baseline}", lambda source: source.ratios, ratio),
-        FigureType("heatmap", "perplexity by method and length", lambda source: source.summary, heatmap),
+        FigureType("perplexity", "{metric} against context length", lambda source: source.summary, perplexity),
+        FigureType("ratio", "{metric} over that of {baseline}", lambda source: source.ratios, ratio),
+        FigureType("heatmap", "{metric} by method and length", lambda source: source.summary, heatmap),
         FigureType("position", "loss against position", lambda source: source.losses, position),
     )
 }

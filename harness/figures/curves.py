@@ -8,26 +8,30 @@ from matplotlib.figure import Figure
 from harness.figures import canvas, scales
 from harness.figures.canvas import PLAIN, SHARED, Layout
 from harness.statistics.lines import PANEL, describe, panels
+from harness.statistics.metrics import metric_of
 from harness.statistics.text import averaging_phrase
 
 
 def perplexity(summary: pd.DataFrame, layout: Layout = PLAIN) -> Figure:
-    """Perplexity against context length (or another column), one line a method, interval bands.
+    """Perplexity (or another metric) against context length (or another column), one line a method, interval bands.
 
     summary: the table of `summarize`, one line a cell. Published rows of the layout lie under the measured lines.
     """
-    return _curves(canvas.labelled(summary), layout, "perplexity", "perplexity")
+    metric = metric_of(summary)
+    return _curves(canvas.labelled(summary), layout, metric.name, metric.title)
 
 
 def ratio(pairs: pd.DataFrame, layout: Layout = PLAIN) -> Figure:
-    """Perplexity over that of a baseline on the same documents, paired intervals; below 1 is better.
+    """A metric over that of a baseline (or less it) on the same documents, paired intervals.
 
     pairs: the table of `paired`.
     """
-    name = f"perplexity / perplexity of {pairs['baseline'].iloc[0]}"
+    metric = metric_of(pairs)
+    sign = "-" if metric.scale == "difference" else "/"
+    name = f"{metric.title} {sign} {metric.title} of {pairs['baseline'].iloc[0]}"
     figure = _curves(canvas.labelled(pairs), replace(layout, under=None), "ratio", name)
     for ax in figure.axes:
-        ax.axhline(1.0, color="black", linewidth=1.0, zorder=1)
+        ax.axhline(metric.neutral, color="black", linewidth=1.0, zorder=1)
     return figure
 
 

@@ -1,5 +1,8 @@
 """The heatmap: perplexity by method and length, in numbers on shades."""
 
+from collections.abc import Callable
+from typing import Any
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -10,37 +13,42 @@ from matplotlib.figure import Figure
 from harness.figures import canvas
 from harness.figures.canvas import PLAIN, SHARED, Layout
 from harness.statistics.lines import describe, panels, tokens
+from harness.statistics.metrics import metric_of
 from harness.statistics.text import averaging_phrase, number
+
+Shade = Callable[..., Any]  # a value, or an array of them, as it is shaded
 
 
 def heatmap(summary: pd.DataFrame, layout: Layout = PLAIN) -> Figure:
-    """Perplexity as a grid of methods down and context lengths across, each number printed on its shade.
+    """Perplexity (or its like) as a grid of methods down and context lengths across, each number printed on its shade.
 
     summary: the table of `summarize`, one line a cell. Of the layout it takes `hue` and `columns`.
     """
     table = canvas.labelled(summary)
     parts = panels(table, "ctx", layout.hue, layout.columns)
     figure, axes, width = canvas.empty(parts, share=False)
-    logs = np.log(table["perplexity"].astype(float))
-    scale = Normalize(logs.min(), max(logs.max(), logs.min() + 1e-6))
+    metric = metric_of(table)
+    shade: Shade = np.asarray if metric.scale == "difference" else np.log
+    shades = shade(table[metric.name].astype(float))
+    scale = Normalize(shades.min(), max(shades.max(), shades.min() + 1e-6))
     for ax, (title, rows) in zip(axes, parts, strict=True):
-        _grid(ax, rows.pivot(index=layout.hue, columns="ctx", values="perplexity"), scale)
+        _grid(ax, rows.pivot(index=layout.hue, columns="ctx", values=metric.name), scale, shade)
         ax.set_title(title)
     canvas.titles(figure, width, describe(table, SHARED), averaging_phrase(table, intervals=False))
     return figure
 
 
-def _grid(ax: Axes, wide: pd.DataFrame, scale: Normalize) -> None:
+def _grid(ax: Axes, wide: pd.DataFrame, scale: Normalize, shade: Shade) -> None:
     """One grid of shaded numbers; dark is high, so that it reads in grey."""
     order = sorted(wide.index, key=canvas.first_none)
     values = wide.loc[order].astype(float)
-    ax.imshow(np.log(values), cmap=matplotlib.colormaps["cividis_r"], norm=scale, aspect="auto")
+    ax.imshow(shade(values), cmap=matplotlib.colormaps["cividis_r"], norm=scale, aspect="auto")
     ax.grid(False)
     ax.set_xticks(range(values.shape[1]), [tokens(float(length)) for length in values.columns.to_numpy()])
     ax.set_yticks(range(values.shape[0]), [str(name) for name in order])
     ax.set_xlabel("context length (tokens)")
     for (row, column), value in np.ndenumerate(values.to_numpy()):
-        dark = np.isfinite(value) and scale(np.log(value)) > 0.5
+        dark = np.isfinite(value) and scale(shade(value)) > 0.5
         ax.text(
             column, row, number(value), ha="center", va="center", fontsize=9.5,
             color="white" if dark else "black",

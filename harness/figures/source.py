@@ -6,6 +6,7 @@ from functools import cached_property
 
 import pandas as pd
 
+from harness.statistics.metric import PERPLEXITY, PLAIN, Choice, Metric
 from harness.statistics.paired import paired
 from harness.statistics.summary import DEFAULT, Averaging, loss_by_position, summarize
 
@@ -17,6 +18,8 @@ class Source:
     load: Callable[[str], pd.DataFrame]  # rows of a results table by its name; UserError where there are none
     averaging: Averaging = DEFAULT
     baseline: str = "none"
+    metric: Metric = PERPLEXITY
+    choice: Choice = PLAIN
 
     @cached_property
     def rows(self) -> pd.DataFrame:
@@ -24,14 +27,22 @@ class Source:
         return self.load("windows")
 
     @cached_property
+    def measured(self) -> pd.DataFrame:
+        """The rows of the metric."""
+        return self.metric.rows(self._table, self.choice)
+
+    def _table(self, name: str) -> pd.DataFrame:
+        return self.rows if name == "windows" else self.load(name)
+
+    @cached_property
     def summary(self) -> pd.DataFrame:
         """Of `summarize`: one line a cell."""
-        return summarize(self.rows, self.averaging)
+        return summarize(self.measured, self.averaging, self.metric)
 
     @cached_property
     def ratios(self) -> pd.DataFrame:
         """Of `paired`: one line a cell beside the baseline."""
-        return paired(self.rows, self.baseline, self.averaging)
+        return paired(self.measured, self.baseline, self.averaging, self.metric)
 
     @cached_property
     def losses(self) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from harness.errors import UserError
 from harness.statistics.lines import label, tokens
+from harness.statistics.metric import PERPLEXITY, Metric
 from harness.statistics.paired import cell_table, pair
 from harness.statistics.summary import DEFAULT, Averaging, Line, check, point
 
@@ -25,9 +26,9 @@ _ORDER = ["model", "dataset", "protocol", "curve", "ctx"]
 class Judgement(NamedTuple):
     """One cell before and after. Without limits and counts where other tokens were scored."""
 
-    before: float  # perplexities
+    before: float  # perplexities, or values of another metric
     after: float
-    ratio: float  # paired, after over before
+    ratio: float  # paired, after over before; or after less before
     verdict: Verdict
     note: str
     low: float = np.nan
@@ -60,19 +61,21 @@ def compare(
     candidate: pd.DataFrame,
     tolerance: float = 0.001,
     averaging: Averaging = DEFAULT,
+    metric: Metric = PERPLEXITY,
 ) -> Comparison:
-    """Pair the cells of two windows tables and judge each pair.
+    """Pair the cells of two windows tables (or of a metric's rows) and judge each pair.
 
     A cell is `worse` where the lower limit of the paired ratio of perplexities, after over before, exceeds
     1 + tolerance, `better` where the upper limit is below 1 - tolerance; below five documents, where there are no
-    limits, the ratio itself decides. It is `different` where fingerprints agree and yet other tokens were scored. Cells
-    whose documents or protocol parameters differ are refused.
+    limits, the ratio itself decides. Metrics of which more is better are judged the other way round, those that are
+    compared by their difference by that. It is `different` where fingerprints agree and yet other tokens were scored.
+    Cells whose documents or protocol parameters differ are refused.
     """
     if not tolerance >= 0:
         raise UserError(f"tolerance must be >= 0 (0.001: a tenth of a per cent), got {tolerance}.")
     sides: dict[Side, pd.DataFrame] = {"baseline": baseline, "candidate": candidate}
     for rows in sides.values():
-        check(rows)
+        check(rows, metric)
     tables = {side: _one_each(rows, side) for side, rows in sides.items()}
     pairs, refused = _pairs(tables["baseline"], tables["candidate"])
     by_id = {side: dict(list(rows.groupby("cell_id"))) for side, rows in sides.items()}
@@ -80,7 +83,7 @@ def compare(
     lines = []
     for old, new in pairs:
         before, after = by_id["baseline"][old["cell_id"]], by_id["candidate"][new["cell_id"]]
-        judged = _judge(before, after, tolerance, averaging)
+        judged = _judge(before, after, tolerance, averaging, metric)
         judged = judged._replace(note="; ".join(part for part in (judged.note, _changed(old, new)) if part))
         lines.append({column: old[column] for column in PAIR} | {"curve": labels[old["cell_id"]]} | judged._asdict())
     seen = pd.DataFrame([old for old, _ in pairs] + [cell for cell, _ in refused], columns=PAIR)
@@ -145,24 +148,27 @@ def _changed(old: Line, new: Line) -> str:
     return "; ".join(f"{column} {old[column]} before, {new[column]} after" for column in changed)
 
 
-def _judge(before: pd.DataFrame, after: pd.DataFrame, tolerance: float, averaging: Averaging) -> Judgement:
-    """Perplexities, their paired ratio, and the verdict on one pair."""
-    old, new = point(before, averaging.aggregate), point(after, averaging.aggregate)
-    if difference := _windows_differ(before, after):
-        return Judgement(old, new, new / old, "different", difference)
-    ratio = pair(before, after, averaging)
+def _judge(
+    before: pd.DataFrame, after: pd.DataFrame, tolerance: float, averaging: Averaging, metric: Metric
+) -> Judgement:
+    """Values (perplexities), their paired ratio, and the verdict on one pair."""
+    old, new = (point(rows, averaging.aggregate, metric) for rows in (before, after))
+    if difference := _windows_differ(before, after, metric.count):
+        return Judgement(old, new, new - old if metric.scale == "difference" else new / old, "different", difference)
+    ratio = pair(before, after, averaging, metric)
     alone = np.isnan(ratio.low)
     low, high = (ratio.ratio, ratio.ratio) if alone else (ratio.low, ratio.high)
-    verdict: Verdict = "worse" if low > 1 + tolerance else "better" if high < 1 - tolerance else "same"
+    best, worst = sorted((metric.change(low), metric.change(high)))
+    verdict: Verdict = "worse" if best > tolerance else "better" if worst < -tolerance else "same"
     note = "too few documents for an interval" if alone else ""
     return Judgement(
         old, new, ratio.ratio, verdict, note, ratio.low, ratio.high, ratio.num_documents, ratio.num_improved
     )
 
 
-def _windows_differ(before: pd.DataFrame, after: pd.DataFrame) -> str | None:
+def _windows_differ(before: pd.DataFrame, after: pd.DataFrame, count: str) -> str | None:
     """How the windows of two runs differ that should be the same; None where they do not."""
-    counts = [rows.groupby("document")["num_scored"].sum() for rows in (before, after)]
+    counts = [rows.groupby("document")[count].sum() for rows in (before, after)]
     table = pd.concat(counts, axis=1, keys=["before", "after"]).fillna(0).astype(int)
     changed = table[table["before"] != table["after"]]
     if not changed.empty:
@@ -171,7 +177,8 @@ def _windows_differ(before: pd.DataFrame, after: pd.DataFrame) -> str | None:
             f"{len(changed)} documents have other scored tokens, {changed.index[0]!r} {first['before']} before "
             f"and {first['after']} after"
         )
-    windows = [rows.sort_values(WINDOW)[WINDOW].reset_index(drop=True) for rows in (before, after)]
+    known = [column for column in WINDOW if column in before and column in after]
+    windows = [rows.sort_values(known)[known].reset_index(drop=True) for rows in (before, after)]
     if not windows[0].equals(windows[1]):
         return "the windows lie elsewhere or are weighted otherwise"
     return None

@@ -25,6 +25,7 @@ import pandas as pd
 from harness.errors import UserError, unknown
 from harness.results.schema import cell_columns
 from harness.statistics.intervals import Array, Interval, interval
+from harness.statistics.metric import NOTE, PERPLEXITY, Metric
 
 Aggregate = Literal["token", "window", "document", "mean_of_perplexities"]
 AGGREGATES: tuple[Aggregate, ...] = get_args(Aggregate)
@@ -53,79 +54,90 @@ DEFAULT = Averaging()
 
 
 class Ratios(NamedTuple):
-    """Per document and cell: the ratio of sums is log perplexity, or perplexity itself if `log`."""
+    """Per document and cell: the ratio of sums is what is combined (log perplexity), or its logarithm is, if `log`."""
 
     numerator: Array  # (documents, cells)
     denominator: Array  # (documents, cells)
     log: bool  # the ratio is a perplexity, so its logarithm is what is combined
 
 
-def summarize(rows: pd.DataFrame, averaging: Averaging = DEFAULT) -> pd.DataFrame:
-    """One line a cell: what identifies it, perplexity with interval, counts, bits per byte.
+def summarize(rows: pd.DataFrame, averaging: Averaging = DEFAULT, metric: Metric = PERPLEXITY) -> pd.DataFrame:
+    """One line a cell: what identifies it, perplexity (or another metric) with interval, counts, bits per byte.
 
-    rows: the windows table. `low` and `high` are NaN below five documents; `bits_per_byte` is always of token sums;
-    `sampled` says that only some windows were scored.
+    rows: the windows table, or the rows of the metric. `low` and `high` are NaN below five documents; `bits_per_byte`
+    is always of token sums where the metric is another; `sampled` says that only some windows were scored; `note` what
+    a metric counts beside that, and with whom.
     """
-    check(rows)
-    lines = [_line(cell, averaging) for _, cell in rows.groupby("cell_id", sort=False, dropna=False)]
+    check(rows, metric)
+    lines = [_line(cell, averaging, metric) for _, cell in rows.groupby("cell_id", sort=False, dropna=False)]
     order = ["model", "dataset", "protocol", "protocol_params", "method", "method_params", "ctx", "cell_id"]
     return pd.DataFrame(lines).sort_values(order, ignore_index=True, kind="stable")
 
 
-def _line(cell: pd.DataFrame, averaging: Averaging) -> Line:
-    ratios = together([document_ratios(cell, averaging.aggregate)], averaging)
-    estimate = perplexity(ratios, averaging)
-    nll = (cell["weight"] * cell["nll_sum"]).sum()
-    num_bytes = (cell["weight"] * cell["num_bytes"]).sum()
+def _line(cell: pd.DataFrame, averaging: Averaging, metric: Metric) -> Line:
+    ratios = together([document_ratios(cell, averaging.aggregate, metric)], averaging, metric)
+    estimate = value(ratios, averaging, metric)
     return {
         **cell.iloc[0][cell_columns()].to_dict(),
         "aggregate": averaging.aggregate,
         "confidence": averaging.confidence,
-        "perplexity": estimate.value,
+        "metric": metric.name,
+        metric.name: estimate.value,
         "low": estimate.low,
         "high": estimate.high,
         "num_documents": len(ratios.numerator),
         "num_windows": len(cell),
         "num_scored": int(cell["num_scored"].sum()),
-        "bits_per_byte": nll / np.log(2) / num_bytes if num_bytes > 0 else np.nan,
         "sampled": bool((cell["weight"] != 1).any()),
+        **({} if metric.name == "bits_per_byte" else {"bits_per_byte": _bits_per_byte(cell)}),
+        **({NOTE: cell[NOTE].iloc[0]} if NOTE in cell else {}),
     }
 
 
-def perplexity(ratios: Ratios, averaging: Averaging) -> Interval:
-    """Perplexity of one cell with its limits, formed on the logarithm so that they stay positive."""
-    return Interval(*(float(np.exp(bound)) for bound in combine(ratios, np.ones(1), averaging)))
+def _bits_per_byte(cell: pd.DataFrame) -> float:
+    if "num_bytes" not in cell:
+        return np.nan
+    num_bytes = (cell["weight"] * cell["num_bytes"]).sum()
+    return float((cell["weight"] * cell["nll_sum"]).sum() / np.log(2) / num_bytes) if num_bytes > 0 else np.nan
 
 
-def point(cell: pd.DataFrame, aggregate: Aggregate) -> float:
-    """Perplexity of one cell alone, without an interval."""
-    sums = document_ratios(cell, aggregate).sum()
+def value(ratios: Ratios, averaging: Averaging, metric: Metric = PERPLEXITY) -> Interval:
+    """A metric of one cell with its limits; those of a perplexity are formed on the logarithm and stay positive."""
+    return Interval(*(metric.value(bound) for bound in combine(ratios, np.ones(1), averaging)))
+
+
+def point(cell: pd.DataFrame, aggregate: Aggregate, metric: Metric = PERPLEXITY) -> float:
+    """A metric of one cell alone, without an interval."""
+    sums = document_ratios(cell, aggregate, metric).sum()
     ratio = float(sums["numerator"] / sums["denominator"])
-    return ratio if aggregate == "mean_of_perplexities" else float(np.exp(ratio))
+    return float(np.exp(ratio)) if metric.scale == "exp" and aggregate != "mean_of_perplexities" else ratio
 
 
-def check(rows: pd.DataFrame) -> None:
+def check(rows: pd.DataFrame, metric: Metric = PERPLEXITY) -> None:
     """Raise UserError for no rows, or losses that are no numbers."""
     if rows.empty:
         raise UserError("There are no results to summarise: the table of windows is empty.")
-    bad = rows[~np.isfinite(rows["nll_sum"]) | (rows["num_scored"] < 1) | ~(rows["weight"] > 0)]
+    bad = rows[~np.isfinite(rows[metric.total]) | ~(rows[metric.count] >= 1) | ~(rows["weight"] > 0)]
     if not bad.empty:
         row = bad.iloc[0]
         raise UserError(
-            "Every window needs a finite nll_sum, num_scored >= 1 and weight > 0; "
-            f"document {row['document']!r} window {row['window']} has nll_sum {row['nll_sum']}, "
-            f"num_scored {row['num_scored']}, weight {row['weight']}."
+            f"Every window needs a finite {metric.total}, {metric.count} >= 1 and weight > 0; "
+            f"document {row['document']!r} window {row['window']} has {metric.total} {row[metric.total]}, "
+            f"{metric.count} {row[metric.count]}, weight {row['weight']}."
         )
 
 
-def document_ratios(cell: pd.DataFrame, aggregate: Aggregate) -> pd.DataFrame:
+def document_ratios(cell: pd.DataFrame, aggregate: Aggregate, metric: Metric = PERPLEXITY) -> pd.DataFrame:
     """One line a document of one cell: `numerator` y_d and `denominator` x_d of its aggregate."""
     weight = cell["weight"].astype(np.float64)
     keys = [cell[name] for name in DOCUMENT]
+    total, count = cell[metric.total], cell[metric.count]
+    if aggregate == "mean_of_perplexities" and metric.scale != "exp":
+        raise UserError(f"{metric.name} has no mean of perplexities; aggregate must be token, window or document.")
     if aggregate == "window":
-        numerator, denominator = weight * cell["nll_sum"] / cell["num_scored"], weight
+        numerator, denominator = weight * total / count, weight
     else:
-        numerator, denominator = weight * cell["nll_sum"], weight * cell["num_scored"]
+        numerator, denominator = weight * total, weight * count
     sums = pd.DataFrame({"numerator": numerator, "denominator": denominator}).groupby(keys, sort=True).sum()
     if aggregate in ("document", "mean_of_perplexities"):
         mean = sums["numerator"] / sums["denominator"]
@@ -134,11 +146,12 @@ def document_ratios(cell: pd.DataFrame, aggregate: Aggregate) -> pd.DataFrame:
     return sums
 
 
-def together(sums: Sequence[pd.DataFrame], averaging: Averaging) -> Ratios:
+def together(sums: Sequence[pd.DataFrame], averaging: Averaging, metric: Metric = PERPLEXITY) -> Ratios:
     """The `document_ratios` of cells of the same documents, as arrays (documents, cells)."""
     numerator = np.column_stack([one["numerator"].to_numpy(np.float64) for one in sums])
     denominator = np.column_stack([one["denominator"].to_numpy(np.float64) for one in sums])
-    return Ratios(numerator, denominator, log=averaging.aggregate == "mean_of_perplexities")
+    log = averaging.aggregate == "mean_of_perplexities" or metric.scale == "ratio"
+    return Ratios(numerator, denominator, log)
 
 
 def combine(ratios: Ratios, coefficients: Array, averaging: Averaging) -> Interval:

@@ -4,11 +4,13 @@ import numpy as np
 import pandas as pd
 
 from harness.statistics.lines import describe, label, panels, tokens
+from harness.statistics.metric import NOTE
+from harness.statistics.metrics import METRICS
 from harness.statistics.summary import Line
 
 
 def summary_table(summary: pd.DataFrame) -> str:
-    """Method x length: perplexity [low, high] a cell, one block a model, data set and protocol.
+    """Method x length: perplexity (or another metric) [low, high] a cell, one block a model, data set and protocol.
 
     summary: the table of `summarize`.
     """
@@ -22,9 +24,10 @@ def summary_table(summary: pd.DataFrame) -> str:
                 f"{100 * rows['confidence'].iloc[0]:g} % intervals over documents",
                 f"{counts[0]} documents" if len(counts) == 1 else "documents in parentheses",
                 *(["sampled windows"] if rows["sampled"].any() else []),
+                *counted(rows),
             ]
         )
-        blocks.append(f"perplexity: {named}\n({note})\n{_grid(rows, len(counts) > 1)}")
+        blocks.append(f"{METRICS[rows['metric'].iloc[0]].title}: {named}\n({note})\n{_grid(rows, len(counts) > 1)}")
     return "\n\n".join(blocks)
 
 
@@ -40,7 +43,7 @@ def _grid(rows: pd.DataFrame, with_counts: bool) -> str:
 def _cell(row: Line, with_count: bool) -> str:
     limits = "" if np.isnan(row["low"]) else f" [{number(row['low'])}, {number(row['high'])}]"
     count = f" ({row['num_documents']})" if with_count else ""
-    return f"{number(row['perplexity'])}{limits}{count}"
+    return f"{number(row[row['metric']])}{limits}{count}"
 
 
 def effective_table(lengths: pd.DataFrame) -> str:
@@ -57,12 +60,27 @@ def effective_table(lengths: pd.DataFrame) -> str:
     return title + "\n" + pd.DataFrame(lines).to_string(index=False, header=False)
 
 
+def counted(table: pd.DataFrame) -> list[str]:
+    """What a metric counts, and how many of them a cell has: `key tokens by dca: 27 at 4k`; empty: it says nothing."""
+    if NOTE not in table:
+        return []
+    phrases = []
+    for note, rows in table.groupby(NOTE, sort=True):
+        counts = []
+        for length in sorted(rows["ctx"].unique()):
+            ends = rows.loc[rows["ctx"] == length, "num_scored"].agg(["min", "max"]).unique()
+            counts.append(f"{' to '.join(map(str, ends))} at {tokens(length)}")
+        phrases.append(f"{note}: {', '.join(counts)}")
+    return phrases
+
+
 def averaging_phrase(table: pd.DataFrame, intervals: bool = True) -> str:
     """`token aggregate, 95 % intervals over 8 documents`, as far as all cells agree."""
     counts = sorted(table["num_documents"].unique())
     documents = f"{counts[0]} documents" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} documents"
     weighting = ", ".join(str(name).replace("_", " ") for name in table["aggregate"].unique())
     sampled = ", sampled windows" if table["sampled"].any() else ""
+    sampled += "".join(f", {phrase}" for phrase in counted(table))
     if not intervals:
         return f"{weighting} aggregate, {documents}{sampled}"
     if table["low"].isna().all():

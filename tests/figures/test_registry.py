@@ -60,7 +60,7 @@ def test_plot_draws_every_entry(planted: None, results: Path, tmp_path: Path, mo
 
 def test_report_shows_every_entry(planted: None, results: Path) -> None:
     page = shown(report.build(results, Averaging("document"), "yarn"))
-    assert list(page) == [entry.caption.format(baseline="yarn") for entry in FIGURES.values()]
+    assert list(page) == [entry.caption.format(metric="perplexity", baseline="yarn") for entry in FIGURES.values()]
     assert "planted document" in page["tokens by length beside yarn"]
 
 

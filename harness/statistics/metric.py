@@ -1,0 +1,91 @@
+"""What a metric is: rows that are made from the tables of results, and the ratio of sums over documents that they give.
+
+Everything that is said of perplexity (its interval, its paired ratio, a comparison before and after, a curve) is said
+of every metric from its rows. They are those of the windows table, or have its columns of the cell and the document,
+`window`, `weight` and the two that the metric names. All metrics stand in `harness.statistics.metrics.METRICS`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from harness.errors import UserError, unknown
+
+Load = Callable[[str], pd.DataFrame]  # rows of a results table by its name; UserError where there are none
+Scale = Literal["exp", "ratio", "difference"]
+Together = Literal["union", "intersection"]
+NOTE = "note"  # an optional column of a metric's rows: what its counts count, in words
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What the metrics of long contexts leave open; those that do not need it ignore it."""
+
+    evaluators: tuple[str, ...] = ("dca", "yarn")  # whose losses choose the key tokens: METHOD, MODEL or MODEL/METHOD
+    together: Together = "union"  # of the key tokens of several evaluators
+    min_gain: float = 2.0  # nats: a key token's loss falls by more with the long context (alpha)
+    max_nll: float = 2.0  # nats: and is smaller than this there (-beta)
+    order: int = 2  # of far copies: tokens that must have stood before
+    judge: Load | None = None  # where the evaluators' cells are read; None: where the others are
+    near: int | None = None  # tokens: a far copy has no occurrence so near; None: the length of the short windows
+
+    def __post_init__(self) -> None:
+        if not self.evaluators:
+            raise UserError("evaluators must name at least one method or model, got none.")
+        if self.together not in get_args(Together):
+            raise unknown("way of taking evaluators together", str(self.together), get_args(Together))
+        if type(self.order) is not int or self.order < 1:
+            raise UserError(f"order of far copies must be an integer >= 1 (tokens), got {self.order!r}.")
+        if self.near is not None and (type(self.near) is not int or self.near < 1):
+            raise UserError(f"near must be null or an integer >= 1 (tokens), got {self.near!r}.")
+
+
+PLAIN = Choice()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A number of a cell: a ratio of sums over documents, sum of `total` over sum of `count`, on a scale.
+
+    The scale: "exp", the value is exp of the ratio, and two values are compared by their quotient; "ratio", the value
+    is the ratio, which is positive, compared by the quotient; "difference", the value is the ratio, of any sign,
+    compared by the difference.
+    """
+
+    name: str  # in commands, and of its column in tables
+    title: str  # on axes and above tables
+    rows: Callable[[Load, Choice], pd.DataFrame]  # a row a window, or a row a document; UserError where it cannot be
+    scale: Scale = "exp"
+    total: str = "nll_sum"
+    count: str = "num_scored"
+    higher_is_better: bool = False
+
+    @property
+    def neutral(self) -> float:
+        """What a comparison of two equal values gives: 1 of quotients, 0 of differences."""
+        return 0.0 if self.scale == "difference" else 1.0
+
+    def value(self, combined: float) -> float:
+        """A value, or a comparison of two, from what intervals are made of."""
+        return combined if self.scale == "difference" else float(np.exp(combined))
+
+    def change(self, comparison: float) -> float:
+        """How much worse a value is than another by their comparison: relative, or in units of a difference."""
+        change = comparison - self.neutral
+        return -change if self.higher_is_better else change
+
+
+PERPLEXITY = Metric(name="perplexity", title="perplexity", rows=lambda load, choice: load("windows"))
+
+
+def _bits(load: Load, choice: Choice) -> pd.DataFrame:
+    rows = load("windows")
+    return rows[rows["num_bytes"] > 0].assign(bits=rows["nll_sum"] / np.log(2))
+
+
+BITS_PER_BYTE = Metric(
+    name="bits_per_byte", title="bits per byte", rows=_bits, scale="ratio", total="bits", count="num_bytes"
+)
