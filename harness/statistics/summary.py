@@ -76,7 +76,7 @@ def summarize(rows: pd.DataFrame, averaging: Averaging = DEFAULT, metric: Metric
 
 def _line(cell: pd.DataFrame, averaging: Averaging, metric: Metric) -> Line:
     ratios = together([document_ratios(cell, averaging.aggregate, metric)], averaging, metric)
-    estimate = value(ratios, averaging, metric)
+    estimate = perplexity(ratios, averaging, metric)
     return {
         **cell.iloc[0][cell_columns()].to_dict(),
         "aggregate": averaging.aggregate,
@@ -101,8 +101,8 @@ def _bits_per_byte(cell: pd.DataFrame) -> float:
     return float((cell["weight"] * cell["nll_sum"]).sum() / np.log(2) / num_bytes) if num_bytes > 0 else np.nan
 
 
-def value(ratios: Ratios, averaging: Averaging, metric: Metric = PERPLEXITY) -> Interval:
-    """A metric of one cell with its limits; those of a perplexity are formed on the logarithm and stay positive."""
+def perplexity(ratios: Ratios, averaging: Averaging, metric: Metric = PERPLEXITY) -> Interval:
+    """Perplexity (or another metric) of one cell with its limits; those of a perplexity are formed on the logarithm and stay positive."""
     return Interval(*(metric.value(bound) for bound in combine(ratios, np.ones(1), averaging)))
 
 
