@@ -102,7 +102,7 @@ def _bits_per_byte(cell: pd.DataFrame) -> float:
 
 
 def perplexity(ratios: Ratios, averaging: Averaging, metric: Metric = PERPLEXITY) -> Interval:
-    """Perplexity (or another metric) of one cell with its limits; those of a perplexity are formed on the logarithm and stay positive."""
+    """Perplexity (or another metric) of one cell with its limits; those of perplexity are formed on the logarithm."""
     return Interval(*(metric.value(bound) for bound in combine(ratios, np.ones(1), averaging)))
 
 
