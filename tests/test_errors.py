@@ -4,6 +4,7 @@ HARNESS_WRITE_DOCS=1 pytest tests/test_errors.py writes the page anew.
 """
 
 import gzip
+import json
 import os
 import re
 import shlex
@@ -18,6 +19,7 @@ from transformers import BertConfig, BertForMaskedLM
 
 from harness import cli, collect
 from tests.sweeps import Place, save_texts
+from tests.tiny import tiny_llama
 
 PAGE = Path(__file__).parents[1] / "docs" / "errors.md"
 
@@ -109,6 +111,14 @@ MODELS = [
     Bad("weights that are pickles", "model.path={dir}/pickled"),
     Bad("truncated weights", "model.path={dir}/truncated"),
     Bad("weights that lack a tensor", "model.path={dir}/lacking"),
+    Bad("more layers than the config says", "model.path={dir}/deeper"),
+    Bad("other shapes than the config says", "model.path={dir}/wider"),
+    Bad("a pad token that is none", "model.path={dir}/padded"),
+    Bad("a tokenizer of another model", "model.path={dir}/foreign"),
+    Bad("an index that names a pickle", "model.path={dir}/smuggled"),
+    Bad("an index that names what is not there", "model.path={dir}/parts"),
+    Bad("an adapter without its model", "model.path={dir}/adapter"),
+    Bad("a distributed checkpoint", "model.path={dir}/distributed"),
     Bad("a model that brings code", "model.path={dir}/code"),
     Bad("no causal language model", "model.path={dir}/bert"),
     Bad("no tokenizer", "model.path={dir}/mute"),
@@ -179,8 +189,10 @@ def folder(tmp_path_factory):
 
 def _bad_models(place):
     at, good = place.folder, place.model
-    for name in ("pickled", "truncated", "lacking", "code", "mute"):
+    for name in ("pickled", "truncated", "lacking", "code", "mute", "distributed"):
         shutil.copytree(good, at / name)
+    _bad_checkpoints(at, good)
+    (at / "distributed" / ".metadata").touch()
     (at / "pickled" / "model.safetensors").rename(at / "pickled" / "pytorch_model.bin")
     weights = at / "truncated" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
@@ -196,6 +208,31 @@ def _bad_models(place):
     for file in good.glob("tokenizer*"):
         shutil.copy(file, at / "bert")
     Place(at / "elsewhere", poison_at=3).model.rename(at / "poisoned")
+
+
+def _bad_checkpoints(at, good):
+    """Weights, configuration and tokenizer that do not belong together."""
+    changes = {
+        "deeper": {"num_hidden_layers": 1},
+        "wider": {"intermediate_size": 80},
+        "padded": {"pad_token_id": 96},
+        "smuggled": {},
+        "parts": {},
+    }
+    for name, values in changes.items():
+        shutil.copytree(good, at / name)
+        config = json.loads((at / name / "config.json").read_text())
+        (at / name / "config.json").write_text(json.dumps(config | values))
+    for name, shard in (("smuggled", "weights.bin"), ("parts", "parts/1.safetensors")):
+        (at / name / "model.safetensors").unlink()
+        index = {"metadata": {}, "weight_map": {"model.norm.weight": shard}}
+        (at / name / "model.safetensors.index.json").write_text(json.dumps(index))
+    tiny_llama(vocab_size=48).save_pretrained(at / "foreign")
+    for file in good.glob("tokenizer*"):
+        shutil.copy(file, at / "foreign")
+    (at / "adapter").mkdir()
+    card = {"peft_type": "LORA", "base_model_name_or_path": "somebody/base"}
+    (at / "adapter" / "adapter_config.json").write_text(json.dumps(card))
 
 
 def _drop_a_tensor(file):

@@ -5,6 +5,7 @@ from harness.data import documents
 from harness.data.documents import DocumentSet
 from harness.data.windows import Window
 from harness.engine.batches import plans
+from harness.errors import UserError
 
 
 class Documents:
@@ -19,9 +20,25 @@ class Documents:
         if key not in self._sets:
             self._sets[key] = documents.load(config.data, header.tokenizer, header.tokenizer_fingerprint, config.seed)
         documents.check_lengths(self._sets[key], prepared.cell.ctx)
+        _check_ids(self._sets[key], prepared)
         return self._sets[key]
 
     def windows(self, prepared: Prepared) -> list[list[Window]]:
         """The windows of every document under a cell. Raises UserError as `of`."""
         cell = prepared.cell
         return plans(self.of(prepared).documents, cell.ctx, cell.protocol, cell.config.seed)
+
+
+def _check_ids(found: DocumentSet, prepared: Prepared) -> None:
+    """Raise UserError for a token id that the model has no row of its embedding for."""
+    header, rows = prepared.header, prepared.header.vocabulary
+    largest = max(found.documents, key=lambda d: d.ids.max(initial=0))
+    ids = {f"document {largest.name!r}": int(largest.ids.max(initial=0))}
+    if prepared.cell.protocol.bos != "none":
+        ids["its BOS token"] = header.bos_token_id or 0
+    for where, token in ids.items():
+        if token >= rows:
+            raise UserError(
+                f"model {header.spec.name}: its tokenizer does not fit it: {where} has the token id {token}, and the "
+                f"model knows ids below {rows}."
+            )

@@ -66,7 +66,9 @@ def search(config: SearchConfig) -> list[Path]:
     known = _know(config)
     for ctx in config.ctx:
         progress.claim(_folder(config, ctx), _recipe(config, known, ctx))
-    engine, trained, device = ready(config.model, config.engine, *placement(config.engine))
+    engine, trained, device = ready(
+        config.model, config.engine, *placement(config.engine), identified=known.identity.model_fingerprint
+    )
     together = takes_rows(engine, trained)
     stages, files = [], []
     with Leases() as leases:

@@ -38,12 +38,12 @@ class Resources:
 
     def __init__(self, documents: Documents | None = None) -> None:
         self.documents = documents or Documents()
-        self._loaded: tuple[tuple[ModelSpec, EngineSpec], Ready] | None = None
+        self._loaded: tuple[tuple[ModelSpec, EngineSpec, str], Ready] | None = None
 
     def ready(self, prepared: Prepared) -> Ready:
         """The model of a cell, loaded unless it is that of the last pass."""
         config = prepared.cell.config
-        key = (config.model, config.engine)
+        key = (config.model, config.engine, prepared.header.fingerprint)
         if self._loaded is None or self._loaded[0] != key:
             self._loaded = None  # free one model before the next is read
             started = time.monotonic()
@@ -83,7 +83,7 @@ def _load(prepared: Prepared) -> Ready:
         if config.engine.parallel == "context":
             group = processes.tensor_group("gloo" if where.device == "cpu" else "nccl")
             ranks = Ranks(torchrun.rank(), torchrun.size(), group)
-    return ready(config.model, config.engine, *where, ranks)
+    return ready(config.model, config.engine, *where, ranks, identified=prepared.header.fingerprint)
 
 
 def _scores(

@@ -32,6 +32,11 @@ FULL_ATTENTION = "full_attention"  # the layer type that sees everything, where 
 
 # Names of modules, classes, weights and arguments --------------------------------------------------------------------
 
+# In checkpoints beside the language model: rotations and masks of old versions, a head of values, towers for pictures
+SPARE_WEIGHTS = re.compile(
+    r"rotary_emb\.(inv_freq|cos_cached|sin_cached)$|\.masked_bias$|(attn|attention)\.bias$|^v_head\.|^mtp\."
+    r"|vision|visual|audio|multi_modal_projector"
+)
 EXPERT_WEIGHTS = re.compile(r"\.experts\.")
 OTHER_SENSES = ("vision", "visual", "audio")  # towers that text never passes through
 SINUSOID_TABLE = "embed_positions"  # buffer of every attention layer: sines, then cosines (GPT-J, CodeGen)

@@ -6,11 +6,13 @@ from functools import cache
 from pathlib import Path
 
 from harness.errors import UserError, first_line
+from harness.models.checkpoint.adapter import adapter_files
 from harness.models.checkpoint.families import DUPLICATES, INSTALL
 from harness.models.checkpoint.fingerprint import fingerprint
 from harness.models.checkpoint.spec import ModelSpec
+from harness.models.checkpoint.weights import PICKLES, WEIGHTS, matching, read_json, weight_files
 
-WEIGHTS, PICKLES, CODE = ("*.safetensors", "*.safetensors.index.json"), ("*.bin", "*.bin.index.json"), ("*.py",)
+CONFIGS, CODE = ("config.json", "config.*.json"), "*.py"  # config.4.0.0.json: what a version of transformers reads
 TOKENIZER = (
     "tokenizer*",
     "special_tokens_map.json",
@@ -42,44 +44,54 @@ def directory(spec: ModelSpec) -> Path:
 
 
 def model_fingerprint(spec: ModelSpec) -> str:
-    """What determines the model's numbers: config, weights, code it brings, and the attention window if set."""
+    """What determines the model's numbers: every file that the loader reads, and the attention window if set.
+
+    Config, weights, an adapter, code that it brings. Raises UserError for files that are missing or cannot be read.
+    """
     settings = [] if spec.sliding_window == "native" else [f"sliding_window={spec.sliding_window}"]
-    return fingerprint(_model_files(spec), *settings)
+    return fingerprint(directory(spec), _model_files(spec), *settings)
+
+
+def config_fingerprint(spec: ModelSpec) -> str:
+    """What determines the configuration that is read."""
+    folder = directory(spec)
+    if spec.gguf_file is not None:
+        return fingerprint(folder, [folder / spec.gguf_file])
+    return fingerprint(folder, [*matching(folder, CONFIGS), *(_code(spec, folder) if spec.trust_remote_code else [])])
 
 
 def tokenizer_fingerprint(spec: ModelSpec) -> str:
     """What determines the tokens."""
-    return fingerprint(_tokenizer_files(spec))
+    return fingerprint(directory(spec), _tokenizer_files(spec))
 
 
 def _model_files(spec: ModelSpec) -> list[Path]:
     folder = directory(spec)
     if spec.gguf_file is not None:
         return [folder / spec.gguf_file]
-    weights = _matching(folder, WEIGHTS) or (_matching(folder, PICKLES) if spec.allow_pickle else [])
-    if not weights:
-        raise UserError(f"model {spec.name}: no safetensors in {folder}{_pickle_hint(folder)}.")
-    code = _matching(folder, CODE) if spec.trust_remote_code else []
-    return [folder / "config.json", *weights, *code]
+    adapter = adapter_files(spec.name, folder, allow_pickle=spec.allow_pickle)
+    weights = weight_files(spec.name, folder, allow_pickle=spec.allow_pickle)
+    code = _code(spec, folder) if spec.trust_remote_code else []
+    return sorted({folder / "config.json", *matching(folder, CONFIGS), *weights, *adapter, *code})
+
+
+def _code(spec: ModelSpec, folder: Path) -> list[Path]:
+    """The Python files of a checkpoint, and those of another one on a hub that its configuration takes code from."""
+    config = folder / "config.json"
+    named = read_json(spec.name, config).get("auto_map") if config.is_file() else None
+    classes = [name for name in (named or {}).values() if isinstance(name, str) and "--" in name]
+    others = [_code_of_hub(spec.name, name.partition("--")[0]) for name in classes]
+    return [file for place in {folder, *others} for file in place.rglob(CODE)]
 
 
 def _tokenizer_files(spec: ModelSpec) -> list[Path]:
     folder = directory(spec)
     if spec.gguf_file is not None:
         return [folder / spec.gguf_file]
-    files = _matching(folder, TOKENIZER)
+    files = matching(folder, TOKENIZER)
     if not files:
         raise UserError(f"model {spec.name}: no tokenizer in {folder}.")
     return files
-
-
-def _matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
-    found = {path for pattern in patterns for path in folder.glob(pattern)}
-    return sorted(path for path in found if not any(path.match(duplicate) for duplicate in DUPLICATES))
-
-
-def _pickle_hint(folder: Path) -> str:
-    return "; model.allow_pickle=true reads its *.bin" if _matching(folder, PICKLES) else ""
 
 
 def _of_package(package: str, name: str) -> Path:
@@ -98,9 +110,9 @@ def _of_hub(spec: ModelSpec) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-    wanted = [*WEIGHTS, *TOKENIZER, "*.json", "*.jinja"]
+    wanted = [*WEIGHTS, *TOKENIZER, "*.json", "*.jinja"]  # * matches in subfolders, too
     wanted += [*PICKLES] if spec.allow_pickle else []
-    wanted += [*CODE] if spec.trust_remote_code else []
+    wanted += [CODE] if spec.trust_remote_code else []
     assert spec.path is not None
     try:
         found = snapshot_download(
@@ -116,3 +128,15 @@ def _of_hub(spec: ModelSpec) -> Path:
     except HfHubHTTPError as error:
         raise UserError(f"model.path={spec.path}: the hub refused ({first_line(error)}).") from None
     return Path(found)
+
+
+@cache
+def _code_of_hub(name: str, repository: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repository, allow_patterns=CODE, local_files_only=True))
+    except (OSError, ValueError):
+        raise UserError(
+            f"model {name}: its config.json takes code from {repository}, which is not in the hub's local cache."
+        ) from None

@@ -7,6 +7,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from harness.methods.base import RopeGeometry
 from harness.models.checkpoint.files import directory, model_fingerprint, tokenizer_fingerprint
+from harness.models.checkpoint.fits import rows_of_embedding
 from harness.models.checkpoint.load import load_config, load_geometry, load_tokenizer
 from harness.models.checkpoint.spec import ModelSpec
 
@@ -18,7 +19,8 @@ class Header(NamedTuple):
     config: PretrainedConfig
     geometry: RopeGeometry | None  # None: no rotary embedding
     tokenizer: PreTrainedTokenizerBase
-    fingerprint: str  # of config and weights files
+    fingerprint: str  # of every file that its weights and configuration are read from
+    vocabulary: int  # token ids that it knows
     tokenizer_fingerprint: str
     revision: str  # of a hub id: the commit; else empty
 
@@ -34,14 +36,21 @@ class Header(NamedTuple):
 
 
 def header(spec: ModelSpec) -> Header:
-    """Read everything but the weights. Raises UserError for anything missing, or a model that is no causal LM."""
+    """Read everything but the weights.
+
+    Raises UserError for anything missing, for a model that is no causal language model, and for weights that do not fit
+    the configuration.
+    """
+    fingerprint = model_fingerprint(spec)  # first: it knows of an adapter alone, and of what may not be read
     config = load_config(spec)
+    vocabulary = rows_of_embedding(spec, config)
     return Header(
         spec=spec,
         config=config,
         geometry=load_geometry(spec),
         tokenizer=load_tokenizer(spec),
-        fingerprint=model_fingerprint(spec),
+        fingerprint=fingerprint,
+        vocabulary=vocabulary,
         tokenizer_fingerprint=tokenizer_fingerprint(spec),
         revision=_revision(directory(spec)),
     )

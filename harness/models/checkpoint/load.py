@@ -7,7 +7,6 @@ from functools import cache
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -18,13 +17,14 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils import is_accelerate_available
-from transformers.utils.logging import disable_progress_bar
 
 import harness.models.encoded.model  # noqa: F401  # makes its checkpoints known to transformers
 from harness.errors import UserError
 from harness.methods.base import RopeGeometry
+from harness.models.checkpoint.adapter import CONFIG, NOWHERE, merged
 from harness.models.checkpoint.families import GENERATIVE
-from harness.models.checkpoint.files import directory, model_fingerprint
+from harness.models.checkpoint.files import config_fingerprint, directory, model_fingerprint
+from harness.models.checkpoint.fits import check_report, without_report
 from harness.models.checkpoint.geometry import geometry, has_rope, text_config
 from harness.models.checkpoint.sliding_window import set_window
 from harness.models.checkpoint.spec import ModelSpec
@@ -39,7 +39,7 @@ class LoadedModel:
     model: PreTrainedModel  # in eval mode
     tokenizer: PreTrainedTokenizerBase
     geometry: RopeGeometry | None  # None: the model has no rotary embedding
-    fingerprint: str  # of config and weights
+    fingerprint: str  # of the files that it was read from
 
 
 def load(
@@ -57,10 +57,15 @@ def load(
     config = load_config(spec)
     if not isinstance(spec.sliding_window, str):
         set_window(config, spec.sliding_window)
-    identity = model_fingerprint(spec)
+    identity = model_fingerprint(spec)  # it knows which files may be read, too
     model = _load_weights(spec, config, dtype=dtype, attn_implementation=attn_implementation)
+    if spec.device_map is None:
+        _detach_from_files(model)
+        model = model.to(device)  # type: ignore[arg-type]  # it is wrapped
+    if model_fingerprint(spec) != identity:
+        raise UserError(f"model {spec.name} changed while it was read; start the run again.")
     return LoadedModel(
-        model=(model if spec.device_map else model.to(device)).eval(),  # type: ignore[arg-type]  # it is wrapped
+        model=model.eval(),
         tokenizer=load_tokenizer(spec),
         geometry=load_geometry(spec),
         fingerprint=identity,
@@ -69,10 +74,9 @@ def load(
 
 def load_config(spec: ModelSpec) -> PretrainedConfig:
     """The checkpoint's own configuration, a new copy; UserError unless it is that of a causal language model."""
-    return copy.deepcopy(_read_config(spec))
+    return copy.deepcopy(_read_config(spec, config_fingerprint(spec)))
 
 
-@cache
 def load_geometry(spec: ModelSpec) -> RopeGeometry | None:
     """The rotary geometry, read from the configuration alone; None where the model has no rotary embedding."""
     config = load_config(spec)
@@ -88,41 +92,52 @@ def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
 
 
 @cache
-def _read_config(spec: ModelSpec) -> PretrainedConfig:
+def _read_config(spec: ModelSpec, state: str) -> PretrainedConfig:
     config = _reading(spec, "config", lambda: AutoConfig.from_pretrained(directory(spec), **_source(spec)))
     _check_causal(spec, config)
     return config
 
 
 def _load_weights(spec: ModelSpec, config: PretrainedConfig, **settings: object) -> PreTrainedModel:
-    disable_progress_bar()  # a bar on stderr belongs to a pass
-    read: Any = AutoModelForCausalLM.from_pretrained
-    model, report = _reading(
-        spec,
-        "weights",
-        lambda: read(
+    from_pretrained: Any = AutoModelForCausalLM.from_pretrained
+
+    def read() -> Any:
+        return from_pretrained(
             directory(spec),
             config=config,
             device_map=spec.device_map,
             use_safetensors=None if spec.allow_pickle or spec.gguf_file else True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, in one line
+            adapter_kwargs={"subfolder": NOWHERE},
             **_source(spec),
             **settings,
-        ),
-    )
-    absent = sorted(report["missing_keys"])
-    if absent:  # they would be random
-        raise UserError(f"model {spec.name}: {len(absent)} weights are not in the checkpoint, as {absent[0]}.")
-    return model
+        )
+
+    with without_report():
+        model, report = _reading(spec, "weights", read)
+    check_report(spec.name, report)
+    folder = directory(spec)
+    has_adapter = spec.gguf_file is None and (folder / CONFIG).is_file()
+    return merged(spec.name, model, folder) if has_adapter else model
+
+
+def _detach_from_files(model: PreTrainedModel) -> None:
+    """Copy weights: read in their own precision they are pages of their file, and change when it is written to."""
+    for tensor in [*model.parameters(), *model.buffers()]:
+        if tensor.device.type == "cpu":
+            tensor.data = tensor.data.clone()
 
 
 def _check_causal(spec: ModelSpec, config: PretrainedConfig) -> None:
     architectures = getattr(config, "architectures", None) or []
-    brings_its_own = spec.trust_remote_code and "AutoModelForCausalLM" in getattr(config, "auto_map", {})
-    known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING or brings_its_own
-    named = not architectures or any(GENERATIVE.search(name) for name in architectures)
-    if not (known and named) or getattr(config, "is_encoder_decoder", False):
-        given = ", ".join(architectures) or config.model_type
+    if isinstance(architectures, str):
+        architectures = [architectures]
+    brings_its_own = spec.trust_remote_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+    named = not architectures or any(GENERATIVE.search(str(name)) for name in architectures)
+    known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and named
+    if not (known or brings_its_own) or getattr(config, "is_encoder_decoder", False):
+        given = ", ".join(map(str, architectures)) or config.model_type
         raise UserError(f"model {spec.name} is no causal language model, got {given}.")
 
 
@@ -134,9 +149,9 @@ def _source(spec: ModelSpec) -> dict[str, Any]:
 def _reading(spec: ModelSpec, what: str, read: Callable[[], T]) -> T:
     try:
         return read()
-    except UserError:
+    except (UserError, MemoryError, torch.OutOfMemoryError):
         raise
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+    except Exception as error:  # a file can be wrong in any way
         lines = str(error).strip().splitlines() or [type(error).__name__]
         reason = " ".join(lines) if lines[0].rstrip().endswith(":") else lines[0]
         if "trust_remote_code" in str(error):

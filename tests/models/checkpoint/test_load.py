@@ -103,6 +103,7 @@ def test_fingerprints_follow_contents_not_places(checkpoint, tmp_path):
 
 
 def test_unchanged_files_are_not_read_again(checkpoint, monkeypatch):
+    monkeypatch.setattr("harness.storage.cache.SETTLED_NS", 0)
     first = model_fingerprint(spec_of(checkpoint))
     read = []
     digest = hashlib.file_digest
