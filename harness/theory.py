@@ -13,7 +13,10 @@ from harness.models.checkpoint.spec import ModelSpec
 
 
 def main() -> None:
-    """Print the table of methods; with a model and a length, its bounds, and draw the spectrum."""
+    """Print the table of methods; with a model and a length, its bounds, and draw the spectrum.
+
+    With `config`, a checkpoint's or an engine's settings: which method they are, what it does, and what looks wrong.
+    """
     cli.run_app(_task, "theory")
 
 
@@ -23,6 +26,9 @@ def _task(composed: DictConfig) -> None:
     from harness.scaling_laws import bounds
 
     values = plain(composed)
+    if values["config"] is not None:
+        print(_declared(Path(str(values["config"])).expanduser(), values.get("model")))
+        return
     names = _names(values["methods"])
     if values.get("model") is None and values["ctx"] is None:
         table = bounds.methods_table()
@@ -42,6 +48,14 @@ def _task(composed: DictConfig) -> None:
         return  # no method named has frequencies of its own to draw
     for path in files.save(spectrum.draw(table, geometry, ctx), Path(values["plots_dir"]) / "spectrum"):
         print(path)
+
+
+def _declared(path: Path, model: dict[str, Any] | None) -> str:
+    """What the settings in a file are; `model`: the one that they are for, as it was trained."""
+    from harness.deployment import declared, reading
+
+    trained = None if model is None else _geometry(ModelSpec(**model))
+    return reading.report(declared.read(path), path, trained)
 
 
 def _names(given: Sequence[str] | None) -> list[str]:

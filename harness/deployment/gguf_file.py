@@ -1,10 +1,11 @@
 """GGUF files: reading what they say of rotations, and writing a copy that says something else. Needs the extra gguf."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from harness.errors import UserError
+from harness.methods.frequency.yarn import temperature
 
 if TYPE_CHECKING:
     from gguf import GGUFReader, GGUFWriter
@@ -43,6 +44,34 @@ def architecture(path: Path) -> str:
 def metadata(reader: "GGUFReader") -> dict[str, object]:
     """All keys of a file with their values."""
     return {name: field.contents() for name, field in reader.fields.items() if not name.startswith("GGUF.")}
+
+
+def rope_of(
+    kind: str, factor: float | None, value: Callable[[str], float | None], tensors: Mapping[str, list[float]]
+) -> tuple[dict[str, object], tuple[str, ...]]:
+    """The rope parameters, in transformers' terms, that llama.cpp makes of a file; and what is applied twice, in words.
+
+    `kind`: rope.scaling.type; `value`: a number by its key without the architecture. Under yarn llama.cpp multiplies
+    rope.scaling.attn_factor by 0.1 ln(factor) + 1, otherwise cos and sin are multiplied by it alone.
+    """
+    beside, original = value("rope.scaling.attn_factor") or 1.0, value("rope.scaling.original_context_length")
+    rope: dict[str, object] = {} if original is None else {"original_max_position_embeddings": int(original)}
+    lists = [tensors.get(name) for name in (TENSOR, "rope_factors_short.weight", "rope_factors_long.weight")]
+    fixed, short, long = lists
+    if fixed is not None or (short is not None and long is not None):
+        rope |= {"rope_type": "longrope", "attention_factor": beside, "factor": 1.0}  # a temperature needs no factor
+        rope |= {} if original else {"original_max_position_embeddings": int(value("context_length") or 2)}
+        rope |= {"short_factor": fixed or short, "long_factor": fixed or long}
+        scaled = factor is not None and factor != 1 and kind in ("linear", "yarn")
+        name = TENSOR if fixed else "rope_factors_long.weight"
+        twice = (f"rope.scaling.factor {factor:g} is applied on top of the tensor {name}.",) if scaled else ()
+        return rope, twice
+    if kind in ("linear", "yarn") and factor and factor != 1:
+        rope |= {"rope_type": kind, "factor": factor}
+        rope |= {"attention_factor": beside * temperature(factor)} if kind == "yarn" and beside != 1 else {}
+        multiplier = value("rope.scaling.yarn_log_multiplier")
+        return rope | ({"mscale": 1.0, "mscale_all_dim": multiplier} if multiplier else {}), ()
+    return rope | {"rope_type": "default"}, ()
 
 
 def write(source: Path, destination: Path, wanted: Metadata) -> None:

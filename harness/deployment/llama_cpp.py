@@ -86,6 +86,7 @@ def metadata_of(expression: Expression, target: Target, arch: str) -> Metadata:
     if _needs_tensor(settings):
         keys[rope.FREQ_BASE] = target.geometry.rope_theta
         keys[rope.SCALING_ATTN_FACTOR] = float(expression.frequencies.attention_scaling)
+        keys[rope.SCALING_ORIG_CTX_LEN] = target.geometry.original_max_position_embeddings
         factors = tuple(rescale_factors(target.geometry, expression.frequencies).tolist())
     elif settings.factor is not None:
         keys[rope.SCALING_TYPE], keys[rope.SCALING_FACTOR] = settings.rope_type, settings.factor

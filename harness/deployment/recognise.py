@@ -1,5 +1,7 @@
 """From rope parameters to the method that they are, every parameter named."""
 
+import math
+
 from harness.deployment.settings import RopeSettings
 from harness.errors import UserError
 from harness.methods.base import Method, RopeGeometry
@@ -9,6 +11,7 @@ from harness.methods.frequency.linear import Linear
 from harness.methods.frequency.llama3 import Llama3
 from harness.methods.frequency.longrope import LongRope
 from harness.methods.frequency.none import Unscaled
+from harness.methods.frequency.ntk_fixed import NtkFixed
 from harness.methods.frequency.yarn import Yarn
 
 
@@ -18,16 +21,30 @@ def geometry_of(settings: RopeSettings, rotary_dim: int, max_position_embeddings
     return RopeGeometry(rotary_dim=rotary_dim, rope_theta=settings.rope_theta, original_max_position_embeddings=trained)
 
 
-def recognise(settings: RopeSettings, max_position_embeddings: int, trained_theta: float | None = None) -> Method:
+def is_ntk_fixed(settings: RopeSettings, trained: RopeGeometry | None) -> bool:
+    """Whether a raised base and a linear factor are NTK-fixed together: base x f and factor f^(2 / rotary_dim)."""
+    if settings.rope_type != "linear" or trained is None or settings.factor is None:
+        return False
+    raised = settings.rope_theta / trained.rope_theta
+    return math.isclose(settings.factor ** (trained.rotary_dim / 2), raised, rel_tol=1e-6) and raised > 1
+
+
+def recognise(
+    settings: RopeSettings, max_position_embeddings: int | None, trained: RopeGeometry | None = None
+) -> Method:
     """The method that transformers runs under these settings, resolved.
 
-    `max_position_embeddings` (tokens) gives the factor where a yarn or longrope leaves it open. `trained_theta`: the
-    base of training where it is known and may differ. Raises UserError where a field that the type needs is missing.
+    `max_position_embeddings` (tokens) gives the factor where a yarn or longrope leaves it open. `trained`: the model
+    before any scaling where it is known: its base may differ. Raises UserError where a field that the type needs is
+    missing.
     """
     kind = settings.rope_type
     if kind == "default":
-        raised = trained_theta is not None and trained_theta != settings.rope_theta
+        raised = trained is not None and trained.rope_theta != settings.rope_theta
         return Abf(rope_theta=settings.rope_theta) if raised else Unscaled()
+    if is_ntk_fixed(settings, trained):
+        assert trained is not None, "known where it was compared"
+        return NtkFixed(factor=settings.rope_theta / trained.rope_theta)
     if kind == "linear":
         return Linear(factor=_needed(settings, "factor", settings.factor))
     if kind == "dynamic":
@@ -63,14 +80,19 @@ def _longrope(settings: RopeSettings, factor: float) -> LongRope:
     return LongRope(
         long_factor=list(settings.long_factor),
         short_factor=list(settings.short_factor) if switches else None,
-        factor=max(1.0, factor),
+        factor=factor,
         temperature="su" if settings.attention_factor is None else settings.attention_factor,
         unscaled_prefix=0,
     )
 
 
-def _implied_factor(settings: RopeSettings, max_position_embeddings: int) -> float:
-    return max_position_embeddings / (settings.original_max_position_embeddings or max_position_embeddings)
+def _implied_factor(settings: RopeSettings, max_position_embeddings: int | None) -> float:
+    original = settings.original_max_position_embeddings
+    if max_position_embeddings is None or original is None:
+        raise UserError(
+            f"rope_type {settings.rope_type} without factor needs max_position_embeddings and the original."
+        )
+    return max(1.0, max_position_embeddings / original)
 
 
 def _needed(settings: RopeSettings, name: str, value: float | None) -> float:

@@ -78,8 +78,16 @@ def test_a_method_with_a_type_of_its_own_comes_back(name, params):
 def test_another_base_is_abf_where_that_of_training_is_known(theta):
     method = build("abf", {"rope_theta": theta}, GEOMETRY, 2048)
     settings = express(method, GEOMETRY, 2048).settings
-    assert recognise(settings, 512, trained_theta=10_000.0) == method
+    assert recognise(settings, 512, trained=GEOMETRY) == method
     assert recognise(settings, 512).name == "none"
+
+
+def test_a_base_and_a_factor_together_are_ntk_fixed():
+    settings = express(build("ntk_fixed", {"factor": 4.0}, GEOMETRY, 2048), GEOMETRY, 2048).settings
+    found = recognise(settings, 2048, trained=GEOMETRY)
+    assert found.name == "ntk_fixed"
+    assert found.factor == pytest.approx(4.0)
+    assert recognise(settings, 2048).name == "linear"
 
 
 def test_older_names_are_read():
@@ -109,4 +117,6 @@ def test_what_is_no_setting_is_refused(given, said):
 )
 def test_what_a_type_needs_is_named(kind, absent):
     with pytest.raises(UserError, match=f"{kind} needs {absent}"):
-        recognise(RopeSettings(rope_type=kind, rope_theta=10_000.0), 512)
+        recognise(
+            RopeSettings(rope_type=kind, rope_theta=10_000.0, **({"factor": 2.0} if kind == "longrope" else {})), 512
+        )
