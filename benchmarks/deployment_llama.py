@@ -43,6 +43,9 @@ PARAMETERS = {  # flag -> context parameter of llama-cpp-python
     "--yarn-beta-fast": "yarn_beta_fast",
     "--yarn-beta-slow": "yarn_beta_slow",
 }
+FIXED = {
+    "logits_all": True, "n_batch": CTX, "n_threads": 1, "n_threads_batch": 1, "flash_attn": False, "verbose": False,
+}  # fmt: skip
 SCALINGS = {"none": 0, "linear": 1, "yarn": 2}  # enum llama_rope_scaling_type
 
 
@@ -159,10 +162,7 @@ def score(folder: Path) -> None:
     ids = np.load(folder / "ids.npy")
     for job in json.loads((folder / "jobs.json").read_text()):
         for cache, kind in (("float32", 0), ("float16", 1)):
-            model = Llama(
-                job["file"], logits_all=True, n_batch=CTX, n_threads=1, n_threads_batch=1, verbose=False, type_k=kind, type_v=kind,
-                flash_attn=False, **parameters(job["flags"]),
-            )  # fmt: skip
+            model = Llama(job["file"], type_k=kind, type_v=kind, **FIXED, **parameters(job["flags"]))
             model.eval(ids.tolist())
             logits = np.asarray(model.scores[: len(ids) - 1], dtype=np.float64)
             peak = logits.max(axis=1, keepdims=True)
@@ -173,9 +173,7 @@ def score(folder: Path) -> None:
 
 def report(folder: Path, jobs: list[dict[str, Any]]) -> None:
     """Mean loss, and how far llama.cpp lies from it by position."""
-    print(
-        "| method | given as | mean loss, nats | largest difference by position | of the mean | float16 cache, largest |"
-    )
+    print("| method | given as | mean loss, nats | largest difference by position | of the mean | float16, largest |")
     print("|---|---|---|---|---|---|")
     for job in jobs:
         ours = np.load(folder / f"{job['case']}.ours.npy")
