@@ -47,7 +47,7 @@ def _task(composed: DictConfig) -> None:
     if method.kind == "native":
         print(f"native is the checkpoint's own scaling: every engine reads it; set its length limit to {target.ctx}.")
         return
-    expression = express(method, target.geometry, target.ctx, logn=logn)
+    expression = express(method, target.geometry, target.ctx, logn=logn, all_rotate=target.all_rotate)
     if expression.lost:
         print("\n".join([*_cost(choice, expression, target), ""]))
     for engine, spell in ENGINES.items():

@@ -1,5 +1,6 @@
 """From a method to rope parameters: its own type where there is one, otherwise its frequencies as a list."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
@@ -34,16 +35,23 @@ class Expression(NamedTuple):
     lost: tuple[str, ...] = ()  # what the settings lack of the method, in words
 
 
-def express(method: Method, geometry: RopeGeometry, length: int, *, logn: bool = False) -> Expression:
+def express(
+    method: Method, geometry: RopeGeometry, length: int, *, logn: bool = False, all_rotate: bool = True
+) -> Expression:
     """The rope parameters of a resolved method for windows of up to `length` tokens, or of the nearest that has some.
 
-    `logn`: queries grow with the logarithm of the position, which no rope parameter says. A method of kind native has
-    no settings of ours: TypeError.
+    `logn`: queries grow with the logarithm of the position, which no rope parameter says. `all_rotate`: every channel
+    of a head does, so that a scale of all logits is one of cos and sin. A method of kind native has no settings of
+    ours: TypeError.
     """
     if method.kind == "frequency":
         expression = _of_frequencies(method, geometry, length)
     else:
         expression = _nearest(method, geometry, length)
+    if expression.frequencies.logit_scaling != 1 and not all_rotate:
+        assert isinstance(method, Yarn), "the one that scales logits"
+        lost = (*expression.lost, "a scale of all logits (temperature_on=logits) where some channels do not rotate")
+        expression = expression._replace(lost=lost, nearest=replace(method, temperature_on="rotated"))
     if logn:
         lost = (*expression.lost, "log-n scaling of queries (method.logn)")
         expression = expression._replace(lost=lost, nearest=expression.nearest or method)
@@ -54,8 +62,12 @@ def _of_frequencies(method: Method, geometry: RopeGeometry, length: int) -> Expr
     frequencies = method(geometry, length)
     own = _SETTINGS.get(type(method))
     settings = own(method, geometry, length) if own else None
+    if settings is None:
+        settings = rescaled(geometry, frequencies, length)
+        if isinstance(method, Yarn) and method.mscale_all_dim:  # still scales the softmax of some models
+            settings = replace(settings, factor=method.factor, mscale_all_dim=method.mscale_all_dim)
     expression = Expression(
-        settings or rescaled(geometry, frequencies, length),
+        settings,
         frequencies,
         _switch(method, geometry),
         method.depends_on_length,
@@ -74,10 +86,15 @@ def rescaled(geometry: RopeGeometry, frequencies: RopeFrequencies, length: int) 
         rope_theta=geometry.rope_theta,
         factor=growth(geometry, length),
         original_max_position_embeddings=geometry.original_max_position_embeddings,
-        attention_factor=frequencies.attention_scaling,
+        attention_factor=attention_scaling(frequencies),
         short_factor=factors,
         long_factor=factors,
     )
+
+
+def attention_scaling(frequencies: RopeFrequencies) -> float:
+    """What cos and sin are multiplied by so that logits of channels that rotate are scaled as the method asks."""
+    return float(frequencies.attention_scaling * math.sqrt(frequencies.logit_scaling))
 
 
 def rescale_factors(geometry: RopeGeometry, frequencies: RopeFrequencies) -> np.ndarray:
@@ -156,11 +173,11 @@ def _llama3(method: Method, geometry: RopeGeometry, length: int) -> RopeSettings
 
 def _yarn(method: Method, geometry: RopeGeometry, length: int) -> RopeSettings | None:
     assert isinstance(method, Yarn)
-    if method.ramp != "dimension" or method.blend != "arithmetic":
+    if (method.ramp, method.blend, method.extrapolation_factor) != ("dimension", "arithmetic", 1.0):
         return None
     factor = resolved_factor(method)
     pair = bool(method.mscale and method.mscale_all_dim and method.attention_factor is None)
-    scaling = method(geometry, length).attention_scaling
+    scaling = attention_scaling(Yarn.__call__(method, geometry, length))
     return RopeSettings(
         rope_type="yarn",
         rope_theta=geometry.rope_theta,
@@ -169,8 +186,8 @@ def _yarn(method: Method, geometry: RopeGeometry, length: int) -> RopeSettings |
         attention_factor=None if pair or scaling == temperature(factor) else scaling,
         beta_fast=None if method.beta_fast == 32 else method.beta_fast,
         beta_slow=None if method.beta_slow == 1 else method.beta_slow,
-        mscale=method.mscale if pair else None,
-        mscale_all_dim=method.mscale_all_dim if pair else None,
+        mscale=method.mscale,
+        mscale_all_dim=method.mscale_all_dim,  # beside an attention_factor it still scales the softmax of some models
         truncate=None if method.truncate else False,
     )
 
@@ -184,14 +201,18 @@ def _longrope(method: Method, geometry: RopeGeometry, length: int) -> RopeSettin
     assert isinstance(method, LongRope)
     assert method.long_factor is not None, "longrope: resolve factors first"
     within = length <= geometry.original_max_position_embeddings
-    if method.dynamic or (within and not method.short_temperature):
+    if method.dynamic or (within and not _one_temperature(method)):
         return None
     factors = method.short_factor if within and method.short_factor is not None else method.long_factor
     return _longrope_of(method, geometry, factors, factors)
 
 
+def _one_temperature(method: LongRope) -> bool:
+    return method.short_temperature and method.short_mscale == method.long_mscale
+
+
 def _longrope_of(method: LongRope, geometry: RopeGeometry, short: list[float], long: list[float]) -> RopeSettings:
-    usual = method.temperature in (None, "su")
+    usual = method.temperature in (None, "su") and method.long_mscale is None
     return RopeSettings(
         rope_type="longrope",
         rope_theta=geometry.rope_theta,
@@ -207,7 +228,7 @@ def _switch(method: Method, geometry: RopeGeometry) -> RopeSettings | None:
     """The types of transformers that look at the length: dynamic, and longrope with two lists."""
     if isinstance(method, DynamicNtk):
         return RopeSettings(rope_type="dynamic", rope_theta=geometry.rope_theta, factor=method.factor)
-    if not isinstance(method, LongRope) or method.dynamic or not method.short_temperature:
+    if not isinstance(method, LongRope) or method.dynamic or not _one_temperature(method):
         return None
     if method.short_factor is None or method.long_factor is None:
         return None

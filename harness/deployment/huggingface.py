@@ -6,8 +6,6 @@ Looked up in transformers 5.23.0, `modeling_rope_utils.py`: ROPE_INIT_FUNCTIONS,
 so that a window between the two is scaled by the longest before it; our method scales each by its own length.
 """
 
-from dataclasses import replace
-
 from harness.deployment.express import Expression, rescaled
 from harness.deployment.settings import RopeSettings
 from harness.deployment.spelling import Spelling, as_json, common_notes, match_of
@@ -45,7 +43,4 @@ def settings_for(expression: Expression, target: Target) -> RopeSettings:
         return rescaled(target.geometry, expression.frequencies, target.ctx)
     if settings.truncate is False and target.main is not None:  # read beside the layer types, not inside them
         return rescaled(target.geometry, expression.frequencies, target.ctx)
-    if settings.mscale_all_dim is not None and target.is_latent:  # else the softmax scale would change, too
-        scaling = expression.frequencies.attention_scaling
-        return replace(settings, mscale=None, mscale_all_dim=None, attention_factor=scaling)
     return settings

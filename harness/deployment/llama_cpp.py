@@ -9,7 +9,7 @@ read by few architectures, their flags by all. The server caps a context at the 
 raises it. Corners of yarn are always rounded. Nothing follows the length of a prompt.
 """
 
-from harness.deployment.express import Expression, rescale_factors
+from harness.deployment.express import Expression, attention_scaling, rescale_factors
 from harness.deployment.gguf_file import TENSOR, Key, Metadata
 from harness.deployment.settings import RopeSettings
 from harness.deployment.spelling import Spelling, as_json, command, common_notes, match_of
@@ -85,7 +85,7 @@ def metadata_of(expression: Expression, target: Target, arch: str) -> Metadata:
     factors = None
     if _needs_tensor(settings):
         keys[rope.FREQ_BASE] = target.geometry.rope_theta
-        keys[rope.SCALING_ATTN_FACTOR] = float(expression.frequencies.attention_scaling)
+        keys[rope.SCALING_ATTN_FACTOR] = attention_scaling(expression.frequencies)
         keys[rope.SCALING_ORIG_CTX_LEN] = target.geometry.original_max_position_embeddings
         factors = tuple(rescale_factors(target.geometry, expression.frequencies).tolist())
     elif settings.factor is not None:

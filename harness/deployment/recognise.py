@@ -60,7 +60,7 @@ def recognise(
 
 
 def _yarn(settings: RopeSettings, factor: float) -> Yarn:
-    pair = bool(settings.mscale and settings.mscale_all_dim) and settings.attention_factor is None
+    pair = settings.mscale is not None and settings.mscale_all_dim is not None
     return Yarn(
         factor=factor,
         beta_fast=settings.beta_fast or 32.0,

@@ -9,11 +9,13 @@ reads `short_mscale` and `long_mscale`, no attention_factor; its switch looks at
 lists are written alike. Models that read `rope_scaling` get the same dictionary: with transformers 5 it is an alias.
 """
 
-from harness.deployment.express import Expression
+from harness.deployment.express import Expression, attention_scaling
 from harness.deployment.settings import Parameters, RopeSettings
 from harness.deployment.spelling import Spelling, as_json, command, common_notes, match_of
 from harness.deployment.target import Target
 from harness.methods.frequency.yarn import temperature
+
+MSCALES = ("mscale", "mscale_all_dim")  # would count once more beside attn_factor
 
 
 def spell(expression: Expression, target: Target) -> Spelling:
@@ -37,12 +39,12 @@ def spell(expression: Expression, target: Target) -> Spelling:
 def parameters(settings: RopeSettings, expression: Expression) -> Parameters:
     """The settings in SGLang's words."""
     given = settings.parameters()
-    scaling = float(expression.frequencies.attention_scaling)
+    scaling = attention_scaling(expression.frequencies)
     if settings.rope_type == "longrope":
         given = {name: value for name, value in given.items() if name not in ("attention_factor", "factor")}
         return {**given, "short_mscale": scaling, "long_mscale": scaling}
     if settings.rope_type == "yarn" and settings.attention_factor is not None:
         assert settings.factor is not None
-        given.pop("attention_factor")
+        given = {name: value for name, value in given.items() if name not in ("attention_factor", *MSCALES)}
         return {**given, "attn_factor": scaling / temperature(settings.factor)}
     return given

@@ -37,6 +37,7 @@ class Target:
     declared: Mapping[str | None, Mapping[str, Any]] = field(default_factory=dict)  # rope parameters by layer type
     main: str | None = None  # the layer type that is scaled
     section: str | None = None  # of the configuration, where the language model is a part of it
+    all_rotate: bool = True  # every channel of a head
     is_latent: bool = False  # multi-latent attention: mscale_all_dim changes its softmax scale, too
     architecture: str | None = None  # of the GGUF file, in llama.cpp's words
     names_original: bool = False  # the configuration has original_max_position_embeddings of its own (Phi-3)
@@ -58,6 +59,7 @@ class Target:
             declared={kind: rope_parameters(text, kind) for kind in kinds} if has_parameters else {},
             main=main_layer_type(text),
             section=_section(config, text),
+            all_rotate=_all_rotate(text, kinds),
             is_latent=hasattr(text, LATENT_ROTARY_DIM),
             architecture=gguf_file.architecture(directory(spec) / spec.gguf_file) if spec.gguf_file else None,
             names_original=hasattr(text, "original_max_position_embeddings"),
@@ -106,6 +108,11 @@ def ctx_of(method_factor: float | None, trained: int, ctx: int | None) -> int:
     if method_factor is None:
         raise UserError("export: give ctx=... (tokens), or a method with method.factor=...: neither says how far.")
     return round(method_factor * trained)
+
+
+def _all_rotate(text: Any, kinds: list[str | None]) -> bool:
+    latent = hasattr(text, LATENT_ROTARY_DIM)
+    return not latent and all(rope_parameters(text, kind).get("partial_rotary_factor", 1.0) == 1.0 for kind in kinds)
 
 
 def _section(config: Any, text: Any) -> str | None:

@@ -9,7 +9,7 @@ and without `max_trained_positions` scales nothing, so that dynamic methods are 
 written with a decimal point: linear takes a whole number for a list.
 """
 
-from harness.deployment.express import Expression
+from harness.deployment.express import Expression, attention_scaling
 from harness.deployment.settings import Parameters, RopeSettings
 from harness.deployment.spelling import Spelling, as_json, command, common_notes, match_of
 from harness.deployment.target import Target
@@ -33,7 +33,7 @@ def parameters(settings: RopeSettings, expression: Expression) -> Parameters:
     given = settings.parameters()
     if settings.rope_type == "longrope":
         given = {name: value for name, value in given.items() if name not in ("attention_factor", "factor")}
-        scaling = float(expression.frequencies.attention_scaling)
+        scaling = attention_scaling(expression.frequencies)
         return {**given, "short_mscale": scaling, "long_mscale": scaling}
     return given
 

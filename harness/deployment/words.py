@@ -1,8 +1,6 @@
 """Methods in words."""
 
-from dataclasses import fields
-
-from harness.methods.base import Method
+from harness.methods.base import Method, parameters
 from harness.methods.modifiers.resonance import Resonant
 
 
@@ -10,8 +8,8 @@ def described(method: Method) -> str:
     """A method by its name and every parameter that is set: `yarn, factor 4, beta_fast 32, ...`."""
     if isinstance(method, Resonant):
         return f"{described(method.method)}, resonant"
-    given = {field.name: getattr(method, field.name) for field in fields(method)}
-    return ", ".join([method.name, *(f"{name} {_short(value)}" for name, value in given.items() if value is not None)])
+    given = ((name, value) for name, value in parameters(method).items() if value is not None)
+    return ", ".join([method.name, *(f"{name} {_short(value)}" for name, value in given)])
 
 
 def _short(value: object) -> str:

@@ -32,7 +32,7 @@ def drawn(kind, generator):
         scaling = generator.integers(3)
         given |= {"attention_factor": float(generator.uniform(0.5, 2))} if scaling == 1 else {}
         mscales = {name: float(generator.uniform(0.1, 2)) for name in ("mscale", "mscale_all_dim")}
-        given |= mscales if scaling == 2 else {}
+        given |= mscales if scaling == 2 or (scaling == 1 and generator.random() < 0.5) else {}
     if kind == "longrope":
         long = tuple(generator.uniform(1, 40, 32).tolist())
         given |= {"long_factor": long, "short_factor": long}

@@ -25,7 +25,12 @@ USUAL = [
     "olmo3", "smollm3",
 ]  # fmt: skip
 REST = [family for family in FAMILIES if family not in USUAL]
-FIXED = {"dynamic_linear", "dynamic_yarn", "longrope, dynamic"}  # transformers has no such switch by length
+FIXED = {
+    "dynamic_linear",
+    "dynamic_yarn",
+    "longrope, dynamic",
+    "longrope, two numbers",
+}  # transformers has no such switch by length
 logging.set_verbosity_error()
 disable_progress_bar()
 
