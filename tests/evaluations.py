@@ -11,7 +11,7 @@ import torch
 from harness.data.documents import Document
 from harness.data.protocols import PROTOCOLS
 from harness.data.scores import Scores
-from harness.data.windows import Protocol
+from harness.data.windows import Protocol, Shorter
 from harness.engine.batches import plans
 from harness.engine.scores import NllFunction, evaluate
 from harness.results.rows import table_rows
@@ -49,10 +49,11 @@ def scores(
     tokens_per_batch: int = 10**6,
     bos_token_id: int | None = BOS,
     seed: int = 0,
+    shorter: Shorter = "error",
     **options: Any,
 ) -> list[Scores]:
     """Losses of all documents, in document order."""
-    planned = plans(documents, ctx, protocol, seed)
+    planned = plans(documents, ctx, protocol, seed, shorter)
     found = evaluate(documents, planned, nll, tokens_per_batch, bos_token_id=bos_token_id, **options)
     return sorted(found, key=lambda s: s.document)
 

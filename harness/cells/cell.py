@@ -5,7 +5,7 @@ from typing import Any
 
 from harness import methods
 from harness.config.schema import Config
-from harness.data.protocols import Strided
+from harness.data.strided import Strided
 from harness.data.windows import Bos, Protocol
 from harness.errors import UserError
 from harness.methods.base import Method, RopeGeometry, parameters

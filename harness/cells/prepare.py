@@ -58,11 +58,11 @@ def _files(made: Cell, run_id: str, sweep: bool) -> CellFiles:
 
 def identify(header: "Header", dataset_fingerprint: str, protocol: Protocol, dtype: str) -> Identity:
     """What determines the numbers of a cell besides its method, its length and its windows. Raises UserError."""
-    policy = protocol.bos
-    if policy == "auto":
-        policy = "every_window" if header.adds_bos else "none"
-    if policy != "none" and header.bos_token_id is None:
-        raise UserError(f"protocol.bos={policy}: the tokenizer of {header.spec.name} has no BOS token; use none.")
+    policy = protocol.resolved_bos(header.adds_bos)
+    prefix = header.prefix_token_id if protocol.lends_eos else header.bos_token_id
+    if policy != "none" and prefix is None:
+        lacking = "neither a BOS nor an EOS token" if protocol.lends_eos else "no BOS token"
+        raise UserError(f"protocol.bos={policy}: the tokenizer of {header.spec.name} has {lacking}; use none.")
     return Identity(
         model_fingerprint=header.fingerprint,
         model_revision=header.revision,

@@ -65,6 +65,10 @@ class Config:
             raise UserError(f"engine.parallel=context cannot run method={name}, which changes attention.")
         if self.method.logn:
             raise UserError("engine.parallel=context cannot run method.logn=true, which changes attention.")
+        if self.protocol.ahead:
+            raise UserError(
+                f"engine.parallel=context cannot run protocol={self.protocol.name}, whose last token is not given."
+            )
         if self.model.device_map is not None:
             raise UserError("engine.parallel=context puts a whole model on every GPU: model.device_map must be null.")
 

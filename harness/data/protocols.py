@@ -1,68 +1,15 @@
 """The protocols, a class each with its own parameters, registered in PROTOCOLS; docs/protocols.md draws them.
 
 L is `ctx`, S `stride`, K `num_targets`, all in tokens. Where windows lie on a grid, the last one is cut at the
-document's end or left out, as the protocol says.
+document's end or left out, as the protocol says. Under `first_window` the grid is that of the stream [BOS] + text, of
+which the BOS is token 0: what begins at n in the stream begins at n - 1 in the document.
 """
 
 from dataclasses import dataclass
 
-from harness.data.windows import Protocol, Window, window
+from harness.data.strided import Last, OverlappingFull, Sliding, check_room, check_targets
+from harness.data.windows import Bos, Protocol, Window, window
 from harness.errors import UserError
-
-
-@dataclass(frozen=True, kw_only=True)
-class Strided(Protocol):
-    """What protocols have in common whose windows begin every S tokens."""
-
-    stride: int = 256  # tokens
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.stride < 1:
-            raise UserError(f"protocol.stride must be at least 1 token, got {self.stride}.")
-
-    def check(self, ctx: int) -> None:
-        """Also where the stride leaves tokens out between windows."""
-        super().check(ctx)
-        text = ctx - (self.bos in ("every_window", "first_window"))
-        if self.stride > text:
-            raise UserError(
-                f"protocol.stride must be at most the {text} text tokens of a window (ctx={ctx}, bos={self.bos}), "
-                f"got {self.stride}."
-            )
-
-    def full_windows(self, num_tokens: int, ctx: int) -> list[Window]:
-        """[0, L), [S, S + L), ...: full ones only, all scored."""
-        windows: list[Window] = []
-        begin = 0
-        while begin + ctx - (bos := self.has_bos(len(windows))) <= num_tokens:
-            windows.append(window(begin, begin + ctx - bos, begin, bos))
-            begin += self.stride
-        return windows
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sliding(Strided):
-    """[0, L), [S, S + L), ...: the first window scores all, every other one only its new tokens.
-
-    The last window is cut at the document's end.
-    """
-
-    name = "sliding"
-    source = "Press et al. 2022, arXiv:2108.12409; documentation of transformers"
-    promises = ("every_token", "once")
-
-    def windows(self, num_tokens: int, ctx: int) -> list[Window]:
-        """About num_tokens / S windows."""
-        windows: list[Window] = []
-        end = 0
-        while end < num_tokens:
-            bos = self.has_bos(len(windows))
-            full = end + self.stride if windows else ctx - bos
-            begin = full - (ctx - bos)
-            windows.append(window(begin, min(full, num_tokens), end, bos))
-            end = full
-        return windows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +32,7 @@ class Disjoint(Protocol):
     """[0, L), [L, 2 L), ...: all scored; the last window may be shorter."""
 
     name = "disjoint"
-    source = "lm-eval, rolling likelihood"
+    source = "common practice; chunks of a text without anything before them"
     promises = ("every_token", "once")
 
     def windows(self, num_tokens: int, ctx: int) -> list[Window]:
@@ -101,49 +48,56 @@ class Disjoint(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Last(Strided):
-    """[0, L), [S, S + L), ...: full windows only, of each the last K tokens scored."""
+class Rolling(Protocol):
+    """[0, L + 1), [L, 2 L + 1), ... of the stream [BOS] + text: the first L tokens are seen, the last L scored.
 
-    name = "last"
-    source = "Yen et al. 2024, arXiv:2402.16617 (CEPE); llama.cpp with a stride"
+    One token of context is in front of the first scored one, the BOS or the last token of the window before; with a BOS
+    in every window it is that one. The last window is filled up with context to L + 1 tokens. A tokenizer without BOS
+    lends its EOS.
+    """
 
-    num_targets: int | None = None  # scored tokens of a window; None: the stride
+    name = "rolling"
+    source = "lm-eval, loglikelihood_rolling"
+    promises = ("every_token", "once")
+    ahead = True
+    lends_eos = True
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_targets(self.targets)
-
-    @property
-    def targets(self) -> int:
-        """Scored tokens of a window."""
-        return self.stride if self.num_targets is None else self.num_targets
-
-    def parameters(self) -> dict[str, int | str | None]:
-        """The scored tokens as a number: left open or given as the stride, the windows are the same."""
-        return super().parameters() | {"num_targets": self.targets}
-
-    def check(self, ctx: int) -> None:
-        """Also where a window does not hold its scored tokens."""
-        super().check(ctx)
-        _check_room(self.name, self.targets, ctx)
+    def resolved_bos(self, adds_bos: bool) -> Bos:
+        """Every text has its prefix token, whatever the tokenizer does."""
+        return "first_window" if self.bos == "auto" else self.bos
 
     def windows(self, num_tokens: int, ctx: int) -> list[Window]:
-        """About (num_tokens - L) / S windows."""
-        full = self.full_windows(num_tokens, ctx)
-        return [w._replace(score_from=max(w.end - self.targets, w.score_from)) for w in full]
+        """About num_tokens / L windows."""
+        text = ctx + (self.bos != "every_window")  # tokens of every window but the first, all but one of them seen
+        windows: list[Window] = []
+        scored = 0
+        while scored < num_tokens:
+            bos = self.has_bos(len(windows))
+            end = min(num_tokens, scored + ctx + (self.bos == "none" and not windows))
+            begin = max(0, end - text)
+            windows.append(window(begin, end, scored, bos))
+            scored = end
+        return windows
 
 
 @dataclass(frozen=True, kw_only=True)
 class SecondHalf(Protocol):
-    """Chunks [0, L), [L, 2 L), ..., full ones only; scored are the tokens behind position L / 2.
+    """Chunks [0, L), [L, 2 L), ... of the stream [BOS] + text, full ones only; scored behind position L / 2.
 
-    As in llama.cpp, a BOS overwrites the first token of a chunk, and the token at L / 2 itself is context, so that
-    L - L // 2 - 1 tokens are scored.
+    As in llama.cpp, which tokenizes with a BOS where the model has one, and lets it overwrite the first token of every
+    chunk: chunk n has the tokens [n L, n L + L - 1) of the text. The token at L / 2 itself is context, so that
+    L - L // 2 - 1 tokens are scored. Without BOS the stream is the text.
     """
 
     name = "second_half"
     source = "llama.cpp, llama-perplexity"
     promises = ("once",)
+    takes_shorter = False
+
+    @property
+    def version(self) -> int:
+        """Before the second, chunks with a BOS lay as those without, one token later than in the stream."""
+        return 2 if self.bos in ("every_window", "first_window") else 1
 
     def check(self, ctx: int) -> None:
         """Also where nothing lies behind the middle."""
@@ -152,10 +106,11 @@ class SecondHalf(Protocol):
             raise UserError(f"ctx must be at least 3 tokens for {self.name}, which scores behind ctx // 2, got {ctx}.")
 
     def windows(self, num_tokens: int, ctx: int) -> list[Window]:
-        """num_tokens // L windows."""
+        """About num_tokens // L windows."""
+        ahead = self.has_bos(0)  # tokens of the stream before the text
         windows: list[Window] = []
-        for index, begin in enumerate(range(0, num_tokens - ctx + 1, ctx)):
-            bos = self.has_bos(index)
+        for index, chunk in enumerate(range(0, num_tokens + ahead - ctx + 1, ctx)):
+            begin, bos = chunk - ahead, self.has_bos(index)
             windows.append(window(begin + bos, begin + ctx, begin + ctx // 2 + 1, bos))
         return windows
 
@@ -172,12 +127,12 @@ class FixedTargets(Protocol):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_targets(self.num_targets)
+        check_targets(self.num_targets)
 
     def check(self, ctx: int) -> None:
         """Also where the window does not hold its scored tokens."""
         super().check(ctx)
-        _check_room(self.name, self.num_targets, ctx)
+        check_room(self.name, self.num_targets, ctx)
 
     def windows(self, num_tokens: int, ctx: int) -> list[Window]:
         """One window."""
@@ -185,29 +140,7 @@ class FixedTargets(Protocol):
         return [window(num_tokens - ctx + bos, num_tokens, num_tokens - self.num_targets, bos)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class OverlappingFull(Strided):
-    """[0, L), [S, S + L), ...: full windows only, every position scored, so that tokens count about L / S times."""
-
-    name = "overlapping_full"
-    source = "Chen et al. 2023, arXiv:2309.12307 (LongLoRA), its code"
-
-    def windows(self, num_tokens: int, ctx: int) -> list[Window]:
-        """About (num_tokens - L) / S windows."""
-        return self.full_windows(num_tokens, ctx)
-
-
-def _check_targets(num_targets: int) -> None:
-    if num_targets < 1:
-        raise UserError(f"protocol.num_targets must be at least 1 token, got {num_targets}.")
-
-
-def _check_room(name: str, num_targets: int, ctx: int) -> None:
-    if num_targets > ctx - 1:
-        raise UserError(f"protocol.num_targets must be at most ctx - 1 = {ctx - 1} for {name}, got {num_targets}.")
-
-
 PROTOCOLS: dict[str, type[Protocol]] = {
     protocol.name: protocol
-    for protocol in (Sliding, SinglePass, Disjoint, Last, SecondHalf, FixedTargets, OverlappingFull)
+    for protocol in (Sliding, SinglePass, Disjoint, Rolling, Last, SecondHalf, FixedTargets, OverlappingFull)
 }

@@ -15,11 +15,15 @@ from harness.errors import UserError, unknown
 
 Bos = Literal["auto", "every_window", "first_window", "none"]
 Promise = Literal["every_token", "once"]
+Shorter = Literal["error", "whole"]  # documents shorter than `ctx`: refused, or scored as one short window each
 BOS_POLICIES: tuple[Bos, ...] = get_args(Bos)
 
 
 class Window(NamedTuple):
-    """One forward pass over one document; positions count document tokens, BOS excluded."""
+    """One forward pass over one document; positions count document tokens, BOS excluded.
+
+    Where a protocol is `ahead`, the model sees [begin, end - 1) and the last token is only scored.
+    """
 
     begin: int
     end: int
@@ -45,6 +49,9 @@ class Protocol(ABC):
     source: ClassVar[str]  # whose numbers are made like this
     promises: ClassVar[tuple[Promise, ...]] = ()
     nested: ClassVar[bool] = False  # a shorter ctx scores the beginning of the same window: one pass serves them all
+    ahead: ClassVar[bool] = False  # the last token of a window is scored and not seen: windows hold ctx + 1 tokens
+    lends_eos: ClassVar[bool] = False  # where a tokenizer has no BOS, its EOS stands in for it
+    takes_shorter: ClassVar[bool] = True  # a document shorter than ctx can be one short window
 
     bos: Bos = "auto"  # auto is resolved from the tokenizer
     max_windows: int | None = None  # None: all; else the first and a seeded sample of the others, weighted
@@ -60,17 +67,27 @@ class Protocol(ABC):
 
     @abstractmethod
     def windows(self, num_tokens: int, ctx: int) -> list[Window]:
-        """All windows over a document of `num_tokens` >= `ctx` tokens, in their order; one may have nothing to score.
+        """All windows over a document of `num_tokens` tokens that fills one, in their order; one may score nothing.
 
         Called with the BOS policy resolved and `ctx` checked.
         """
 
+    @property
+    def version(self) -> int:
+        """Of the windows under these parameters, raised where they change, so that cells of before are not mixed in."""
+        return 1
+
     def parameters(self) -> dict[str, int | str | None]:
         """What determines the windows, as JSON values; it is hashed into `cell_id`, so equal windows give equal ones.
 
-        The parameters common to all and the protocol's own, which is what finished cells were hashed with.
+        The parameters common to all and the protocol's own, which is what finished cells were hashed with; a later
+        version of the windows beside them.
         """
-        return asdict(self)
+        return asdict(self) | ({"version": self.version} if self.version > 1 else {})
+
+    def resolved_bos(self, adds_bos: bool) -> Bos:
+        """The policy, where `auto` depends on whether the tokenizer adds a BOS by itself."""
+        return self.bos if self.bos != "auto" else "every_window" if adds_bos else "none"
 
     def check(self, ctx: int) -> None:
         """Raise UserError where windows of `ctx` tokens cannot follow this protocol."""
@@ -87,17 +104,27 @@ def window(begin: int, end: int, score_from: int, bos: bool) -> Window:
     return Window(begin, end, max(score_from, begin + (not bos)), bos)
 
 
-def plan(num_tokens: int, ctx: int, protocol: Protocol, seed: int = 0) -> list[Window]:
+def plan(num_tokens: int, ctx: int, protocol: Protocol, seed: int = 0, shorter: Shorter = "error") -> list[Window]:
     """The windows of a document of `num_tokens` tokens; `seed` draws the sample that `max_windows` asks for.
 
-    Raises UserError where the document is shorter than one window, or the protocol does not fit `ctx`.
+    A document that is shorter than `ctx` is one window of its own length where `shorter` is "whole". Raises UserError
+    where it is "error", where the protocol does not fit `ctx`, or where it cannot score short documents.
     """
     assert protocol.bos != "auto", "resolve the BOS policy before planning"
     protocol.check(ctx)
     if num_tokens < ctx:
-        raise UserError(f"a document of {num_tokens} tokens is shorter than one window of ctx={ctx} tokens.")
+        check_shorter(protocol, shorter)
+        if shorter == "error":
+            raise UserError(f"a document of {num_tokens} tokens is shorter than one window of ctx={ctx} tokens.")
+        ctx = num_tokens + (protocol.has_bos(0) and not protocol.ahead)
     windows = [w for w in protocol.windows(num_tokens, ctx) if w.num_scored > 0]
     return _sample(windows, protocol.max_windows, seed)
+
+
+def check_shorter(protocol: Protocol, shorter: Shorter) -> None:
+    """Raise UserError where a protocol means nothing on documents shorter than `ctx`."""
+    if shorter == "whole" and not protocol.takes_shorter:
+        raise UserError(f"data.shorter must be error for protocol={protocol.name}, which scores full windows only.")
 
 
 def _sample(windows: list[Window], max_windows: int | None, seed: int) -> list[Window]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.data.documents import Document
-from harness.data.windows import Protocol, Window, plan
+from harness.data.windows import Protocol, Shorter, Window, plan
 
 
 class Job(NamedTuple):
@@ -29,9 +29,11 @@ class Job(NamedTuple):
         return self.span.score_from - self.span.begin + self.span.bos
 
 
-def plans(documents: Sequence[Document], ctx: int, protocol: Protocol, seed: int) -> list[list[Window]]:
+def plans(
+    documents: Sequence[Document], ctx: int, protocol: Protocol, seed: int, shorter: Shorter = "error"
+) -> list[list[Window]]:
     """The windows of every document; each document draws its own sample where windows are sampled."""
-    return [plan(d.num_tokens, ctx, protocol, seed=_mix(seed, i)) for i, d in enumerate(documents)]
+    return [plan(d.num_tokens, ctx, protocol, _mix(seed, i), shorter) for i, d in enumerate(documents)]
 
 
 def _mix(seed: int, index: int) -> int:

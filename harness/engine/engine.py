@@ -70,7 +70,7 @@ class Engine:
             everyones = self.over.gathered(torch.tensor([len(self.forwards)], device=self.model.device))
             self.forwards = self.forwards if all(everyones) else []
 
-    def token_nll(self, ids: Tensor, score_from: int, sets: Tensor | None = None) -> Tensor:
+    def token_nll(self, ids: Tensor, score_from: int, sets: Tensor | None = None, *, ahead: bool = False) -> Tensor:
         """As `nll.token_nll`, in as many calls as memory asks for: ids (batch, length) -> (batch, length - score_from).
 
         sets: (batch,), the frequencies that each row is rotated by where several are installed
@@ -79,17 +79,21 @@ class Engine:
         rows = max(1, self.tokens_per_batch // ids.shape[1])
         if len(ids) > rows:
             parts = [slice(begin, begin + rows) for begin in range(0, len(ids), rows)]
-            return torch.cat([self.token_nll(ids[p], score_from, None if sets is None else sets[p]) for p in parts])
+            return torch.cat(
+                [self.token_nll(ids[p], score_from, None if sets is None else sets[p], ahead=ahead) for p in parts]
+            )
         try:
-            return self._call(ids, score_from, sets, self.over)
+            return self._call(ids, score_from, sets, self.over, ahead=ahead)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             self._shrink(ids, error)
         torch.cuda.empty_cache()
-        return self.token_nll(ids, score_from, sets)
+        return self.token_nll(ids, score_from, sets, ahead=ahead)
 
-    def _call(self, ids: Tensor, score_from: int, sets: Tensor | None = None, over: Ranks | None = None) -> Tensor:
+    def _call(
+        self, ids: Tensor, score_from: int, sets: Tensor | None = None, over: Ranks | None = None, ahead: bool = False
+    ) -> Tensor:
         """One call; without `over`, as in probes that a rank may fail alone, no other rank takes part."""
         filled, is_layered = self._filled(ids, ids.shape[1]), self.mode.layered and not is_routed(self.model)
         sets = None if sets is None else self._filled(sets, ids.shape[1])
@@ -100,17 +104,18 @@ class Engine:
                 in_pieces = is_layered and score_from > 1
                 stack.enter_context(compiled(self.model, self.forwards[:-1] if in_pieces else self.forwards))
             if over is not None:
+                assert not ahead, "refused by the configuration"
                 return self._shared(filled, score_from, sets, over)[: len(ids)]
             if is_layered:
-                return self._layered(filled, score_from, sets)[: len(ids)]
-            return token_nll(self.model, filled, score_from, sliced=self.mode.sliced)[: len(ids)]
+                return self._layered(filled, score_from, sets, ahead)[: len(ids)]
+            return token_nll(self.model, filled, score_from, sliced=self.mode.sliced, ahead=ahead)[: len(ids)]
 
-    def _layered(self, ids: Tensor, score_from: int, sets: Tensor | None) -> Tensor:
+    def _layered(self, ids: Tensor, score_from: int, sets: Tensor | None, ahead: bool) -> Tensor:
         def compute(kept: Kept | None) -> Tensor:
             with chunked(self.model, self.chunk(*ids.shape), score_from - 1, kept=kept):
-                return token_nll(self.model, ids, score_from, sliced=self.mode.sliced)
+                return token_nll(self.model, ids, score_from, sliced=self.mode.sliced, ahead=ahead)
 
-        return self._resumed(compute, ids, score_from, sets, [(0, ids.shape[1])], None)
+        return self._resumed(compute, ids, score_from, sets, [(0, ids.shape[1] - ahead)], None)
 
     def _shared(self, ids: Tensor, score_from: int, sets: Tensor | None, over: Ranks) -> Tensor:
         rows, length = ids.shape

@@ -15,18 +15,21 @@ LOGITS_PER_SLICE = {"cpu": 2**23, "cuda": 2**28}  # float32 numbers held at once
 
 
 @torch.inference_mode()
-def token_nll(model: CausalLM, ids: Tensor, score_from: int, *, sliced: bool = True) -> Tensor:
+def token_nll(model: CausalLM, ids: Tensor, score_from: int, *, sliced: bool = True, ahead: bool = False) -> Tensor:
     """Loss of the tokens at positions score_from .. L-1 of each row of `ids`, in nats, positive.
 
     ids: (batch, L) token ids; score_from >= 1, since the first position has no prediction. Returns float32
     (batch, L - score_from). With `sliced` the logits are made slice by slice from the last hidden states; without it
-    the model's own forward makes them all, which any causal LM can do.
+    the model's own forward makes them all, which any causal LM can do. `ahead`: the model is not given the last token,
+    which no loss depends on unless the model looks at how long its input is.
     """
-    targets = ids[:, score_from:]
+    targets, last = ids[:, score_from:], ids.shape[1] - 1
+    if ahead:
+        ids = ids[:, :-1]
     if not sliced:
-        logits = model(input_ids=ids, use_cache=False).logits[:, score_from - 1 : -1]
+        logits = model(input_ids=ids, use_cache=False).logits[:, score_from - 1 : last]
         return _loss(logits, targets)
-    hidden = body_of(model)(input_ids=ids, use_cache=False).last_hidden_state[:, score_from - 1 : -1]
+    hidden = body_of(model)(input_ids=ids, use_cache=False).last_hidden_state[:, score_from - 1 : last]
     return losses(model, hidden, targets)
 
 

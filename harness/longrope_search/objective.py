@@ -70,7 +70,8 @@ class Objective(NamedTuple):
         ids = torch.from_numpy(token_ids(batch, documents, self.bos_token_id))
         sets = torch.tensor([job.document // len(self.documents) for job in batch])
         ids, sets = (given.to(self.device, non_blocking=True) for given in (ids, sets))
-        return self.engine.token_nll(ids, min(job.score_from for job in batch), sets if methods > 1 else None)
+        first = min(job.score_from for job in batch)
+        return self.engine.token_nll(ids, first, sets if methods > 1 else None, ahead=self.protocol.ahead)
 
 
 def takes_rows(engine: Engine, trained: int | None) -> bool:

@@ -76,7 +76,7 @@ def search(config: SearchConfig) -> list[Path]:
             judge = Objective(
                 engine, trained, known.search_set.documents, ctx,
                 dataclasses.replace(config.protocol, bos=known.identity.bos),
-                config.seed, device, known.header.bos_token_id, together,
+                config.seed, device, known.header.prefix_token_id, together,
             )  # fmt: skip
             stage = _stage(config, known, judge, leases)
             stages.append(stage.content)

@@ -72,8 +72,13 @@ def position_edges(ctx: int) -> NDArray[np.int64]:
 
 
 def position_bins(scored: Scores, document: Document, ctx: int) -> list[PositionBin]:
-    """Sums of losses by position in the window (tokens that precede, BOS included), one a weight and bin with any."""
+    """Sums of losses by position in the window (tokens that precede, BOS included), one a weight and bin with any.
+
+    Windows that hold one token more than `ctx` have it in a bin of its own.
+    """
     edges = position_edges(ctx)
+    if any(w.end - w.begin + w.bos > ctx for w in scored.windows):
+        edges = np.append(edges, ctx + 1)
     sums: dict[float, tuple[NDArray[np.float64], NDArray[np.int64]]] = {}
     for w, nll in zip(scored.windows, scored.nll, strict=True):
         nll_sum, count = sums.setdefault(w.weight, (np.zeros(len(edges) - 1), np.zeros(len(edges) - 1, np.int64)))

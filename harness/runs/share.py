@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Collection, Iterator
+from functools import partial
 from typing import NamedTuple
 
 from harness import torchrun
@@ -109,9 +110,9 @@ def _scores(
         yield from evaluate(
             documents,
             mine,
-            engine.token_nll,
+            partial(engine.token_nll, ahead=current.longest.cell.protocol.ahead),
             engine.tokens_per_batch,
-            bos_token_id=current.longest.header.bos_token_id,
+            bos_token_id=current.longest.header.prefix_token_id,
             device=loaded.device,
             finished=finished,
             progress=bar.update,

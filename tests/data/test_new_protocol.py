@@ -8,7 +8,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from harness.data import protocols
-from harness.data.protocols import PROTOCOLS, Strided
+from harness.data.protocols import PROTOCOLS
+from harness.data.strided import Strided
 from harness.data.windows import Protocol, Window, plan, window
 from tests.evaluations import protocol_named
 from tests.reference.protocols import DEFINITIONS
@@ -40,6 +41,9 @@ def missing(protocol: type[Protocol]) -> list[str]:
     section = text[begin : text.find("\n\n**`", begin + 1)] if begin >= 0 else ""
     if f"\n\n{drawn}\n" not in f"{section}\n":
         steps.append(f"docs/protocols.md: under `## Windows` write **`{name}`**, what it is, and its drawing:\n{drawn}")
+    row = next(line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| `protocol=` |"))
+    if name not in row.replace("`", " ").split():
+        steps.append(f"README.md: name {name} in the row of `protocol=`.")
     return steps
 
 
@@ -91,7 +95,7 @@ class Halved(Strided):
 
 
 def test_a_class_alone_is_told_every_other_step():
-    entry, choice, reference, drawn = missing(Halved)
+    entry, choice, reference, drawn, row = missing(Halved)
     assert entry == "harness/data/protocols.py: add Halved to PROTOCOLS."
     assert choice == (
         "conf/protocol/halved.yaml: write `name: halved` and every field with its default "
@@ -100,3 +104,4 @@ def test_a_class_alone_is_told_every_other_step():
     assert "tests/reference/protocols.py: add 'halved' to DEFINITIONS" in reference
     assert drawn.startswith("docs/protocols.md: under `## Windows` write **`halved`**")
     assert drawn.endswith("\n    ----####............")
+    assert row == "README.md: name halved in the row of `protocol=`."

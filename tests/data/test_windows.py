@@ -9,6 +9,7 @@ from harness.data.protocols import (
     FixedTargets,
     Last,
     OverlappingFull,
+    Rolling,
     SecondHalf,
     SinglePass,
     Sliding,
@@ -39,18 +40,30 @@ TABLES = [
     (9, 4, "disjoint", "none", {}, [(0, 4, 1, 0), (4, 8, 5, 0)]),
     (7, 4, "disjoint", "every_window", {}, [(0, 3, 0, 1), (3, 6, 3, 1), (6, 7, 6, 1)]),
     (10, 4, "disjoint", "first_window", {}, [(0, 3, 0, 1), (3, 7, 4, 0), (7, 10, 8, 0)]),
+    # lm-eval: the model sees 4 tokens, scores 4; the last window is filled up with context
+    (10, 4, "rolling", "first_window", {}, [(0, 4, 0, 1), (3, 8, 4, 0), (5, 10, 8, 0)]),
+    (8, 4, "rolling", "first_window", {}, [(0, 4, 0, 1), (3, 8, 4, 0)]),
+    (4, 4, "rolling", "first_window", {}, [(0, 4, 0, 1)]),
+    (10, 4, "rolling", "none", {}, [(0, 5, 1, 0), (4, 9, 5, 0), (5, 10, 9, 0)]),
+    (10, 4, "rolling", "every_window", {}, [(0, 4, 0, 1), (4, 8, 4, 1), (6, 10, 8, 1)]),
     # full windows only; the tail that no full window reaches is not scored
     (9, 4, "last", "none", {"stride": 2}, [(0, 4, 2, 0), (2, 6, 4, 0), (4, 8, 6, 0)]),
     (9, 4, "last", "none", {"stride": 2, "num_targets": 3}, [(0, 4, 1, 0), (2, 6, 3, 0), (4, 8, 5, 0)]),
     (8, 4, "last", "every_window", {"stride": 2, "num_targets": 1}, [(0, 3, 2, 1), (2, 5, 4, 1), (4, 7, 6, 1)]),
-    # llama.cpp: chunk of 8 scores the 3 tokens behind position 4; the BOS overwrites the chunk's first token
+    # in the stream [BOS] + text the second window begins at the stride
+    (20, 8, "last", "first_window", {"stride": 4}, [(0, 7, 3, 1), (3, 11, 7, 0), (7, 15, 11, 0), (11, 19, 15, 0)]),
+    # llama.cpp: chunk of 8 scores the 3 tokens behind position 4; the BOS overwrites the first token of each chunk of
+    # the stream [BOS] + text
     (20, 8, "second_half", "none", {}, [(0, 8, 5, 0), (8, 16, 13, 0)]),
-    (20, 8, "second_half", "every_window", {}, [(1, 8, 5, 1), (9, 16, 13, 1)]),
+    (20, 8, "second_half", "every_window", {}, [(0, 7, 4, 1), (8, 15, 12, 1)]),
+    (15, 8, "second_half", "every_window", {}, [(0, 7, 4, 1), (8, 15, 12, 1)]),
+    (23, 8, "second_half", "first_window", {}, [(0, 7, 4, 1), (7, 15, 12, 0), (15, 23, 20, 0)]),
     # the same last tokens at every length
     (20, 8, "fixed_targets", "none", {"num_targets": 3}, [(12, 20, 17, 0)]),
     (20, 16, "fixed_targets", "none", {"num_targets": 3}, [(4, 20, 17, 0)]),
     (20, 8, "fixed_targets", "every_window", {"num_targets": 3}, [(13, 20, 17, 1)]),
     (9, 4, "overlapping_full", "none", {"stride": 2}, [(0, 4, 1, 0), (2, 6, 3, 0), (4, 8, 5, 0)]),
+    (9, 4, "overlapping_full", "first_window", {"stride": 2}, [(0, 3, 0, 1), (1, 5, 2, 0), (3, 7, 4, 0), (5, 9, 6, 0)]),
 ]  # fmt: skip
 
 
@@ -96,7 +109,7 @@ def test_no_window_is_longer_than_ctx_or_leaves_the_document(name, bos):
     protocol = protocol_named(name, bos=bos, stride=7, num_targets=5)
     for w in plan(123, 24, protocol):
         assert 0 <= w.begin <= w.score_from < w.end <= 123
-        assert w.end - w.begin + w.bos <= 24
+        assert w.end - w.begin + w.bos - protocol.ahead <= 24  # as many the model sees
         assert w.bos or w.score_from > w.begin  # the first token of a window has no prediction
 
 
@@ -162,6 +175,22 @@ def test_impossible_protocols_are_refused(protocol, options, ctx, message):
         (SecondHalf(), {"bos": "auto", "max_windows": None}),
         (FixedTargets(num_targets=5), {"bos": "auto", "max_windows": None, "num_targets": 5}),
         (OverlappingFull(), {"bos": "auto", "max_windows": None, "stride": 256}),
+        (Rolling(), {"bos": "auto", "max_windows": None}),
+        # windows that once lay elsewhere: the cells of then are not those of now
+        (SecondHalf(bos="none"), {"bos": "none", "max_windows": None}),
+        (SecondHalf(bos="every_window"), {"bos": "every_window", "max_windows": None, "version": 2}),
+        (SecondHalf(bos="first_window"), {"bos": "first_window", "max_windows": None, "version": 2}),
+        (
+            Last(stride=9, num_targets=5, bos="first_window"),
+            {"bos": "first_window", "max_windows": None, "stride": 9, "num_targets": 5, "version": 2},
+        ),
+        (Last(bos="every_window"), {"bos": "every_window", "max_windows": None, "stride": 256, "num_targets": 256}),
+        (
+            OverlappingFull(bos="first_window"),
+            {"bos": "first_window", "max_windows": None, "stride": 256, "version": 2},
+        ),
+        (OverlappingFull(bos="every_window"), {"bos": "every_window", "max_windows": None, "stride": 256}),
+        (Sliding(bos="first_window"), {"bos": "first_window", "max_windows": None, "stride": 256}),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
@@ -173,6 +202,22 @@ def test_the_parameters_that_identify_a_cell_are_those_of_finished_cells(protoco
 def test_a_document_shorter_than_a_window_is_refused():
     with pytest.raises(UserError, match="15 tokens is shorter than one window of ctx=16"):
         plan(15, 16, Sliding(stride=8, bos="none"))
+
+
+@pytest.mark.parametrize("bos", ["none", "every_window", "first_window"])
+@pytest.mark.parametrize("name", [name for name, p in PROTOCOLS.items() if p.takes_shorter])
+def test_a_shorter_document_is_one_short_window_where_that_is_asked_for(name, bos):
+    protocol = protocol_named(name, bos=bos, stride=6, num_targets=5)
+    for num_tokens in (2, 7, 14, 15):
+        (only,) = plan(num_tokens, 16, protocol, shorter="whole")
+        assert (only.begin, only.end, only.bos) == (0, num_tokens, bos != "none")
+    assert plan(16, 16, protocol, shorter="whole") == plan(16, 16, protocol)
+
+
+def test_a_protocol_of_full_windows_alone_does_not_take_shorter_documents():
+    for num_tokens in (10, 15):
+        with pytest.raises(UserError, match="data.shorter must be error for protocol=second_half"):
+            plan(num_tokens, 16, SecondHalf(bos="none"), shorter="whole")
 
 
 def test_window_counts_its_scored_tokens():

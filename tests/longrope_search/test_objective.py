@@ -86,7 +86,11 @@ def test_neither_company_nor_budget_changes_an_individual(tokens_per_batch):
 def test_batches_hold_rows_of_several_individuals(monkeypatch):
     objective, seen = judge(tiny_llama(), tokens_per_batch=16 * CTX), []
     whole = objective.engine.token_nll
-    monkeypatch.setattr(objective.engine, "token_nll", lambda *given: seen.append(given[2].tolist()) or whole(*given))
+    monkeypatch.setattr(
+        objective.engine,
+        "token_nll",
+        lambda *given, **options: seen.append(given[2].tolist()) or whole(*given, **options),
+    )
     objective.nll(individuals(8, 6))
     assert max(len(set(sets)) for sets in seen) > 2
     assert {i for sets in seen for i in sets} == set(range(6))

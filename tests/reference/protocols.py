@@ -1,8 +1,8 @@
 """Protocols written from their definitions: which tokens are scored behind which context, and each loss by itself.
 
-A list of windows, each a list of (scored token, context); a context is (first token that is seen, BOS in front or not).
+What a model reads is a stream: the text, behind a BOS where the policy is first_window. A definition cuts the stream
+into windows, each what the model sees in a pass and which of these it scores; token n of the text is the number n.
 Every loss comes from a forward of its own, in float64, over nothing but the context of its token. Slow and obvious.
-A definition is two functions in DEFINITIONS: the windows of a document, and whether one of their tokens is scored.
 """
 
 import math
@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+
+BOS = -1  # in a stream, where it stands
 
 
 class Target(NamedTuple):
@@ -32,88 +34,119 @@ class Setting(NamedTuple):
     last: int | None
 
     @property
-    def first(self) -> int:
-        """Tokens of text in the first window: a BOS takes a place of the ctx."""
-        return self.ctx - (self.bos != "none")
+    def stream(self) -> list[int]:
+        """What is read from the beginning to the end where no window has a BOS of its own."""
+        return [BOS] * (self.bos == "first_window") + list(range(self.length))
+
+    def window(self, begin: int, size: int | None = None) -> list[int]:
+        """Up to ctx tokens; where every window has its BOS, that is one of them."""
+        size = self.ctx if size is None else size
+        if self.bos == "every_window":
+            return [BOS, *self.stream[begin : begin + size - 1]]
+        return self.stream[begin : begin + size]
 
     @property
-    def later(self) -> int:
-        """Tokens of text in every other window."""
+    def new(self) -> int:
+        """Tokens of the stream in a window of ctx tokens."""
         return self.ctx - (self.bos == "every_window")
 
 
-class Place(NamedTuple):
-    """A token that a window sees: the window's first token and its end, and all tokens scored before."""
-
-    token: int
-    begin: int
-    end: int
-    has_bos: bool
-    done: set[int]
+Seen = list[int]  # tokens of a window, BOS among them
+Scored = list[int]  # the tokens of it that count
+Definition = Callable[[Setting], list[tuple[Seen, Scored]]]
 
 
-def _sliding(s: Setting) -> list[tuple[int, int]]:
-    """Every window but the first ends one stride behind the one before it."""
-    ends = [s.first]
-    while ends[-1] < s.length:
-        ends.append(ends[-1] + s.stride)
-    return [(0, s.first), *((e - s.later, min(e, s.length)) for e in ends[1:])]
-
-
-def _side_by_side(s: Setting) -> list[tuple[int, int]]:
-    ends = [s.first]
-    while ends[-1] < s.length:
-        ends.append(ends[-1] + s.later)
-    return [(b, min(e, s.length)) for b, e in zip([0, *ends], ends, strict=False)]
-
-
-def _full(s: Setting) -> list[tuple[int, int]]:
-    """Windows every stride tokens, as far as they are full."""
-    windows, begin = [], 0
-    while begin + (s.later if windows else s.first) <= s.length:
-        windows.append((begin, begin + (s.later if windows else s.first)))
-        begin += s.stride
+def _sliding(s: Setting) -> list[tuple[Seen, Scored]]:
+    """The recipe in the documentation of transformers: what ends later than everything before is new."""
+    windows, reached = [], 0
+    for begin in range(0, len(s.stream), s.stride):
+        end = min(begin + s.new, len(s.stream))
+        windows.append((s.window(begin), s.stream[reached:end]))
+        reached = end
+        if end == len(s.stream):
+            break
     return windows
 
 
-def _chunks(s: Setting) -> list[tuple[int, int]]:
-    """Chunks of ctx tokens whose first one a BOS replaces."""
-    chunks = [(n * s.ctx, n * s.ctx + s.ctx) for n in range(s.length // s.ctx)]
-    return [(b + (s.bos == "every_window" or (s.bos == "first_window" and b == 0)), e) for b, e in chunks]
+def _single_pass(s: Setting) -> list[tuple[Seen, Scored]]:
+    return [(s.window(0), s.window(0))]
 
 
-def _everywhere(s: Setting, at: Place) -> bool:
-    return True
+def _disjoint(s: Setting) -> list[tuple[Seen, Scored]]:
+    return [(s.window(begin), s.window(begin)) for begin in range(0, len(s.stream), s.new)]
 
 
-Windows = Callable[[Setting], list[tuple[int, int]]]  # (first token, end) of every window
-Scored = Callable[[Setting, Place], bool]
-DEFINITIONS: dict[str, tuple[Windows, Scored]] = {
-    "sliding": (_sliding, lambda s, at: at.token not in at.done),
-    "single_pass": (lambda s: [(0, s.first)], _everywhere),
-    "disjoint": (_side_by_side, _everywhere),
-    "last": (_full, lambda s, at: at.token >= at.end - (s.last or s.stride)),
-    "second_half": (_chunks, lambda s, at: at.token - (at.begin - at.has_bos) > s.ctx // 2),
-    "fixed_targets": (
-        lambda s: [(s.length - s.first, s.length)],
-        lambda s, at: s.last is not None and at.token >= s.length - s.last,
-    ),
-    "overlapping_full": (_full, _everywhere),
+def _full(s: Setting) -> list[Seen]:
+    """Windows every stride tokens of the stream, as far as they are full."""
+    windows = [s.window(begin) for begin in range(0, len(s.stream), s.stride)]
+    return [w for w in windows if len(w) == s.ctx]
+
+
+def _second_half(s: Setting) -> list[tuple[Seen, Scored]]:
+    """llama.cpp: the text is tokenized behind a BOS, cut into chunks, and each chunk's first token is overwritten."""
+    stream = list(range(s.length)) if s.bos == "none" else [BOS, *range(s.length)]
+    windows = []
+    for number in range(len(stream) // s.ctx):
+        chunk = stream[number * s.ctx : (number + 1) * s.ctx]
+        if s.bos == "every_window":
+            chunk[0] = BOS
+        windows.append((chunk, chunk[s.ctx // 2 + 1 :]))
+    return windows
+
+
+def _fixed_targets(s: Setting) -> list[tuple[Seen, Scored]]:
+    """The end of the text; a BOS is in the place of the first of its ctx tokens."""
+    text = list(range(s.length))
+    seen = text[-s.ctx :] if s.bos == "none" else [BOS, *text[s.length - s.ctx + 1 :]]
+    assert s.last is not None
+    return [(seen, seen[-s.last :])]
+
+
+def _rolling(s: Setting) -> list[tuple[Seen, Scored]]:
+    """lm-eval: tokens are predicted ctx at a time, the model being given the ctx tokens before the last of them."""
+    windows = []
+    text, behind = list(range(s.length)), s.stream if s.bos == "first_window" else list(range(s.length))
+    wanted = text[1:] if s.bos == "none" else text
+    for begin in range(0, len(wanted), s.ctx):
+        scored = wanted[begin : begin + s.ctx]
+        before = behind[: behind.index(scored[-1])]  # all that could be given
+        given = before[-s.ctx :] if s.bos != "every_window" else [BOS, *(before[-(s.ctx - 1) :] if s.ctx > 1 else [])]
+        windows.append(([*given, scored[-1]], scored))
+    return windows
+
+
+DEFINITIONS: dict[str, Definition] = {
+    "sliding": _sliding,
+    "single_pass": _single_pass,
+    "disjoint": _disjoint,
+    "rolling": _rolling,
+    "last": lambda s: [(w, w[-(s.last or s.stride) :]) for w in _full(s)],
+    "second_half": _second_half,
+    "fixed_targets": _fixed_targets,
+    "overlapping_full": lambda s: [(w, w) for w in _full(s)],
 }
 
 
 def targets(name: str, length: int, ctx: int, *, bos: str, stride: int, last: int | None) -> list[list[Target]]:
-    """Scored tokens of each window of a document of `length` tokens; `last` tokens count where the protocol asks."""
-    setting = Setting(length, ctx, bos, stride, last)
-    spans, scored = DEFINITIONS[name]
-    windows: list[list[Target]] = []
-    for number, (begin, end) in enumerate(spans(setting)):
-        has_bos = bos == "every_window" or (bos == "first_window" and number == 0)
-        done = {t.token for w in windows for t in w}
-        preceded = range(begin if has_bos else begin + 1, end)
-        places = [Place(token, begin, end, has_bos, done) for token in preceded]
-        windows.append([Target(at.token, begin, has_bos) for at in places if scored(setting, at)])
+    """Scored tokens of each window of a document of `length` tokens; `last` tokens count where the protocol asks.
+
+    A document shorter than `ctx` is one window, as long as it is.
+    """
+    if length < ctx:
+        ctx = length if bos == "none" or name == "rolling" else length + 1
+    windows = [_targets(seen, scored) for seen, scored in DEFINITIONS[name](Setting(length, ctx, bos, stride, last))]
     return [w for w in windows if w]
+
+
+def _targets(seen: Seen, scored: Scored) -> list[Target]:
+    """A BOS is no target, and neither is what has nothing before it."""
+    found = []
+    for place, token in enumerate(seen):
+        if token in scored and token != BOS and place:
+            context = seen[:place]
+            assert context[context[0] == BOS :] == list(range(token - place + (context[0] == BOS), token))
+            found.append(Target(token, token - place + (context[0] == BOS), context[0] == BOS))
+    return found
 
 
 class Losses:

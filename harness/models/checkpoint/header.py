@@ -30,6 +30,11 @@ class Header(NamedTuple):
         return self.tokenizer.bos_token_id
 
     @property
+    def prefix_token_id(self) -> int | None:
+        """The BOS; where there is none, the EOS that `protocol=rolling` takes for it."""
+        return self.tokenizer.eos_token_id if self.bos_token_id is None else self.bos_token_id
+
+    @property
     def adds_bos(self) -> bool:
         """Whether the tokenizer puts a BOS in front of a text by itself: what `protocol.bos=auto` follows."""
         return self.bos_token_id is not None and self.tokenizer("a")["input_ids"][:1] == [self.bos_token_id]
