@@ -84,6 +84,7 @@ VALUES = [
     Bad("devices by hand", "model.device_map=balanced"),
     Bad("a negative seed", "seed=-1"),
     Bad("an empty batch", "engine.tokens_per_batch=0"),
+    Bad("less than no time", "engine.keep_every=-1"),
     Bad("a device that is not there", "engine.device=cuda"),
 ]
 DATA = [

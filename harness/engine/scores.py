@@ -31,28 +31,36 @@ def evaluate(
 ) -> Iterator[Scores]:
     """Losses of every document that is not in `finished`, each as soon as its last window is done.
 
-    Raises NonFiniteLoss naming document and window. The losses of a batch are fetched while the next one runs.
+    Raises NonFiniteLoss naming document and window. The losses of a batch are fetched while the next one runs, those of
+    a window beyond `tokens_per_batch` before: the next may take long.
     """
     missing = {i: len(w) for i, w in enumerate(planned) if i not in finished}
     losses: dict[int, dict[int, NDArray[np.float32]]] = {i: {} for i in missing}
     todo = [b for b in batches(planned, tokens_per_batch) if any(job.document in missing for job in b)]
     running: tuple[list[Job], torch.Tensor] | None = None
-    for batch in [*todo, None]:
-        started = None
-        if batch is not None:
-            first = min(job.score_from for job in batch)
-            ids = torch.from_numpy(token_ids(batch, documents, bos_token_id)).to(device, non_blocking=True)
-            started = (batch, nll(ids, first))
+
+    def complete(batch: list[Job], nll: torch.Tensor) -> Iterator[Scores]:
+        for job, values in fetched(batch, nll, documents):
+            if job.document not in missing:
+                continue
+            losses[job.document][job.window] = values
+            progress(job.length)
+            if len(losses[job.document]) == missing[job.document]:
+                done = losses.pop(job.document)
+                yield Scores(job.document, list(planned[job.document]), [done[i] for i in sorted(done)])
+
+    for batch in todo:
+        if running is not None and running[0][0].length > tokens_per_batch:
+            yield from complete(*running)
+            running = None
+        first = min(job.score_from for job in batch)
+        ids = torch.from_numpy(token_ids(batch, documents, bos_token_id)).to(device, non_blocking=True)
+        started = (batch, nll(ids, first))
         if running is not None:
-            for job, values in fetched(*running, documents):
-                if job.document not in missing:
-                    continue
-                losses[job.document][job.window] = values
-                progress(job.length)
-                if len(losses[job.document]) == missing[job.document]:
-                    done = losses.pop(job.document)
-                    yield Scores(job.document, list(planned[job.document]), [done[i] for i in sorted(done)])
+            yield from complete(*running)
         running = started
+    if running is not None:
+        yield from complete(*running)
 
 
 def fetched(

@@ -1,5 +1,6 @@
 """How to compute, without any influence on what is computed beyond rounding."""
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -23,6 +24,7 @@ class EngineSpec:
     compile: bool = False
     mode: ModeName = "auto"  # auto: the first that proves itself; see harness.engine.modes
     parallel: Parallel = "documents"  # what the processes of torchrun share; context: the tokens of each window
+    keep_every: float | None = 600.0  # seconds, at least, between two states of a long window; null: none is kept
 
     def __post_init__(self) -> None:
         choices = {"dtype": DtypeName, "attention": AttentionName, "mode": ModeName, "parallel": Parallel}
@@ -34,5 +36,7 @@ class EngineSpec:
             raise UserError(f"engine.parallel=context runs in engine.mode=layered (or auto), got {self.mode}.")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise UserError(f"engine.device must be auto, cpu, cuda or cuda:N, got {self.device!r}.")
+        if self.keep_every is not None and not 0 <= self.keep_every < math.inf:
+            raise UserError(f"engine.keep_every must be null or seconds, at least 0, got {self.keep_every}.")
         if self.tokens_per_batch is not None and self.tokens_per_batch < 1:
             raise UserError(f"engine.tokens_per_batch must be null or at least 1, got {self.tokens_per_batch}.")

@@ -16,6 +16,7 @@ from harness.data.scores import Scores
 from harness.data.windows import Window
 from harness.engine.batches import num_tokens, shares
 from harness.engine.exchange import Ranks
+from harness.engine.kept import Keep
 from harness.engine.ready import Ready, ready
 from harness.engine.scores import evaluate
 from harness.engine.spec import EngineSpec
@@ -61,6 +62,9 @@ def compute_share(resources: Resources, current: Pass, finished: Collection[int]
     loaded, documents = resources.ready(longest), resources.documents.of(longest).documents
     planned = resources.documents.windows(longest)
     method, logn = longest.cell.method, longest.cell.config.method.logn
+    every = longest.cell.config.engine.keep_every
+    kept = Keep(current.checkpoint / "windows", every, longest.cell.cell_id) if every is not None else None
+    loaded.engine.keep = kept
     started = time.monotonic()
     scored = []
     with applied(loaded.engine.model, method, longest.cell.ctx, loaded.trained, logn=logn) as patch:

@@ -1,5 +1,6 @@
 """Under torchrun: documents on several ranks give the rows of one process; a failure has its rank's name."""
 
+import os
 import signal
 import sys
 import time
@@ -132,6 +133,35 @@ def test_a_rank_that_fails_alone_where_windows_are_shared_ends_the_run(place):
 def impatient(*arguments):
     """A process that does not wait for the others as long as it should."""
     lead.CONTEXT_GRACE_S = 2.0
+    sweeps.forked(*arguments)
+
+
+def test_a_rank_killed_inside_a_window_and_the_window_goes_on_at_its_layer(place, alone):
+    overrides = ["ctx=32", "method=yarn", "engine.parallel=context", "engine.keep_every=0"]
+    ends = [process.end(60) for process in place.start_ranks(2, *overrides, start=dying)]
+    assert all(end.returncode != 0 for end in ends)
+    assert "rank 1 of 2 on" in ends[0].stderr
+    assert len(list(place.results.rglob("*.checkpoint/windows/*.layer-1.*-of-2.stream"))) == 2
+    ends = [process.end(60) for process in place.start_ranks(3, *overrides)]
+    assert [end.returncode for end in ends] == [0] * 3, ends
+    assert "a window goes on behind layer 1 of 2" in ends[0].stdout + ends[0].stderr
+    expected = alone.query("ctx == 32 and method == 'yarn'")["nll_sum"].reset_index(drop=True)
+    pd.testing.assert_series_equal(rows(place)["nll_sum"], expected, atol=1e-5, rtol=0)
+    assert all(f.endswith(".parquet") for f in place.files())
+
+
+def dying(*arguments):
+    """A process that, as rank 1, is killed as soon as a window has been kept."""
+    from harness.engine.kept import Kept
+
+    write = Kept.write
+
+    def last(self, layers, hidden):
+        write(self, layers, hidden)
+        if torchrun.rank() == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Kept.write = last
     sweeps.forked(*arguments)
 
 
