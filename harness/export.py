@@ -1,6 +1,7 @@
 """``python -m harness.export``: a method, or the best of measured ones, as the settings of an engine."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from harness.deployment.winner import Choice
     from harness.methods.base import Method
     from harness.models.checkpoint.spec import ModelSpec
+    from harness.statistics.intervals import Interval
 
 
 def main() -> None:
@@ -76,7 +78,7 @@ def _given(values: dict[str, Any], spec: "ModelSpec") -> "tuple[Method, bool, Ta
 def _winner(values: dict[str, Any], spec: "ModelSpec") -> "tuple[Choice, Method, bool, Target]":
     """The best method of the results, with what the pick is worth printed."""
     from harness.config.checks import folder
-    from harness.deployment.metrics import METRICS
+    from harness.config.metric import chosen_metric
     from harness.deployment.target import Target
     from harness.deployment.winner import choose, method_of
     from harness.results import store
@@ -84,14 +86,13 @@ def _winner(values: dict[str, Any], spec: "ModelSpec") -> "tuple[Choice, Method,
 
     if values["ctx"] is None:
         raise UserError("export: results_dir=... needs ctx=..., the length (tokens) at which the best is picked.")
-    if values["best"] not in METRICS:
-        raise unknown("metric", str(values["best"]), METRICS)
     if values["method"].get("name") != "none":
         raise UserError("export: give either method=... or results_dir=..., from which the method is picked.")
+    metric, options = chosen_metric({**values, "metric": values["best"]})
     averaging = Averaging(values["aggregate"], values["confidence"])
-    rows = store.load_results(folder(values, "results_dir"), METRICS[values["best"]].table)
-    filters = {name: values[name] for name in ("dataset", "protocol") if values[name] is not None}
-    choice = choose(rows, values["best"], values["ctx"], spec.name, filters, averaging)
+    rows = metric.rows(partial(store.load_results, folder(values, "results_dir")), options)
+    filters = {name: values[name] for name in ("dataset", "protocol", "experiment") if values[name] is not None}
+    choice = choose(rows, metric, values["ctx"], spec.name, filters, averaging)
     target = Target.of(spec, values["ctx"])
     print("\n".join([*_pick(choice, averaging.confidence), ""]))
     method, logn = method_of(choice.cell, target.geometry)
@@ -100,30 +101,31 @@ def _winner(values: dict[str, Any], spec: "ModelSpec") -> "tuple[Choice, Method,
 
 def _pick(choice: "Choice", confidence: float) -> list[str]:
     """What was picked by which metric, and whether the documents tell it from the next."""
-    from harness.deployment.metrics import METRICS
     from harness.statistics.text import number
 
-    def limits(low: float, high: float, shown: str) -> str:
-        return "too few documents for an interval" if low != low else f"[{low:{shown}}, {high:{shown}}]"
-
-    value = choice.value
+    value, metric = choice.value, choice.metric
     lines = [
-        f"best by {choice.metric} at ctx {choice.cell['ctx']}: {choice.cell['curve']} "
-        f"{number(value.value)} {limits(value.low, value.high, '.4g')} ({100 * confidence:g} % over documents)"
+        f"best by {metric.title} at ctx {choice.cell['ctx']}: {choice.cell['curve']} {number(value.value)}"
+        f"{_limits(value, '.4g')} ({100 * confidence:g} % over documents)"
     ]
     if not choice.rivals:
         return [*lines, "there is no other cell to compare it with."]
     following = choice.rivals[0]
-    ratio = following.against_best
-    phrase = f"{following.cell['curve']}, {ratio.value:.4f} {limits(ratio.low, ratio.high, '.4f')} of it, paired"
+    compared = "less it" if metric.scale == "difference" else "over it"
+    phrase = (
+        f"{following.cell['curve']}, {compared} {following.against_best.value:.4f}"
+        f"{_limits(following.against_best, '.4f')}, paired on the same documents ({metric.neutral:g}: alike)"
+    )
     if following.is_separated:
         return [*lines, f"separated from the next: {phrase}."]
     same = ", ".join(str(rival.cell["curve"]) for rival in choice.inseparable)
-    equal = METRICS[choice.metric].equal
-    return [
-        *lines,
-        f"NOT separated from the next: {phrase} ({equal:g}: alike). Not told apart on these documents: {same}.",
-    ]
+    return [*lines, f"NOT separated from the next: {phrase}.", f"not told apart on these documents: {same}."]
+
+
+def _limits(interval: "Interval", shown: str) -> str:
+    if interval.low != interval.low:
+        return " (too few documents for an interval)"
+    return f" [{interval.low:{shown}}, {interval.high:{shown}}]"
 
 
 def _head(method: "Method", logn: bool, target: "Target") -> list[str]:
@@ -149,9 +151,9 @@ def _cost(choice: "Choice | None", expression: "Expression", target: "Target") -
     found = None if choice is None else measured(choice, expression.nearest, target.geometry)
     if found is None:
         return [f"nearest  {near}: what it costs is not measured (results_dir=... with a cell of it at this ctx does)"]
-    value, low, high = found.against_best
-    limits = "" if low != low else f" [{low:.4f}, {high:.4f}]"
-    return [f"nearest  {near}: {value:.4f}{limits} of what was picked, measured on the same documents"]
+    compared = found.against_best
+    what = f"{compared.value:.4f}{_limits(compared, '.4f')}"
+    return [f"nearest  {near}: {what} of what was picked, measured on the same documents"]
 
 
 def _section(spelling: "Spelling") -> list[str]:

@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from harness import methods
-from harness.deployment.metrics import METRICS, Metric, excludes
-from harness.errors import UserError, unknown
+from harness.errors import UserError
 from harness.methods.base import Method, RopeGeometry
 from harness.methods.modifiers.resonance import Resonant
 from harness.statistics.intervals import Interval
 from harness.statistics.lines import PANEL, label
-from harness.statistics.paired import cell_table
-from harness.statistics.summary import Averaging, check
+from harness.statistics.metric import Metric
+from harness.statistics.paired import cell_table, pair
+from harness.statistics.summary import Averaging, check, document_ratios, perplexity, together
 
 Cell = dict[Hashable, Any]  # what identifies a cell, by column
 
@@ -24,14 +24,14 @@ class Rival(NamedTuple):
 
     cell: Cell
     value: Interval
-    against_best: Interval  # paired on the same documents
+    against_best: Interval  # paired on the same documents: a quotient, or a difference as the metric says
     is_separated: bool
 
 
 class Choice(NamedTuple):
     """The best cell, and how sure that is."""
 
-    metric: str
+    metric: Metric
     cell: Cell
     value: Interval
     rivals: tuple[Rival, ...]  # from the next best to the worst
@@ -43,28 +43,27 @@ class Choice(NamedTuple):
 
 
 def choose(
-    rows: pd.DataFrame, best: str, ctx: int, model: str, filters: Mapping[str, str], averaging: Averaging
+    rows: pd.DataFrame, metric: Metric, ctx: int, model: str, filters: Mapping[str, str], averaging: Averaging
 ) -> Choice:
-    """The best cell of `model` at `ctx` tokens.
+    """The best cell of `model` at `ctx` tokens by a metric; rows: the metric's.
 
-    rows: the metric's table. `filters`: values of columns that cells must have (dataset, protocol). Raises UserError
-    for an unknown metric, where no cell fits, and where cells of several panels do.
+    `filters`: values of columns that cells must have (dataset, protocol). Raises UserError where no cell fits, and
+    where cells of several panels do.
     """
-    if best not in METRICS:
-        raise unknown("metric", best, METRICS)
-    check(rows)
-    metric = METRICS[best]
+    check(rows, metric)
     cells = _comparable(label(cell_table(rows)).drop_duplicates("cell_id"), ctx, {"model": model, **filters})
     by_id = {str(name): of_cell for name, of_cell in rows.groupby("cell_id")}
-    values = {name: metric.value(by_id[name], averaging) for name in cells["cell_id"]}
-    sign = 1 if metric.smaller_is_better else -1
+    values = {name: _value(by_id[name], averaging, metric) for name in cells["cell_id"]}
+    sign = -1 if metric.higher_is_better else 1
     ranked = sorted(cells.to_dict("records"), key=lambda cell: (sign * values[cell["cell_id"]].value, cell["cell_id"]))
     first, *others = ranked
-    return Choice(
-        best,
-        first,
-        values[first["cell_id"]],
-        tuple(_rival(metric, by_id, first, other, values[other["cell_id"]], averaging) for other in others),
+    rivals = [_rival(metric, by_id, first, other, values[other["cell_id"]], averaging) for other in others]
+    return Choice(metric, first, values[first["cell_id"]], tuple(rivals))
+
+
+def _value(rows: pd.DataFrame, averaging: Averaging, metric: Metric) -> Interval:
+    return perplexity(
+        together([document_ratios(rows, averaging.aggregate, metric)], averaging, metric), averaging, metric
     )
 
 
@@ -85,8 +84,10 @@ def measured(choice: Choice, nearest: Method, geometry: RopeGeometry) -> Rival |
 def _rival(
     metric: Metric, by_id: Mapping[str, pd.DataFrame], first: Cell, other: Cell, value: Interval, averaging: Averaging
 ) -> Rival:
-    against = metric.against(by_id[first["cell_id"]], by_id[other["cell_id"]], averaging)
-    return Rival(other, value, against, excludes(against, metric.equal))
+    compared = pair(by_id[first["cell_id"]], by_id[other["cell_id"]], averaging, metric)
+    limits = Interval(compared.ratio, compared.low, compared.high)
+    known = limits.low == limits.low  # NaN: too few documents
+    return Rival(other, value, limits, known and not limits.low <= metric.neutral <= limits.high)
 
 
 def _comparable(cells: pd.DataFrame, ctx: int, wanted: Mapping[str, str]) -> pd.DataFrame:
