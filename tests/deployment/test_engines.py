@@ -1,7 +1,10 @@
 """What vLLM, SGLang and llama.cpp are given, computed as they compute it, against the method itself."""
 
 import json
+import os
 import shlex
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,9 +75,7 @@ def test_llama_cpp_gives_the_frequencies_of_the_method(by, case):
 
 
 def test_an_architecture_without_the_tensor_is_named():
-    target = TARGET._replace(model_type="qwen3") if hasattr(TARGET, "_replace") else Target(
-        "MODEL", "qwen3", GEOMETRY, CTX, {None: HEAD}
-    )  # fmt: skip
+    target = replace(TARGET, model_type="qwen3")
     spelling = ENGINES["llama_cpp"](expressed("llama3")[1], target)
     assert (spelling.match, spelling.lines) == ("no", ())
     assert "qwen3 loads no tensor rope_freqs.weight" in spelling.notes[0]
@@ -120,3 +121,48 @@ def test_a_scale_of_all_logits_is_one_of_cos_and_sin_where_all_channels_rotate(a
 def test_fixed_scaling_says_what_it_means_for_short_prompts(engine):
     spelling = ENGINES[engine](expressed("dynamic_ntk")[1], TARGET)
     assert any("fixed at 1536 tokens" in note and "512 trained tokens" in note for note in spelling.notes)
+
+
+# docs/deploy.md ------------------------------------------------------------------------------------------------------
+
+PAGE = Path(__file__).parents[2] / "docs" / "deploy.md"
+BEGIN, END = (
+    "<!-- table: HARNESS_WRITE_DOCS=1 pytest tests/deployment/test_engines.py writes it -->",
+    "<!-- end of table -->",
+)
+OPTIONS = [case for case in FREQUENCY if "," in case]  # what the table shows beside a line a method
+
+
+def line_of(name, chosen):
+    """A line of the table: how near each engine comes, and by which settings."""
+    if chosen.kind == "native":
+        return f"| {name} | the checkpoint's own settings, which every engine reads | | | |"
+    expression = express(chosen, GEOMETRY, CTX)
+    cells = []
+    for engine, spell in ENGINES.items():
+        spelling = spell(expression, TARGET)
+        by_length = engine == "transformers" and expression.by_length
+        kind = (expression.by_length if by_length else expression.settings).rope_type
+        if engine == "llama_cpp":
+            kind = "flags" if spelling.lines[0].startswith("llama-server") else "tensor"
+        near = f" {expression.nearest.name}:" if expression.nearest else ""
+        cells.append(f"{spelling.match},{near} {kind}" if spelling.match != "exact" else kind)
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def lines():
+    cases = {case: method(case, GEOMETRY, CTX) for case in FREQUENCY}
+    plain = {name: cases[name] if name in cases else build(name, {}, GEOMETRY, CTX) for name in METHODS}
+    options = {case: cases[case] for case in OPTIONS}
+    ordered = sorted({**plain, **options}.items(), key=lambda item: (item[1].kind == "encoding", item[0]))
+    return [line_of(name, chosen) for name, chosen in ordered]
+
+
+def test_the_page_has_the_table():
+    text = PAGE.read_text()
+    before, rest = text.split(BEGIN)
+    if os.environ.get("HARNESS_WRITE_DOCS"):
+        head = "| method | transformers | vLLM | SGLang | llama.cpp |\n| --- | --- | --- | --- | --- |"
+        PAGE.write_text("\n".join([f"{before}{BEGIN}", head, *lines(), f"{END}{rest.split(END)[1]}"]))
+    table = PAGE.read_text().split(BEGIN)[1].split(END)[0]
+    assert [line for line in table.splitlines() if line][2:] == lines()
