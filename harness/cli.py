@@ -21,6 +21,8 @@ from harness.errors import UserError, one_line, unknown
 from harness.logs import configure_logging
 from harness.methods import METHODS
 
+RENAMED = {"method.logn": "method.query_scale=log_n"}  # keys that older commands may hold
+
 
 def main() -> None:
     """``python -m harness``: one cell, or with -m a sweep; under torchrun by all its processes together."""
@@ -132,6 +134,8 @@ def _quoted(override: str) -> str:
 
 def _unknown_key(key: str, cause: BaseException | None) -> str:
     """That a key does not exist, and which do beside it under the groups that were chosen."""
+    if key in RENAMED:
+        return f"key {key!r} is now {RENAMED[key]}"
     beside = getattr(cause, "parent_node", None)
     if not isinstance(beside, DictConfig) or not len(beside):
         return f"key {key!r} does not exist: {key.rpartition('.')[0]} is a value"

@@ -40,16 +40,16 @@ def _task(composed: DictConfig) -> None:
     spec = section(ModelSpec, values, "model")
     choice = None
     if values["results_dir"] is not None:
-        choice, method, logn, target = _winner(values, spec)
+        choice, method, scaled, target = _winner(values, spec)
     else:
-        method, logn, target = _given(values, spec)
+        method, scaled, target = _given(values, spec)
     if values["output"] is not None and spec.gguf_file is None:
         target = replace(target, model=str(values["output"]))
-    print("\n".join([*_head(method, logn, target), ""]))
+    print("\n".join([*_head(method, scaled, target), ""]))
     if method.kind == "native":
         print(f"native is the checkpoint's own scaling: every engine reads it; set its length limit to {target.ctx}.")
         return
-    expression = express(method, target.geometry, target.ctx, logn=logn, all_rotate=target.all_rotate)
+    expression = express(method, target.geometry, target.ctx, scaled_queries=scaled, all_rotate=target.all_rotate)
     if expression.lost:
         print("\n".join([*_cost(choice, expression, target), ""]))
     for engine, spell in ENGINES.items():
@@ -72,7 +72,7 @@ def _given(values: dict[str, Any], spec: "ModelSpec") -> "tuple[Method, bool, Ta
     factor = constructed.factor if constructed.kind == "frequency" else None
     target = Target.of(spec, ctx_of(factor, trained, values["ctx"]))
     method = constructed.resolved(target.geometry, target.ctx)
-    return (Resonant(method=method) if named.resonance else method), named.logn, target
+    return (Resonant(method=method) if named.resonance else method), named.query_scale is not None, target
 
 
 def _winner(values: dict[str, Any], spec: "ModelSpec") -> "tuple[Choice, Method, bool, Target]":
@@ -95,8 +95,8 @@ def _winner(values: dict[str, Any], spec: "ModelSpec") -> "tuple[Choice, Method,
     choice = choose(rows, metric, values["ctx"], spec.name, filters, averaging)
     target = Target.of(spec, values["ctx"])
     print("\n".join([*_pick(choice, averaging.confidence), ""]))
-    method, logn = method_of(choice.cell, target.geometry)
-    return choice, method, logn, target
+    method, scaled = method_of(choice.cell, target.geometry)
+    return choice, method, scaled, target
 
 
 def _pick(choice: "Choice", confidence: float) -> list[str]:
@@ -128,13 +128,13 @@ def _limits(interval: "Interval", shown: str) -> str:
     return f" [{interval.low:{shown}}, {interval.high:{shown}}]"
 
 
-def _head(method: "Method", logn: bool, target: "Target") -> list[str]:
+def _head(method: "Method", scaled: bool, target: "Target") -> list[str]:
     from harness.deployment.engines import VERSIONS
     from harness.deployment.words import described
 
     geometry = target.geometry
     return [
-        f"method   {described(method)}{', log-n queries' if logn else ''}",
+        f"method   {described(method)}{', queries scaled by position' if scaled else ''}",
         f"model    {target.model}: rotary_dim {geometry.rotary_dim}, rope_theta {geometry.rope_theta:g}, trained at "
         f"{geometry.original_max_position_embeddings} tokens; for windows of up to {target.ctx}",
         "looked up in " + ", ".join(f"{engine} {version}" for engine, version in VERSIONS.items()),

@@ -21,8 +21,8 @@ def _task(composed: DictConfig) -> None:
     config.validate(wanted)  # before torch is imported
     method = dict(values["method"])
     for modifier in MODIFIERS:
-        if method.pop(modifier, False):
-            raise UserError(f"method.{modifier}=true is for evaluation; training takes method.{modifier}=false.")
+        if given := method.pop(modifier, None):
+            raise UserError(f"method.{modifier} is for evaluation; training takes none, got {given!r}.")
 
     from harness.training.run import train
 

@@ -81,7 +81,7 @@ def cell(config: Config, identity: Identity) -> Cell:
     """The cell of a configuration; `cell_id` hashes what determines the numbers and nothing else."""
     method = _resolved_method(config, identity)
     protocol = replace(config.protocol, bos=identity.bos)
-    params = parameters(method) | {m: True for m in ("logn", "resonance") if getattr(config.method, m)}
+    params = parameters(method) | config.method.modifiers
     protocol_params = protocol.parameters()
     if protocol.max_windows is not None:
         protocol_params["seed"] = config.seed
@@ -114,7 +114,7 @@ def _determines(facts: Facts, params: dict[str, Any], protocol_params: dict[str,
 def _resolved_method(config: Config, identity: Identity) -> Method:
     method = methods.construct(config.method.name, config.method.params)
     if identity.trained_with is not None:
-        if config.method.logn or config.method.resonance:
+        if config.method.modifiers:
             raise UserError(identity.trained_with.no_modifiers)
         given = config.model.original_max_position_embeddings
         if given not in (None, identity.trained_with.length):

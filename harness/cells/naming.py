@@ -6,16 +6,22 @@ import sys
 from collections.abc import Sequence
 
 from harness.cells.cell import Cell
-from harness.config.schema import MODIFIERS
+from harness.config.schema import MethodSpec
 
 
 def label(cell: Cell) -> str:
     """A cell in the words of its overrides: `model=tiny method=yarn ctx=64`."""
     method = cell.config.method
     usual = {f.name: f.default for f in dataclasses.fields(cell.method)}
-    given = method.params | {name: True for name in MODIFIERS if getattr(method, name)}
+    given = method.params | _modifiers(method)
     params = [f"method.{k}={v}" for k, v in given.items() if v != usual.get(k)]
     return " ".join([f"model={cell.config.model.name}", f"method={method.name}", *params, f"ctx={cell.ctx}"])
+
+
+def _modifiers(method: MethodSpec) -> dict[str, object]:
+    """What combines with the method, by the keys that a user gives."""
+    given = {"query_scale": method.query_scale, "kv_cache": method.kv_cache, "resonance": method.resonance or None}
+    return {key: value if isinstance(value, bool) else str(value) for key, value in given.items() if value is not None}
 
 
 def command(overrides: Sequence[str], sweep: bool) -> str:

@@ -15,9 +15,11 @@ from harness.data.sources import DataSpec
 from harness.data.windows import Protocol
 from harness.engine.spec import EngineSpec
 from harness.errors import UserError, unknown
+from harness.methods.modifiers.kv_cache import KvCache, kv_cache
+from harness.methods.modifiers.query_scale import QueryScale, query_scale
 from harness.models.checkpoint.spec import ModelSpec
 
-MODIFIERS = ("logn", "resonance")  # fields beside a method that combine with any method
+MODIFIERS = ("query_scale", "kv_cache", "resonance")  # keys beside a method that combine with any method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +28,16 @@ class MethodSpec:
 
     name: str
     params: dict[str, Any] = field(default_factory=dict)
-    logn: bool = False
+    query_scale: QueryScale | None = None
+    kv_cache: KvCache | None = None
     resonance: bool = False
+
+    @property
+    def modifiers(self) -> dict[str, Any]:
+        """What combines with the method, as JSON values; {} where nothing does."""
+        scale = {} if self.query_scale is None else self.query_scale.parameters
+        cache = {} if self.kv_cache is None else {"kv_cache": self.kv_cache}
+        return scale | cache | ({"resonance": True} if self.resonance else {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +73,9 @@ class Config:
         name = self.method.name
         if methods.METHODS[name].kind == "attention":
             raise UserError(f"engine.parallel=context cannot run method={name}, which changes attention.")
-        if self.method.logn:
-            raise UserError("engine.parallel=context cannot run method.logn=true, which changes attention.")
+        for modifier in ("query_scale", "kv_cache"):
+            if getattr(self.method, modifier) is not None:
+                raise UserError(f"engine.parallel=context cannot run method.{modifier}, which changes attention.")
         if self.protocol.ahead:
             raise UserError(
                 f"engine.parallel=context cannot run protocol={self.protocol.name}, whose last token is not given."
@@ -104,6 +115,8 @@ def method_spec(given: dict[str, Any]) -> MethodSpec:
     """The group `method` of a configuration, its parameters checked as far as they can be without a model."""
     params = dict(given)
     name = str(params.pop("name", ""))
-    modifiers = {m: typed(f"method.{m}", params.pop(m, False), bool) for m in MODIFIERS}
+    scale = query_scale(params.pop("query_scale", None))
+    cache = kv_cache(params.pop("kv_cache", None))
+    resonance = typed("method.resonance", params.pop("resonance", False), bool)
     methods.construct(name, params)  # names, types and ranges; the factor is resolved when the model is known
-    return MethodSpec(name=name, params=params, **modifiers)
+    return MethodSpec(name=name, params=params, query_scale=scale, kv_cache=cache, resonance=resonance)

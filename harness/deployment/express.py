@@ -36,11 +36,11 @@ class Expression(NamedTuple):
 
 
 def express(
-    method: Method, geometry: RopeGeometry, length: int, *, logn: bool = False, all_rotate: bool = True
+    method: Method, geometry: RopeGeometry, length: int, *, scaled_queries: bool = False, all_rotate: bool = True
 ) -> Expression:
     """The rope parameters of a resolved method for windows of up to `length` tokens, or of the nearest that has some.
 
-    `logn`: queries grow with the logarithm of the position, which no rope parameter says. `all_rotate`: every channel
+    `scaled_queries`: queries are scaled by their position, which no rope parameter says. `all_rotate`: every channel
     of a head does, so that a scale of all logits is one of cos and sin. A method of kind native has no settings of
     ours: TypeError.
     """
@@ -52,8 +52,8 @@ def express(
         assert isinstance(method, Yarn), "the one that scales logits"
         lost = (*expression.lost, "a scale of all logits (temperature_on=logits) where some channels do not rotate")
         expression = expression._replace(lost=lost, nearest=replace(method, temperature_on="rotated"))
-    if logn:
-        lost = (*expression.lost, "log-n scaling of queries (method.logn)")
+    if scaled_queries:
+        lost = (*expression.lost, "scaling of queries by position (method.query_scale)")
         expression = expression._replace(lost=lost, nearest=expression.nearest or method)
     return expression
 

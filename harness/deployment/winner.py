@@ -70,9 +70,11 @@ def _value(rows: pd.DataFrame, averaging: Averaging, metric: Metric) -> Interval
 def method_of(cell: Cell, geometry: RopeGeometry) -> tuple[Method, bool]:
     """The method that a cell ran, resolved, and whether queries were scaled by log n."""
     params = json.loads(cell["method_params"])
-    logn, resonance = params.pop("logn", False), params.pop("resonance", False)
+    resonance = params.pop("resonance", False)
+    params.pop("kv_cache", None)  # engines have a flag of their own for it
+    scaled_queries = params.pop("logn", False) or params.pop("query_scale", None) is not None
     made = methods.build(cell["method"], params, geometry, int(cell["ctx"]))
-    return (Resonant(method=made) if resonance else made), logn
+    return (Resonant(method=made) if resonance else made), scaled_queries
 
 
 def measured(choice: Choice, nearest: Method, geometry: RopeGeometry) -> Rival | None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -10,10 +11,19 @@ from harness.errors import UserError
 from harness.methods.attention.base import AttentionMethod
 from harness.methods.base import Method, RopeFrequencies, RopeGeometry
 from harness.methods.encoding.trained_with import TrainedWith, not_trained_with
+from harness.methods.modifiers.kv_cache import KvCache
+from harness.methods.modifiers.query_scale import QueryScale
 from harness.models.attention import by_regions
-from harness.models.attention.log_n import growing_queries
+from harness.models.attention.kv_cache import few_bits
 from harness.models.attention.scaled_queries import scaled_queries
-from harness.models.checkpoint.geometry import declares_scaling, geometry, main_layer_type, no_rotary, text_config
+from harness.models.checkpoint.geometry import (
+    declares_scaling,
+    geometry,
+    main_layer_type,
+    no_rotary,
+    text_config,
+    trained_length,
+)
 from harness.models.checkpoint.sliding_window import sees_everything, windowed_layers
 from harness.models.encoded.apply import encoded_as
 from harness.models.installed import Installed
@@ -33,18 +43,24 @@ class Patch:
 
 @contextmanager
 def applied(
-    model: CausalLM, method: Method, length: int, trained: int | None = None, *, logn: bool = False
+    model: CausalLM,
+    method: Method,
+    length: int,
+    trained: int | None = None,
+    *,
+    query_scale: QueryScale | None = None,
+    kv_cache: KvCache | None = None,
 ) -> Iterator[Patch]:
     """Until the block ends, the model runs windows of up to `length` tokens under `method` (factor resolved).
 
     Frequencies go in through the rotary modules, the checkpoint's own scaling switched off; where a method asks
     for exactly what the model does anyway, the model is left alone. `trained` overrides the trained length, in tokens.
-    `logn` adds log-n scaling of queries to any method.
+    `query_scale` scales queries by their position, `kv_cache` rounds keys and values, under any method.
     Raises UserError, by name, for models that the method cannot run on.
     """
     trained_with = TrainedWith.of(model.config)
     if trained_with is not None:
-        if logn:
+        if query_scale is not None or kv_cache is not None:
             raise UserError(trained_with.no_modifiers)
         with encoded_as(model, trained_with, method, length) as installed:
             yield Patch(installed, ())
@@ -53,8 +69,11 @@ def applied(
         raise not_trained_with(method)
     with ExitStack() as stack:
         installed = stack.enter_context(_rotating(model, method, length, trained))
-        if logn:
-            stack.enter_context(growing_queries(model, trained))
+        if query_scale is not None:
+            base = trained or trained_length(text_config(model.config))
+            stack.enter_context(scaled_queries(model, partial(query_scale, trained=base), "method.query_scale"))
+        if kv_cache is not None:
+            stack.enter_context(few_bits(model, kv_cache))
         yield Patch(installed, (*windowed_layers(model.config, length), *_beyond_limit(model, method, length, trained)))
 
 

@@ -61,13 +61,20 @@ def compute_share(resources: Resources, current: Pass, finished: Collection[int]
     longest = current.longest
     loaded, documents = resources.ready(longest), resources.documents.of(longest).documents
     planned = resources.documents.windows(longest)
-    method, logn = longest.cell.method, longest.cell.config.method.logn
+    method, given = longest.cell.method, longest.cell.config.method
     every = longest.cell.config.engine.keep_every
     kept = Keep(current.checkpoint / "windows", every, longest.cell.cell_id) if every is not None else None
     loaded.engine.keep = kept
     started = time.monotonic()
     scored = []
-    with applied(loaded.engine.model, method, longest.cell.ctx, loaded.trained, logn=logn) as patch:
+    with applied(
+        loaded.engine.model,
+        method,
+        longest.cell.ctx,
+        loaded.trained,
+        query_scale=given.query_scale,
+        kv_cache=given.kv_cache,
+    ) as patch:
         for warning in patch.warnings:
             log.warning("%s: %s", label(longest.cell), warning)
         for document in _scores(loaded, documents, planned, current, finished):

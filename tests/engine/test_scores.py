@@ -343,7 +343,7 @@ SHARED = [
     "linear method.factor=4",
     "yarn method.factor=4",
     "ntk method.factor=2",
-    "yarn method.factor=4 method.logn=true",
+    "yarn method.factor=4 method.query_scale=log_n",
 ]
 SEPARATE = ["yarn", "dynamic_ntk"]
 

@@ -549,7 +549,7 @@ def test_without_accelerate_the_install_line_is_shown(tiny: TrainConfig, monkeyp
     [
         ([], "train.corpus is missing"),
         (["train.steps=0"], "train.steps must be >= 1, got 0"),
-        (["method.logn=true", f"train.corpus={__file__}", f"train.titles={__file__}"], "method.logn=false"),
+        (["method.query_scale=log_n", f"train.corpus={__file__}", f"train.titles={__file__}"], "training takes none"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_one_line_and_exit_code_2(overrides: list[str], message: str) -> None:

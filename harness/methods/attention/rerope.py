@@ -18,7 +18,7 @@ class ReRope(AttentionMethod):
 
     Frequencies are the unscaled ones. Su 2023, github.com/bojone/rerope. The default window is a quarter of the
     trained length (the author's best lie between a quarter and a half); his code has 512 for a trained length of
-    4096. His log-n scaling of queries is the modifier `logn`.
+    4096. His log-n scaling of queries is the modifier `query_scale` log_n.
     """
 
     window: int | None = None  # tokens; None: original_max_position_embeddings / 4

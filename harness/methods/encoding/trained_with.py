@@ -44,7 +44,10 @@ class TrainedWith:
     @property
     def no_modifiers(self) -> str:
         """Why modifiers are refused."""
-        return f"method.logn and method.resonance are of rotary models; this one was trained with {self.name}."
+        return (
+            "method.query_scale, method.kv_cache and method.resonance are of rotary models; this one was trained with "
+            f"{self.name}."
+        )
 
     def resolve(self, method: Method, length: int) -> Method:
         """The method with everything filled in, for windows of `length` tokens.

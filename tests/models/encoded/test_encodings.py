@@ -442,7 +442,7 @@ def test_cells_of_an_encoded_model_say_what_they_are(encoded_place: Callable[[st
     [
         ("method=yarn ctx=32", "method=yarn makes no sense on a model trained with alibi: it has slopes"),
         ("method=xpos ctx=32", "method=xpos makes no sense on a model trained with alibi"),
-        ("method=none method.logn=true ctx=32", "are of rotary models; this one was trained with alibi"),
+        ("method=none method.query_scale=log_n ctx=32", "are of rotary models; this one was trained with alibi"),
         ("method=none method.resonance=true ctx=32", "are of rotary models; this one was trained with alibi"),
         (
             "model.original_max_position_embeddings=32 ctx=32",

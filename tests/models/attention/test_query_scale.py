@@ -1,4 +1,4 @@
-"""The log-n modifier through models, alone and under any method."""
+"""Queries scaled by position: the forms, and log-n through models, alone and under any method."""
 
 import numpy as np
 import pytest
@@ -7,9 +7,9 @@ from transformers import logging
 
 from harness import methods
 from harness.errors import UserError
-from harness.methods.modifiers.log_n import log_n
-from harness.models.attention.log_n import growing_queries
+from harness.methods.modifiers.query_scale import LogN, query_scale
 from harness.models.attention.route import routed
+from harness.models.attention.scaled_queries import scaled_queries
 from harness.models.checkpoint.geometry import geometry
 from harness.models.install import applied
 from tests.attention_maps import MAPS, NAMES
@@ -22,8 +22,51 @@ logging.set_verbosity_error()
 
 def test_log_n_against_the_definition():
     expected = [reference.log_n(position, 512) for position in range(5000)]
-    np.testing.assert_allclose(log_n(5000, 512), expected, rtol=1e-14)
-    assert log_n(5000, 512)[511] == 1 < log_n(5000, 512)[512]
+    np.testing.assert_allclose(LogN()(5000, 512), expected, rtol=1e-14)
+    assert LogN()(5000, 512)[511] == 1 < LogN()(5000, 512)[512]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [  # at positions 8190, 8191, 16383, 65535, 131071, 1048575
+        ({"name": "floor", "beta": 0.1, "every": 8192}, [1, 1.069315, 1.109861, 1.219722, 1.283321, 1.485981]),
+        ({"name": "floor", "every": 16384, "first": 0}, [1, 1, 1, 1.138629, 1.207944, 1.415888]),
+        ("power", [1.174607, 1.174619, 1.245731, 1.418572, 1.518068, 1.866430]),
+    ],
+)
+def test_forms_at_known_positions(given, expected):
+    found = query_scale(given)(1_048_576, 16_384)
+    np.testing.assert_allclose(found[[8190, 8191, 16383, 65535, 131071, 1048575]], expected, atol=5e-7)
+
+
+@pytest.mark.parametrize(("trained", "s"), [(512, 0.19061), (1024, 0.16847), (8192, 0.12482)])
+def test_scalable_softmax_keeps_queries_as_long_as_in_training(trained, s):
+    found = query_scale("ssmax")(trained, trained)
+    np.testing.assert_allclose(found[-1] / np.log(trained), s, atol=5e-6)
+    np.testing.assert_allclose(found.mean(), 1, rtol=1e-12)
+    np.testing.assert_allclose(query_scale({"name": "ssmax", "s": 0.5})(9, trained), 0.5 * np.log(np.arange(1, 10)))
+
+
+def test_a_scale_of_one_is_the_plain_model():
+    model, ids = tiny_llama(), tokens(40)
+    with applied(model, methods.METHODS["none"](), 40, query_scale=query_scale({"name": "floor", "every": 64})):
+        torch.testing.assert_close(logits(model, ids), logits(tiny_llama(), ids), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("logn", "Did you mean 'log_n'"),
+        ({"name": "power", "beta": 1}, "Unknown parameter of query_scale power"),
+        ({"name": "floor", "every": 0}, "every must be finite and > 0"),
+        ({"name": "floor", "beta": "x"}, "beta must be a number"),
+        ({"beta": 1}, "Unknown method.query_scale 'None'"),
+        (True, "Unknown method.query_scale 'True'"),
+    ],
+)
+def test_mistakes_take_one_line(given, words):
+    with pytest.raises(UserError, match=words):
+        query_scale(given)
 
 
 def recorded_queries(model, ids, **options):
@@ -36,7 +79,7 @@ def recorded_queries(model, ids, **options):
 
     with routed(model, record, lambda **_: None):
         if options:
-            with growing_queries(model, **options):
+            with scaled_queries(model, lambda length: LogN()(length, **options), "logn"):
                 logits(model, ids)
             return seen[-2:]
         logits(model, ids)
@@ -59,7 +102,7 @@ def test_log_n_combines_with_any_method(name, implementation):
     method = methods.build(name, {}, geometry(model.config), 3 * TRAINED)
     with applied(model, method, 3 * TRAINED):
         plain = logits(model, ids)
-    with applied(model, method, 3 * TRAINED, logn=True):
+    with applied(model, method, 3 * TRAINED, query_scale=LogN()):
         grown = logits(model, ids)
     torch.testing.assert_close(grown[:, :TRAINED], plain[:, :TRAINED], rtol=0, atol=1e-5)
     assert (grown - plain)[:, TRAINED + 1 :].abs().max() > 1e-3
@@ -71,7 +114,7 @@ def test_log_n_combines_with_any_method(name, implementation):
 def test_log_n_and_a_method_against_the_definition(name):
     method, relative = MAPS[name]
     states = random_states("grouped", 53, torch.float32)
-    grown = states[0] * torch.from_numpy(log_n(53, 16)).float()[:, None]
+    grown = states[0] * torch.from_numpy(LogN()(53, 16)).float()[:, None]
     expected = naive(relative, "grouped", *states, trained=16)
     np.testing.assert_allclose(attended(method, "grouped", grown, *states[1:]), expected, rtol=0, atol=1e-5)
 
@@ -80,12 +123,12 @@ def test_log_n_and_a_method_against_the_definition(name):
 def test_log_n_is_refused_by_name_where_attention_cannot_be_reached(family):
     model = tiny_model(tiny_config(family))
     method = methods.build("none", {}, geometry(model.config), 16)
-    with pytest.raises(UserError, match=family), applied(model, method, 16, logn=True):
+    with pytest.raises(UserError, match=family), applied(model, method, 16, query_scale=LogN()):
         pass
 
 
 def test_log_n_on_a_model_without_rotary_embedding():
     model, ids = tiny_model(tiny_config("gpt2")), tokens(32)
-    with applied(model, methods.METHODS["none"](), 32, trained=8, logn=True):
+    with applied(model, methods.METHODS["none"](), 32, trained=8, query_scale=LogN()):
         grown = logits(model, ids)
     assert (grown - logits(model, ids)).abs().max() > 1e-4
