@@ -40,9 +40,8 @@ def express(
 ) -> Expression:
     """The rope parameters of a resolved method for windows of up to `length` tokens, or of the nearest that has some.
 
-    `scaled_queries`: queries are scaled by their position, which no rope parameter says. `all_rotate`: every channel
-    of a head does, so that a scale of all logits is one of cos and sin. A method of kind native has no settings of
-    ours: TypeError.
+    `scaled_queries`: queries are scaled by position, which no rope parameter says. `all_rotate`: every channel of a
+    head does, so that a scale of all logits is one of cos and sin. TypeError for native, which has none of ours.
     """
     if method.kind == "frequency":
         expression = _of_frequencies(method, geometry, length)
