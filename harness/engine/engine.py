@@ -20,6 +20,7 @@ from harness.engine.layered import chunked
 from harness.engine.modes import choose_mode, choose_shared, difference
 from harness.engine.nll import token_nll
 from harness.engine.packed import Weights, pack, packed
+from harness.engine.ring_cost import Cost
 from harness.engine.shared import shared_nll
 from harness.engine.spec import EngineSpec
 from harness.engine.streams import Segment
@@ -46,6 +47,7 @@ class Engine:
         self.largest_chunk: int | None = None  # set when memory runs out
         self.weights: Weights = {}  # packed; none: the model's own
         self.forwards: Forwards = []  # of compiled layers; none: the model's own
+        self.dealt: set[Stripes] = set()  # windows over several ranks whose cost has been logged
         self.keep: Keep | None = None  # set for each cell; None: a window that is killed begins anew
         self._adopt_packed_weights()
         if spec.compile:
@@ -120,6 +122,9 @@ class Engine:
     def _shared(self, ids: Tensor, score_from: int, sets: Tensor | None, over: Ranks) -> Tensor:
         rows, length = ids.shape
         stripes = Stripes.of(length, over.size, self.budget.shared_chunk(rows, length, over.size))
+        if over.rank == 0 and stripes not in self.dealt:
+            self.dealt.add(stripes)
+            log.info("%s", Cost.of(self.model, rows, stripes))
         segments = [(begin, stripes.size) for begin in stripes.all_begins(over.rank)]
         compute = partial(shared_nll, self.model, ids, score_from, stripes, over)
         return self._resumed(compute, ids, score_from, sets, segments, over)
