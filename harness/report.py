@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from harness.statistics.metric import Choice, Metric
     from harness.statistics.summary import Averaging
 
-LINE = ["model", "dataset", "protocol", "curve"]
+LINE = ["model", "dataset", "dataset_source", "protocol", "curve"]
 AROUND = [
     "low", "high", "num_documents", "num_windows", "num_scored", "bits_per_byte", "note", "sampled", "dtype", "cell_id",
 ]  # fmt: skip

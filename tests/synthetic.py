@@ -48,6 +48,7 @@ def cell(
                     "factor": factor, "original_max_position_embeddings": TRAINED, "ctx": ctx,
                     "protocol": "sliding", "protocol_params": json.dumps({"stride": 256}), "stride": 256,
                     "bos": False, "weight": 1.0, "dataset": "sotu", "dataset_fingerprint": "f00d",
+                    "dataset_source": "sotu", "identity_version": 2,
                     "document": f"speech-{document}", "document_index": document, "window": window,
                     "begin": 256 * window, "end": 256 * window + ctx,
                     "score_from": 1 if window == 0 else 256 * window + ctx - scored,

@@ -14,12 +14,12 @@ from harness.methods.modifiers.resonance import Resonant
 from harness.results import schema
 from harness.storage import cache
 
-IDENTITY_VERSION = 1  # of what `cell_id` hashes; not the version of the results' schema, which grows without new cells
+IDENTITY_VERSION = 2  # of what `cell_id` hashes; not the version of the results' schema, which grows without new cells
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What a model and a set of documents are to a cell; computed without weights and without tokenized text."""
+    """What a model and a set of documents are to a cell; computed without weights."""
 
     model_fingerprint: str
     model_revision: str
@@ -41,6 +41,7 @@ class Facts:
     method_params: str  # JSON, with the modifiers
     protocol_params: str  # JSON, with the seed where windows are sampled
     cell_id: str = ""
+    identity_version: int = IDENTITY_VERSION
 
     @property
     def original_max_position_embeddings(self) -> int | None:

@@ -18,7 +18,12 @@ class Documents:
         """The documents of a cell, every one long enough. Raises UserError."""
         header, config, key = prepared.header, prepared.cell.config, prepared.cell.columns["dataset_fingerprint"]
         if key not in self._sets:
-            self._sets[key] = documents.load(config.data, header.tokenizer, header.tokenizer_fingerprint, config.seed)
+            found = documents.load(config.data, header.tokenizer, header.tokenizer_fingerprint, config.seed)
+            if found.fingerprint != key:
+                raise UserError(
+                    f"data={config.data.name}: its texts changed after the run was started; start it again."
+                )
+            self._sets[key] = found
         documents.check_lengths(self._sets[key], prepared.cell.ctx)
         _check_ids(self._sets[key], prepared)
         return self._sets[key]

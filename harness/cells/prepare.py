@@ -38,7 +38,7 @@ def prepare(configs: Sequence[Config], run_id: str, *, sweep: bool) -> list[Prep
     for config in configs:
         known = headers[config.model]
         where = placement(config.engine, config.cluster)
-        texts = fingerprint(config.data, known.tokenizer_fingerprint, config.seed)
+        texts = fingerprint(config.data, known.tokenizer, known.tokenizer_fingerprint, config.seed)
         made = cell(config, identify(known, texts, config.protocol, where.dtype))
         prepared.append(Prepared(known, made, _files(made, run_id, sweep), where))
     return prepared

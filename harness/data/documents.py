@@ -1,5 +1,6 @@
 """Documents: raw texts from a package, from files or from a hub; tokenized once, selected by a stated, seeded rule."""
 
+import hashlib
 import logging
 from collections.abc import Iterator
 from contextlib import closing
@@ -51,9 +52,9 @@ def source(spec: DataSpec) -> Source:
     return SOURCES[spec.source](spec)
 
 
-def fingerprint(spec: DataSpec, tokenizer_fingerprint: str, seed: int) -> str:
-    """Hash of the raw files, the tokenizer and the selection; needs no tokenized text."""
-    return cache.digest(_made_of(source(spec), spec, tokenizer_fingerprint, seed))
+def fingerprint(spec: DataSpec, tokenizer: "PreTrainedTokenizerBase", tokenizer_fingerprint: str, seed: int) -> str:
+    """What identifies the documents of `load`: raw texts, tokenizer and selection, and the tokens that came of them."""
+    return load(spec, tokenizer, tokenizer_fingerprint, seed).fingerprint
 
 
 def _made_of(raw: Source, spec: DataSpec, tokenizer_fingerprint: str, seed: int) -> dict[str, object]:
@@ -83,7 +84,16 @@ def load(
     if documents is None:
         documents = _select(spec, raw, tokenizer, seed)
         _write(stored, documents)
-    return DocumentSet(spec.name, documents, cache.digest(made_of), describe(spec, len(documents)))
+    key = cache.digest(made_of | {"tokens": _digest(documents)})
+    return DocumentSet(spec.name, documents, key, describe(spec, len(documents)))
+
+
+def _digest(documents: list[Document]) -> str:
+    """Of all tokens and byte counts: whichever version of which package made them, equal ones have equal digests."""
+    sha = hashlib.sha256()
+    for document in documents:
+        sha.update(np.int64(document.num_tokens).tobytes() + document.ids.tobytes() + document.byte_ends.tobytes())
+    return sha.hexdigest()
 
 
 def describe(spec: DataSpec, count: int) -> str:

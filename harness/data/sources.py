@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import os
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
@@ -51,6 +52,13 @@ class DataSpec:
             )
         if self.source != "sotu" and not self.path:
             raise UserError(f"data={self.name} needs data.path=<file, directory or hub id>.")
+
+    @property
+    def origin(self) -> str:
+        """What the documents are from, without its place: name of a file or directory, hub id, or package."""
+        if self.path is None or self.source == "sotu":
+            return self.source
+        return self.path if self.source == "hub" else os.path.basename(os.path.abspath(self.path))
 
 
 Texts = Generator[RawText, None, None]

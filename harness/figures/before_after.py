@@ -43,6 +43,6 @@ def changes(cells: pd.DataFrame, tolerance: float, metric: Metric = PERPLEXITY) 
     ax.xaxis.set_major_locator(MaxNLocator(6))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+.6g}" if value else "0"))
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.9 / figure.get_figheight()), ncols=4, frameon=False)
-    shared = describe(cells, ["model", "dataset", "protocol"])
+    shared = describe(cells, ["model", "dataset", "dataset_source", "protocol"])
     canvas.titles(figure, width, shared, f"tolerance {unit * tolerance:g}" + (" %" if in_percent else ""))
     return figure

@@ -73,8 +73,13 @@ COLUMNS: list[Column] = [
     Column("protocol_params", TEXT, SUMS, "the protocol's parameters, resolved, JSON", of_cell=True),
     Column("stride", INTEGER, SUMS, "tokens; null: the protocol has none", of_cell=True),
     Column("dataset", TEXT, SUMS, "its name", lambda c: c.config.data.name, of_cell=True),
+    Column(
+        "dataset_source", TEXT, SUMS, "file, directory, hub id or package of its texts",
+        lambda c: c.config.data.origin, of_cell=True, since=2,
+    ),
     Column("dataset_fingerprint", TEXT, SUMS, "hash", lambda c: c.identity.dataset_fingerprint, of_cell=True),
     Column("dtype", TEXT, SUMS, "precision of the weights", lambda c: c.identity.dtype, of_cell=True),
+    Column("identity_version", INTEGER, SUMS, "of what `cell_id` hashes; null: 1", of_cell=True, since=2),
     # Of the document
     Column("document", TEXT, EVERY, "its name", lambda u: u.document.name),
     Column("document_index", INTEGER, EVERY, "its place in the data set", is_key=True),

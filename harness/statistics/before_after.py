@@ -1,6 +1,7 @@
 """Two sets of results, before and after: which cells can be compared, and which got worse."""
 
 import json
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -77,21 +78,29 @@ def compare(
     for rows in sides.values():
         check(rows, metric)
     tables = {side: _one_each(rows, side) for side, rows in sides.items()}
-    pairs, refused = _pairs(tables["baseline"], tables["candidate"])
-    by_id = {side: dict(list(rows.groupby("cell_id"))) for side, rows in sides.items()}
+    by_id = {side: {str(i): cell for i, cell in rows.groupby("cell_id")} for side, rows in sides.items()}
+
+    def differ(old: Line, new: Line) -> str | None:
+        return _windows_differ(by_id["baseline"][old["cell_id"]], by_id["candidate"][new["cell_id"]], metric.count)
+
+    pairs, refused = _pairs(tables["baseline"], tables["candidate"], differ)
     labels = label(tables["baseline"]).drop_duplicates("cell_id").set_index("cell_id")["curve"]
     lines = []
     for old, new in pairs:
         before, after = by_id["baseline"][old["cell_id"]], by_id["candidate"][new["cell_id"]]
         judged = _judge(before, after, tolerance, averaging, metric)
         judged = judged._replace(note="; ".join(part for part in (judged.note, _changed(old, new)) if part))
-        lines.append({column: old[column] for column in PAIR} | {"curve": labels[old["cell_id"]]} | judged._asdict())
+        lines.append(
+            {column: old[column] for column in PAIR}
+            | {"dataset_source": new["dataset_source"], "curve": labels[old["cell_id"]]}
+            | judged._asdict()
+        )
     seen = pd.DataFrame([old for old, _ in pairs] + [cell for cell, _ in refused], columns=PAIR)
     missing: dict[Side, list[str]] = {
         "candidate": _absent(tables["baseline"], seen),
         "baseline": _absent(tables["candidate"], seen),
     }
-    columns = [*PAIR, "curve", *_JUDGED]
+    columns = [*PAIR, "dataset_source", "curve", *_JUDGED]
     reasons = [f"{name(cell)}: {reason}" for cell, reason in refused]
     cells = pd.DataFrame(lines, columns=columns).sort_values(_ORDER, ignore_index=True)
     return Comparison(cells, reasons, missing, tolerance)
@@ -113,7 +122,9 @@ def _one_each(rows: pd.DataFrame, side: Side) -> pd.DataFrame:
     return table
 
 
-def _pairs(old: pd.DataFrame, new: pd.DataFrame) -> tuple[list[tuple[Line, Line]], list[tuple[Line, str]]]:
+def _pairs(
+    old: pd.DataFrame, new: pd.DataFrame, differ: Callable[[Line, Line], str | None]
+) -> tuple[list[tuple[Line, Line]], list[tuple[Line, str]]]:
     """Cells to compare, exact matches first; and cells whose counterpart measures something else, with the reason."""
     exact = old.merge(new[[*EXACT, "cell_id"]], on=EXACT, suffixes=("", "_new"))
     old_by_id, new_by_id = _by_id(old), _by_id(new)
@@ -122,11 +133,15 @@ def _pairs(old: pd.DataFrame, new: pd.DataFrame) -> tuple[list[tuple[Line, Line]
     rest_new = new[~new["cell_id"].isin(exact["cell_id_new"])]
     refused = []
     for _, loose in rest_old.merge(rest_new[[*PAIR, "cell_id"]], on=PAIR, suffixes=("", "_new")).groupby("cell_id"):
-        before, after = old_by_id[loose["cell_id"].iloc[0]], new_by_id[loose["cell_id_new"].iloc[0]]
-        if reason := _refusal(before, after):
-            refused.append((before, reason))
+        before = old_by_id[loose["cell_id"].iloc[0]]
+        reasons = {i: _refusal(before, new_by_id[i], differ) for i in loose["cell_id_new"]}
+        fitting = [i for i, reason in reasons.items() if reason is None]
+        if len(fitting) == 1:
+            pairs.append((before, new_by_id[fitting[0]]))
+        elif fitting:
+            refused.append((before, f"it has {len(fitting)} counterparts of another identity: {', '.join(fitting)}"))
         else:
-            pairs.append((before, after))
+            refused.append((before, next(reason for reason in reasons.values() if reason is not None)))
     return pairs, refused
 
 
@@ -134,9 +149,13 @@ def _by_id(table: pd.DataFrame) -> dict[str, Line]:
     return {cell["cell_id"]: cell for cell in table.to_dict("records")}
 
 
-def _refusal(before: Line, after: Line) -> str | None:
+def _refusal(before: Line, after: Line, differ: Callable[[Line, Line], str | None]) -> str | None:
+    """Why two cells measure different things; under other versions of identity the windows say whether documents do."""
     if before["protocol_params"] != after["protocol_params"]:
         return f"its protocol differs: {before['protocol_params']} before, {after['protocol_params']} after"
+    if identity_version(before) != identity_version(after):
+        reason = differ(before, after)
+        return f"its documents differ: {reason}" if reason else None
     if before["dataset_fingerprint"] != after["dataset_fingerprint"]:
         return f"its documents differ: {before['dataset_fingerprint']} before, {after['dataset_fingerprint']} after"
     return None
@@ -145,7 +164,17 @@ def _refusal(before: Line, after: Line) -> str | None:
 def _changed(old: Line, new: Line) -> str:
     """What else is not as it was, and yet no reason to refuse."""
     changed = [column for column in ("model_revision", "dtype") if old[column] != new[column]]
-    return "; ".join(f"{column} {old[column]} before, {new[column]} after" for column in changed)
+    notes = [f"{column} {old[column]} before, {new[column]} after" for column in changed]
+    versions = identity_version(old), identity_version(new)
+    if versions[0] != versions[1]:
+        notes.append(f"identity of version {versions[0]} before, {versions[1]} after: paired by names and parameters")
+    return "; ".join(notes)
+
+
+def identity_version(cell: Line) -> int:
+    """Of what its `cell_id` hashes; cells of before there was a second one do not say it."""
+    given = cell["identity_version"]
+    return 1 if pd.isna(given) else int(given)
 
 
 def _judge(

@@ -8,8 +8,8 @@ import pandas as pd
 from harness.errors import UserError
 
 PANEL = [
-    "model", "model_revision", "original_max_position_embeddings", "dataset", "dataset_fingerprint", "protocol",
-    "protocol_params", "dtype",
+    "model", "model_revision", "original_max_position_embeddings", "dataset", "dataset_source", "dataset_fingerprint",
+    "protocol", "protocol_params", "dtype",
 ]  # fmt: skip
 Setting = str | float | list[float] | None  # of a method's parameter, as it stands in JSON
 
@@ -87,11 +87,24 @@ def panels(
         if not isinstance(name, str) or name not in table:
             raise UserError(f"There is no column {name!r} to draw by. Known: {', '.join(sorted(table.columns))}.")
     known = [name for name in [*PANEL, "curve"] if name in table and name not in (x, hue)]
-    by = list(columns) if columns is not None else [name for name in known if table[name].nunique() > 1]
+    by = list(columns) if columns is not None else _telling(table, [n for n in known if table[n].nunique() > 1])
     groups = list(table.groupby(by, sort=True, dropna=False)) if by else [((), table)]
     for _, rows in groups:
         _check_one_a_place(rows, x, hue, known)
     return [(describe(rows, by) if by else "", rows) for _, rows in groups]
+
+
+def _telling(table: pd.DataFrame, names: list[str]) -> list[str]:
+    """These columns without those that tell nothing apart which names do not."""
+    for name in ("dataset_fingerprint", "dataset_source"):
+        rest = [n for n in names if n != name]
+        if rest and _count(table, rest) == _count(table, names):
+            names = rest
+    return names
+
+
+def _count(table: pd.DataFrame, names: list[str]) -> int:
+    return int(table.groupby(names, dropna=False).ngroups)
 
 
 def _check_one_a_place(rows: pd.DataFrame, x: str, hue: str, known: list[str]) -> None:
@@ -110,6 +123,8 @@ def _check_one_a_place(rows: pd.DataFrame, x: str, hue: str, known: list[str]) -
 def describe(rows: pd.DataFrame, names: Sequence[str]) -> str:
     """The values of `names` that all rows share, in one phrase; of a protocol `stride 256, bos none`."""
     shared = [name for name in names if name in rows and rows[name].nunique() == 1]
+    if "dataset" in shared and "dataset_source" in shared and rows["dataset"].iloc[0] == rows["dataset_source"].iloc[0]:
+        shared.remove("dataset_source")
     phrases = [_phrase(name, rows[name].iloc[0]) for name in shared]
     return ", ".join(phrase for phrase in phrases if phrase)
 

@@ -137,7 +137,7 @@ SEEN_IN_THE_FOOTER = [
     (a_folder, "it is a directory"),
     (a_fifo, "it is a FIFO"),
     (without_rows, "it has no rows"),
-    (lacking_a_column, "it lacks the column num_bytes, which files of schema version 1 have"),
+    (lacking_a_column, f"it lacks the column num_bytes, which files of schema version {schema.version()} have"),
 ]
 DAMAGES = [*SEEN_IN_THE_FOOTER, (one_byte_wrong, "CRC checksum verification failed")]
 

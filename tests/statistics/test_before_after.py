@@ -119,3 +119,46 @@ def test_one_side_holding_a_cell_twice_is_an_error(rows: pd.DataFrame) -> None:
     twice = pd.concat([rows, rows.assign(cell_id=rows["cell_id"] + "x", model_revision="def")])
     with pytest.raises(UserError, match=r"The candidate holds reference .* more than once"):
         compare(rows, twice)
+
+
+# Cells of an identity of before -----------------------------------------------------------------------------------
+
+
+def of_before(rows: pd.DataFrame) -> pd.DataFrame:
+    """The same cells as an older version named them."""
+    return rows.assign(
+        cell_id="old-" + rows["cell_id"], dataset_fingerprint="0001", identity_version=np.nan, dataset_source=None
+    )
+
+
+def test_cells_of_another_version_of_identity_are_paired_by_names_and_parameters_and_said(rows: pd.DataFrame) -> None:
+    result = compare(of_before(rows), scaled(rows, "yarn", 1024, 1.02))
+    found = verdicts(result)
+    assert found.pop(("yarn", 1024)) == "worse"
+    assert list(found.values()) == ["same"] * 5
+    said = "identity of version 1 before, 2 after: paired by names and parameters"
+    assert set(result.cells["note"]) == {said}
+    assert result.refused == []
+    assert result.missing == {"baseline": [], "candidate": []}
+
+
+def test_of_two_texts_of_one_name_an_older_cell_finds_its_own(rows: pd.DataFrame) -> None:
+    other = rows.assign(
+        cell_id="b-" + rows["cell_id"], document="b" + rows["document"], dataset_fingerprint="beef", dataset_source="b"
+    )
+    both = compare(of_before(rows), pd.concat([other, rows]))
+    assert list(verdicts(both).values()) == ["same"] * 6
+    assert both.refused == []
+    assert set(both.cells["dataset_source"]) == {"sotu"}
+    alone = compare(of_before(rows), other)
+    assert len(alone.refused) == 6
+    assert "its documents differ: 16 documents have other scored tokens" in alone.refused[0]
+    twins = compare(of_before(rows), pd.concat([rows, rows.assign(cell_id="c-" + rows["cell_id"], dtype="bfloat16")]))
+    assert len(twins.refused) == 6
+    assert "it has 2 counterparts of another identity" in twins.refused[0]
+
+
+def test_other_protocols_stay_apart_under_any_identity(rows: pd.DataFrame) -> None:
+    result = compare(of_before(rows), rows.assign(protocol_params=json.dumps({"stride": 128})))
+    assert len(result.refused) == 6
+    assert "its protocol differs" in result.refused[0]

@@ -81,3 +81,18 @@ def test_panels_split_by_what_varies_and_refuse_what_coincides() -> None:
 )  # fmt: skip
 def test_tokens(count: int, text: str) -> None:
     assert tokens(count) == text
+
+
+def test_texts_of_a_sweep_are_told_apart_by_their_names_where_those_differ() -> None:
+    one, other = (
+        cells(("yarn", 512, 1.0, {})).assign(dataset="text", dataset_source=name, dataset_fingerprint=hashed)
+        for name, hashed in (("one.txt", "aaaa"), ("two.txt", "bbbb"))
+    )
+    titles = [title for title, _ in panels(label(pd.concat([one, other], ignore_index=True)), "ctx", "curve")]
+    assert titles == ["one.txt", "two.txt"]
+    namesake = other.assign(dataset_source="one.txt")
+    titles = [title for title, _ in panels(label(pd.concat([one, namesake], ignore_index=True)), "ctx", "curve")]
+    assert titles == ["aaaa", "bbbb"]
+    hub = other.assign(dataset="pg19", dataset_source="deepmind/pg19")
+    titles = [title for title, _ in panels(label(pd.concat([one, hub], ignore_index=True)), "ctx", "curve")]
+    assert titles == ["pg19", "text"]

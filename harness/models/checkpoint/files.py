@@ -60,9 +60,13 @@ def config_fingerprint(spec: ModelSpec) -> str:
     return fingerprint(folder, [*matching(folder, CONFIGS), *(_code(spec, folder) if spec.trust_remote_code else [])])
 
 
-def tokenizer_fingerprint(spec: ModelSpec) -> str:
-    """What determines the tokens."""
-    return fingerprint(directory(spec), _tokenizer_files(spec))
+def tokenizer_files_fingerprint(spec: ModelSpec) -> str:
+    """Of the files that the tokenizer is read from: when it has to be read again, not which tokens it makes."""
+    folder = directory(spec)
+    if spec.gguf_file is not None:
+        return fingerprint(folder, [folder / spec.gguf_file])
+    code = _code(spec, folder) if spec.trust_remote_code else []
+    return fingerprint(folder, {*matching(folder, TOKENIZER), *matching(folder, CONFIGS), *code})
 
 
 def _model_files(spec: ModelSpec) -> list[Path]:
@@ -82,16 +86,6 @@ def _code(spec: ModelSpec, folder: Path) -> list[Path]:
     classes = [name for name in (named or {}).values() if isinstance(name, str) and "--" in name]
     others = [_code_of_hub(spec.name, name.partition("--")[0]) for name in classes]
     return [file for place in {folder, *others} for file in place.rglob(CODE)]
-
-
-def _tokenizer_files(spec: ModelSpec) -> list[Path]:
-    folder = directory(spec)
-    if spec.gguf_file is not None:
-        return [folder / spec.gguf_file]
-    files = matching(folder, TOKENIZER)
-    if not files:
-        raise UserError(f"model {spec.name}: no tokenizer in {folder}.")
-    return files
 
 
 def _of_package(package: str, name: str) -> Path:

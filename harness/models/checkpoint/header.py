@@ -6,10 +6,11 @@ from typing import NamedTuple
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from harness.methods.base import RopeGeometry
-from harness.models.checkpoint.files import directory, model_fingerprint, tokenizer_fingerprint
+from harness.models.checkpoint.files import directory, model_fingerprint
 from harness.models.checkpoint.fits import rows_of_embedding
 from harness.models.checkpoint.load import load_config, load_geometry, load_tokenizer
 from harness.models.checkpoint.spec import ModelSpec
+from harness.models.checkpoint.tokenizer_state import tokenizer_fingerprint
 
 
 class Header(NamedTuple):
@@ -47,16 +48,16 @@ def header(spec: ModelSpec) -> Header:
     the configuration.
     """
     fingerprint = model_fingerprint(spec)  # first: it knows of an adapter alone, and of what may not be read
-    config = load_config(spec)
+    config, tokenizer = load_config(spec), load_tokenizer(spec)
     vocabulary = rows_of_embedding(spec, config)
     return Header(
         spec=spec,
         config=config,
         geometry=load_geometry(spec),
-        tokenizer=load_tokenizer(spec),
+        tokenizer=tokenizer,
         fingerprint=fingerprint,
         vocabulary=vocabulary,
-        tokenizer_fingerprint=tokenizer_fingerprint(spec),
+        tokenizer_fingerprint=tokenizer_fingerprint(tokenizer),
         revision=_revision(directory(spec)),
     )
 

@@ -23,7 +23,12 @@ from harness.errors import UserError
 from harness.methods.base import RopeGeometry
 from harness.models.checkpoint.adapter import CONFIG, NOWHERE, merged
 from harness.models.checkpoint.families import GENERATIVE
-from harness.models.checkpoint.files import config_fingerprint, directory, model_fingerprint
+from harness.models.checkpoint.files import (
+    config_fingerprint,
+    directory,
+    model_fingerprint,
+    tokenizer_files_fingerprint,
+)
 from harness.models.checkpoint.fits import check_report, without_report
 from harness.models.checkpoint.geometry import geometry, has_rope, text_config
 from harness.models.checkpoint.sliding_window import set_window
@@ -85,9 +90,13 @@ def load_geometry(spec: ModelSpec) -> RopeGeometry | None:
     return geometry(config, spec.original_max_position_embeddings)
 
 
-@cache
 def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
-    """The checkpoint's tokenizer."""
+    """The checkpoint's tokenizer, the same object as long as its files are."""
+    return _read_tokenizer(spec, tokenizer_files_fingerprint(spec))
+
+
+@cache
+def _read_tokenizer(spec: ModelSpec, state: str) -> PreTrainedTokenizerBase:
     return _reading(spec, "tokenizer", lambda: AutoTokenizer.from_pretrained(directory(spec), **_source(spec)))
 
 

@@ -13,9 +13,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
 
 from harness.errors import UserError
-from harness.models.checkpoint.files import model_fingerprint, tokenizer_fingerprint
+from harness.models.checkpoint.files import model_fingerprint
 from harness.models.checkpoint.load import load, load_config, load_geometry, load_tokenizer
 from harness.models.checkpoint.spec import ModelSpec
+from harness.models.checkpoint.tokenizer_state import tokenizer_fingerprint
 from tests.tiny import VOCABULARY, logits, tiny_config, tiny_llama, tiny_model, tokens
 
 
@@ -87,19 +88,27 @@ def test_a_model_without_rotary_embedding_has_no_geometry(tmp_path):
     assert load(spec_of(tmp_path)).geometry is None
 
 
+def tokens_of(spec):
+    """What identifies the tokens that a checkpoint makes of a text."""
+    return tokenizer_fingerprint(load_tokenizer(spec))
+
+
 def test_fingerprints_follow_contents_not_places(checkpoint, tmp_path):
     spec = spec_of(checkpoint)
     elsewhere = spec_of(shutil.copytree(checkpoint, tmp_path / "elsewhere"))
     assert model_fingerprint(spec) == model_fingerprint(elsewhere)
     assert model_fingerprint(spec) != model_fingerprint(spec_of(checkpoint, sliding_window=None))
-    assert tokenizer_fingerprint(spec) == tokenizer_fingerprint(elsewhere)
-    before = model_fingerprint(spec), tokenizer_fingerprint(spec)
+    assert tokens_of(spec) == tokens_of(elsewhere)
+    before = model_fingerprint(spec), tokens_of(spec)
     config = json.loads((checkpoint / "config.json").read_text())
     (checkpoint / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 1e-3}))
     assert model_fingerprint(spec) != before[0]
-    assert tokenizer_fingerprint(spec) == before[1]
-    (checkpoint / "tokenizer.json").write_text((checkpoint / "tokenizer.json").read_text() + "\n")
-    assert tokenizer_fingerprint(spec) != before[1]
+    assert tokens_of(spec) == before[1]
+    written = (checkpoint / "tokenizer.json").read_text()
+    (checkpoint / "tokenizer.json").write_text(written + "\n")
+    assert tokens_of(spec) == before[1]
+    (checkpoint / "tokenizer.json").write_text(written.replace('"w7"', '"w777"'))
+    assert tokens_of(spec) != before[1]
 
 
 def test_unchanged_files_are_not_read_again(checkpoint, monkeypatch):

@@ -6,7 +6,6 @@ import subprocess
 import pytest
 
 from harness.config.cluster import ClusterSpec
-from harness.models.checkpoint.load import _read_config, load_geometry, load_tokenizer
 from harness.results import store
 from harness.runs import runner
 from harness.runs.cluster import slurm, slurm_job
@@ -119,8 +118,6 @@ def test_a_model_that_changes_after_submission_fails_its_cells(place):
     pack = Pack.of(place.prepared("method=none ctx=32"))
     config = place.model / "config.json"
     config.write_text(config.read_text().replace('"rope_theta": 10000.0', '"rope_theta": 20000.0'))
-    for cached in (_read_config, load_geometry, load_tokenizer):
-        cached.cache_clear()
     (outcome,) = compute(pack)
     assert outcome.status == "failed"
     assert "changed after the sweep was started" in outcome.message
