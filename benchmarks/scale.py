@@ -35,6 +35,7 @@ from harness.engine.exchange import Ranks  # noqa: E402
 from harness.engine.kept import Keep, Kept  # noqa: E402
 from harness.engine.nll import token_nll  # noqa: E402
 from harness.engine.spec import EngineSpec  # noqa: E402
+from harness.models.attention.fused import fused  # noqa: E402
 from harness.runs.ranks.processes import tensor_group  # noqa: E402
 
 SHAPES = {
@@ -175,6 +176,10 @@ def context(bench: Bench) -> None:
             continue
         (ids,) = bench.ids(length)
         first = length - max(1, SCORED // bench.scale)
+        model.config.num_hidden_layers = 1  # kernels are built for each shape, in one layer for all
+        bench.timed(partial(alone.token_nll, ids, first), range(1))
+        bench.timed(partial(shared.token_nll, ids, first), range(bench.size))
+        model.config.num_hidden_layers = bench.shapes["num_hidden_layers"]
         ones = [bench.timed(partial(alone.token_nll, ids, first), range(1)) for _ in range(times)]
         bench.peak()
         every = [bench.timed(partial(shared.token_nll, ids, first), range(bench.size)) for _ in range(times)]
@@ -193,6 +198,11 @@ def _row(bench: Bench, one: float, many: float) -> dict[str, Any]:
 
 def profile(bench: Bench, length: int = 32768) -> None:
     """Where the time of one window goes, on one GPU and on rank 0 of all: the kernels that take longest."""
+    for keys in (3000, 3001):
+        query = torch.randn(1, 32, 1024, 128, device=bench.device, dtype=bench.dtype)
+        key = torch.randn(1, 8, keys, 128, device=bench.device, dtype=bench.dtype)
+        times = [bench.timed(partial(fused, query, key, key, 0.1), range(bench.size))[0] for _ in range(3)]
+        bench.report(case=f"attention to {keys} keys, calls one after the other", ms=[round(1e3 * t, 2) for t in times])
     model = bench.model()
     (ids,) = bench.ids(length // bench.scale)
     first = ids.shape[1] - max(1, SCORED // bench.scale)

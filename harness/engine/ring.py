@@ -74,7 +74,7 @@ class Ring:
 
     def blocks(self, keys: Tensor, values: Tensor, round_: int) -> Iterator[Block]:
         """Own keys and values (batch, tokens, key_heads, channels), then those of the others as they come."""
-        block = BLOCK[keys.device.type]
+        block = block_of(self.stripes.size, BLOCK[keys.device.type])
         turns = list(self.turns(round_, block))
         works = self._start(turns[0], keys, values, 0) if turns else []
         if self.wants(self.ranks.rank, round_):
@@ -129,7 +129,16 @@ class RingCache(LayerCache):
     tokens_axis = 1
 
 
+def block_of(size: int, largest: int) -> int:
+    """Keys that are passed on at once, `largest` at most, where a stripe has `size` tokens.
+
+    Whole pairs of stripes, or equal parts of a stripe: the same few shapes come up in all rounds. cuDNN builds a kernel
+    for every new shape, which takes longer than running it.
+    """
+    pair = 2 * size
+    return largest // pair * pair if pair <= largest else -(-size // -(-size // largest))
+
+
 def pieces(tokens: int, block: int) -> list[slice]:
-    """The first `tokens` in as few equal pieces as are no longer than `block`."""
-    count = -(-tokens // block)
-    return [slice(*ends) for ends in pairwise(tokens * i // count for i in range(count + 1))] if count else []
+    """The first `tokens` in blocks, the last of which may be shorter."""
+    return [slice(*ends) for ends in pairwise([*range(0, tokens, block), tokens])]

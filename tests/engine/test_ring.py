@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from harness.engine.exchange import Ranks
-from harness.engine.ring import Ring, pieces
+from harness.engine.ring import Ring, block_of, pieces
 from harness.engine.ring_cost import Cost
 from harness.engine.ring_windows import _needed, first_seen_by_ranks
 from harness.engine.stripes import Stripes
@@ -51,9 +51,23 @@ def test_a_rank_of_which_nothing_is_wanted_sends_and_receives_nothing():
     assert [stripes.first_run(rank, 50) for rank in (0, 1)] == [18, 31]
 
 
-def test_pieces_are_equal_and_no_longer_than_a_block():
+@pytest.mark.parametrize(("size", "block"), [(6, 36), (20, 40), (21, 21), (41, 21), (100, 34)])
+def test_blocks_are_whole_pairs_of_stripes_or_equal_parts_of_one(size, block):
+    assert block_of(size, 40) == block
+
+
+def test_few_shapes_come_up_however_many_rounds_there_are():
+    stripes = Stripes.of(10_000, 3, largest=14)
+    assert stripes.rounds > 200
+    block = block_of(stripes.size, 60)
+    lengths = {
+        t.received.stop - t.received.start
+        for round_ in range(stripes.rounds)
+        for t in turns(stripes, 1, round_, 0, block)
+    }
+    assert len(lengths) <= 2 * 60 // stripes.size
     assert pieces(0, 5) == []
-    assert pieces(11, 5) == [slice(0, 3), slice(3, 7), slice(7, 11)]
+    assert pieces(11, 5) == [slice(0, 5), slice(5, 10), slice(10, 11)]
 
 
 @pytest.mark.parametrize(("ranks", "rounds"), [(2, 1), (2, 3), (3, 2), (4, 2)])
