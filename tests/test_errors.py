@@ -17,7 +17,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
-from harness import cli, collect
+from harness import cli, collect, export, theory
 from tests.sweeps import Place, save_texts
 from tests.tiny import tiny_llama
 
@@ -155,6 +155,22 @@ COLLECT = [
     Bad("a sweep that is not there", "results_dir={dir}/collected sweep=b"),
     Bad("a record that is none", "results_dir={dir}/collected sweep=a"),
 ]
+EXPORT = [
+    Bad("an engine that is not known", "to=vlm"),
+    Bad("neither a length nor a factor", "method=yarn"),
+    Bad("a length below two tokens", "method=yarn ctx=1"),
+    Bad("results without a length", "results_dir={dir}/void"),
+    Bad("results and a method", "results_dir={dir}/void ctx=64 method=yarn"),
+    Bad("a metric that is not known", "results_dir={dir}/void ctx=64 best=perplexty"),
+    Bad("no results", "results_dir={dir}/void ctx=64"),
+    Bad("a folder that holds something", "method=yarn ctx=1024 output={dir}/mixed"),
+    Bad("metadata for a model that is not GGUF", "method=yarn ctx=1024 to=llama_cpp output={dir}/new"),
+]
+THEORY = [
+    Bad("settings that are not there", "config={dir}/nope.json"),
+    Bad("settings that say nothing", "config={dir}/smuggled/model.safetensors.index.json"),
+    Bad("settings that are no JSON", "config={dir}/bytes.txt"),
+]
 SECTIONS = {
     "Command line": COMMAND_LINE,
     "Values": VALUES,
@@ -162,6 +178,13 @@ SECTIONS = {
     "Models": MODELS,
     "Places and results": PLACES,
     "python -m harness.collect": COLLECT,
+    "python -m harness.export": EXPORT,
+    "python -m harness.theory": THEORY,
+}
+OTHERS = {  # sections of commands of their own
+    "python -m harness.collect": collect.main,
+    "python -m harness.export": export.main,
+    "python -m harness.theory": theory.main,
 }
 
 
@@ -272,8 +295,8 @@ def message(place, section, bad, monkeypatch, capsys):
     """What a bad input gets, with the folder's name taken out."""
     overrides = bad.overrides.replace("{dir}", str(place.folder)).split()
     usual = usual_overrides(place, overrides)
-    if section == "python -m harness.collect":
-        code, line = attempt(collect.main, ["collect", *overrides], monkeypatch, capsys)
+    if section in OTHERS:
+        code, line = attempt(OTHERS[section], [section.rpartition(".")[2], *overrides], monkeypatch, capsys)
     else:
         flags, given = [o for o in overrides if o == "-m"], [o for o in overrides if o != "-m"]
         code, line = attempt(cli.main, ["harness", *flags, *usual, *given], monkeypatch, capsys)
