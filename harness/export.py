@@ -1,5 +1,6 @@
 """``python -m harness.export``: a method, or the best of measured ones, as the settings of an engine."""
 
+import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -45,7 +46,7 @@ def _task(composed: DictConfig) -> None:
         method, scaled, target = _given(values, spec)
     if values["output"] is not None and spec.gguf_file is None:
         target = replace(target, model=str(values["output"]))
-    print("\n".join([*_head(method, scaled, target), ""]))
+    print("\n".join([*_head(method, scaled, target), *_cache(choice, values), ""]))
     if method.kind == "native":
         print(f"native is the checkpoint's own scaling: every engine reads it; set its length limit to {target.ctx}.")
         return
@@ -139,6 +140,14 @@ def _head(method: "Method", scaled: bool, target: "Target") -> list[str]:
         f"{geometry.original_max_position_embeddings} tokens; for windows of up to {target.ctx}",
         "looked up in " + ", ".join(f"{engine} {version}" for engine, version in VERSIONS.items()),
     ]
+
+
+def _cache(choice: "Choice | None", values: dict[str, Any]) -> list[str]:
+    """What rounded keys and values, which the method was measured or asked with, are in an engine."""
+    from harness.deployment.words import cache_note
+
+    given = values["method"] if choice is None else json.loads(choice.cell["method_params"])
+    return [cache_note(given["kv_cache"])] if given.get("kv_cache") else []
 
 
 def _cost(choice: "Choice | None", expression: "Expression", target: "Target") -> list[str]:

@@ -23,6 +23,8 @@ from harness.models.checkpoint.geometry import (
 from harness.models.checkpoint.load import load_config
 from harness.models.checkpoint.spec import ModelSpec
 
+ORIGINAL = "original_max_position_embeddings"
+_QUERY_SCALE = "llama_4_scaling_beta"  # of Ministral 3 and Mistral 4, counted in original lengths
 _SCALING = {f.name for f in fields(RopeSettings)} | {"type"}
 
 
@@ -97,7 +99,8 @@ class Target:
     def _of_layers(self, kind: str | None, parameters: Parameters) -> dict[str, Any]:
         own = {name: value for name, value in self.declared[kind].items() if name not in _SCALING}
         if kind == self.main:
-            return {**own, **parameters}
+            kept = {ORIGINAL: self.geometry.original_max_position_embeddings} if _QUERY_SCALE in own else {}
+            return {**own, **kept, **parameters}
         return {**own, "rope_type": "default", "rope_theta": self.declared[kind].get("rope_theta", 10_000.0)}
 
 

@@ -68,7 +68,7 @@ def _value(rows: pd.DataFrame, averaging: Averaging, metric: Metric) -> Interval
 
 
 def method_of(cell: Cell, geometry: RopeGeometry) -> tuple[Method, bool]:
-    """The method that a cell ran, resolved, and whether queries were scaled by log n."""
+    """The method that a cell ran, resolved, and whether queries were scaled by their position."""
     params = json.loads(cell["method_params"])
     resonance = params.pop("resonance", False)
     params.pop("kv_cache", None)  # engines have a flag of their own for it
@@ -78,9 +78,14 @@ def method_of(cell: Cell, geometry: RopeGeometry) -> tuple[Method, bool]:
 
 
 def measured(choice: Choice, nearest: Method, geometry: RopeGeometry) -> Rival | None:
-    """The rival that runs exactly this method without log-n queries: what it costs is its comparison with the best."""
-    found = (rival for rival in choice.rivals if method_of(rival.cell, geometry) == (nearest, False))
+    """The rival that runs exactly this method and scales no queries: what it costs is its comparison with the best."""
+    found = (rival for rival in choice.rivals if _is_plain(rival.cell, nearest, geometry))
     return next(found, None)
+
+
+def _is_plain(cell: Cell, method: Method, geometry: RopeGeometry) -> bool:
+    rounded = "kv_cache" in json.loads(cell["method_params"])
+    return not rounded and method_of(cell, geometry) == (method, False)
 
 
 def _rival(

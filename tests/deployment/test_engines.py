@@ -96,9 +96,9 @@ def test_what_no_engine_has_is_named_with_its_nearest(engine, name):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_modifiers_that_no_engine_has_are_named(engine):
     yarn = build("yarn", {"factor": 3.0}, GEOMETRY, CTX)
-    spelling = ENGINES[engine](express(yarn, GEOMETRY, CTX, logn=True), TARGET)
+    spelling = ENGINES[engine](express(yarn, GEOMETRY, CTX, scaled_queries=True), TARGET)
     assert spelling.match == "nearest"
-    assert any("log-n scaling of queries" in note for note in spelling.notes)
+    assert any("scaling of queries by position" in note for note in spelling.notes)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

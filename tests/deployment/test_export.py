@@ -62,6 +62,13 @@ def test_the_winner_of_results_is_exported_with_what_it_is_worth(tmp_path, typed
     assert '"factor": 4.0' in shown
 
 
+def test_modifiers_are_named_not_dropped(typed):
+    _, shown, _ = typed("method=linear", "method.factor=2", "method.kv_cache=q8_0", "method.query_scale=log_n")
+    assert "kv_cache q8_0 was measured and is no part of these settings; llama.cpp: --cache-type-k q8_0" in shown
+    assert shown.count("not expressible: scaling of queries by position") == 4
+    assert "nearest  linear, factor 2: what it costs is not measured" in shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -97,8 +97,8 @@ def test_cells_of_several_kinds_are_not_compared():
 def test_the_method_of_a_cell_is_the_one_that_ran():
     params = {"factor": 4.0, "beta_fast": 16.0, "logn": True, "resonance": True}
     rows = cell("yarn", 2048, method_params=json.dumps(params))
-    method, logn = method_of(chosen(rows).cell, GEOMETRY)
-    assert logn
+    method, scaled = method_of(chosen(rows).cell, GEOMETRY)
+    assert scaled
     assert method.method == build("yarn", {"factor": 4.0, "beta_fast": 16.0}, GEOMETRY, 2048)
 
 
