@@ -48,7 +48,7 @@ def _task(composed: DictConfig) -> None:
         target = replace(target, model=str(values["output"]))
     print("\n".join([*_head(method, scaled, target), *_cache(choice, values), ""]))
     if method.kind == "native":
-        print(f"native is the checkpoint's own scaling: every engine reads it; set its length limit to {target.ctx}.")
+        _native(scaled, values["output"], target)
         return
     expression = express(method, target.geometry, target.ctx, scaled_queries=scaled, all_rotate=target.all_rotate)
     if expression.lost:
@@ -58,6 +58,14 @@ def _task(composed: DictConfig) -> None:
             print("\n".join(_section(spell(expression, target))))
     if values["output"] is not None:
         print(f"written  {_written(values['to'], spec, expression, target, Path(values['output']).expanduser())}")
+
+
+def _native(scaled: bool, output: object, target: "Target") -> None:
+    if output is not None:
+        raise UserError("export: method=native is what the checkpoint declares already; there is nothing to write.")
+    print(f"native is the checkpoint's own scaling: every engine reads it; set its length limit to {target.ctx}.")
+    if scaled:
+        print("not expressible: scaling of queries by position (method.query_scale).")
 
 
 def _given(values: dict[str, Any], spec: "ModelSpec") -> "tuple[Method, bool, Target]":

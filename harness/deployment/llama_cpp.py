@@ -27,6 +27,8 @@ def spell(expression: Expression, target: Target) -> Spelling:
     """Flags where they suffice, and keys."""
     arch = architecture(target)
     notes = list(common_notes(expression, target))
+    if target.windows:
+        notes.append("model.sliding_window is no flag of llama.cpp: the file's own attention window stays.")
     if target.is_latent:
         note = f"{target.model_type} has multi-latent attention, whose scaling in llama.cpp was not looked up."
         return Spelling("llama_cpp", "no", (), (note, *notes))

@@ -9,7 +9,7 @@ from harness.deployment import gguf_file
 from harness.deployment.settings import Parameters, RopeSettings
 from harness.errors import UserError
 from harness.methods.base import RopeGeometry
-from harness.models.checkpoint.families import LATENT_ROTARY_DIM
+from harness.models.checkpoint.families import LATENT_ROTARY_DIM, WINDOW_FIELDS
 from harness.models.checkpoint.files import directory
 from harness.models.checkpoint.geometry import (
     geometry,
@@ -21,6 +21,7 @@ from harness.models.checkpoint.geometry import (
     text_config,
 )
 from harness.models.checkpoint.load import load_config
+from harness.models.checkpoint.sliding_window import sees_everything, set_window
 from harness.models.checkpoint.spec import ModelSpec
 
 ORIGINAL = "original_max_position_embeddings"
@@ -39,6 +40,7 @@ class Target:
     declared: Mapping[str | None, Mapping[str, Any]] = field(default_factory=dict)  # rope parameters by layer type
     main: str | None = None  # the layer type that is scaled
     section: str | None = None  # of the configuration, where the language model is a part of it
+    windows: Mapping[str, int] = field(default_factory=dict)  # model.sliding_window, by its names in the configuration
     all_rotate: bool = True  # every channel of a head
     is_latent: bool = False  # multi-latent attention: mscale_all_dim changes its softmax scale, too
     architecture: str | None = None  # of the GGUF file, in llama.cpp's words
@@ -52,15 +54,22 @@ class Target:
         if not has_rope(text):
             raise no_rotary(text)
         kinds = layer_types(text)
+        windows = {} if isinstance(spec.sliding_window, str) else _windows(config, spec.sliding_window)
+        if len(kinds) > 1 and sees_everything(config):
+            raise UserError(
+                "export: model.sliding_window=null scales local layers as well, each on a base of its own: "
+                f"{text.model_type} cannot be exported so."
+            )
         has_parameters = bool(getattr(text, "rope_parameters", None))
         return cls(
-            model=spec.path or spec.name,
+            model=spec.path or str(directory(spec)),
             model_type=text.model_type,
             geometry=geometry(config, spec.original_max_position_embeddings),
             ctx=ctx,
             declared={kind: rope_parameters(text, kind) for kind in kinds} if has_parameters else {},
             main=main_layer_type(text),
             section=_section(config, text),
+            windows=windows,
             all_rotate=_all_rotate(text, kinds),
             is_latent=hasattr(text, LATENT_ROTARY_DIM),
             architecture=gguf_file.architecture(directory(spec) / spec.gguf_file) if spec.gguf_file else None,
@@ -77,6 +86,7 @@ class Target:
         changed: dict[str, Any] = {
             "max_position_embeddings": self.max_positions(settings),
             "rope_parameters": self.rope_parameters(parameters),
+            **self.windows,
         }
         if self.names_original:
             changed["original_max_position_embeddings"] = self.geometry.original_max_position_embeddings
@@ -111,6 +121,13 @@ def ctx_of(method_factor: float | None, trained: int, ctx: int | None) -> int:
     if method_factor is None:
         raise UserError("export: give ctx=... (tokens), or a method with method.factor=...: neither says how far.")
     return round(method_factor * trained)
+
+
+def _windows(config: Any, tokens: int | None) -> dict[str, int]:
+    """Sets the attention window in the configuration; its fields and their values."""
+    set_window(config, tokens)
+    text = text_config(config)
+    return {name: getattr(text, name) for name in WINDOW_FIELDS.values() if getattr(text, name, None) is not None}
 
 
 def _all_rotate(text: Any, kinds: list[str | None]) -> bool:

@@ -13,10 +13,12 @@ from harness.deployment.express import express
 from harness.deployment.target import Target
 from harness.errors import UserError
 from harness.methods import build
+from harness.models.checkpoint.load import load_config
+from harness.models.checkpoint.sliding_window import set_window
 from harness.models.checkpoint.spec import ModelSpec
 from harness.models.install import applied
 from tests.deployment.cases import FREQUENCY, method
-from tests.tiny import FAMILIES, TRAINED, logits, tiny_config, tiny_model, tokens
+from tests.tiny import FAMILIES, TRAINED, logits, tiny_config, tiny_model, tokens, with_scaling
 
 LENGTH = 3 * TRAINED
 # plain, grouped, experts; half rotated; longrope alone; two bases; latent; complex; local layers; position by layer
@@ -45,8 +47,9 @@ def source(request, tmp_path_factory):
     return model, ModelSpec(name=request.param, path=str(folder))
 
 
-def loaded(folder):
-    return AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32).eval()
+def loaded(folder, **more):
+    read = AutoModelForCausalLM.from_pretrained
+    return read(folder, attn_implementation="eager", dtype=torch.float32, **more).eval()
 
 
 @pytest.mark.parametrize("case", FREQUENCY)
@@ -85,6 +88,44 @@ def test_what_follows_the_length_in_transformers_follows_it_after_export(case, l
     with applied(model, chosen, length):
         ours = logits(model, tokens(length))
     torch.testing.assert_close(logits(loaded(tmp_path / "exported"), tokens(length)), ours, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("case", ["none", "linear", "yarn, rotations"])
+@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
+def test_what_a_checkpoint_declared_itself_is_replaced(family, case, tmp_path):
+    declared = {"rope_type": "yarn", "factor": 7.0, "original_max_position_embeddings": TRAINED, "beta_fast": 4.0}
+    model = with_scaling(tiny_model(tiny_config(family)), **declared)
+    model.save_pretrained(tmp_path / "source")
+    spec = ModelSpec(name=family, path=str(tmp_path / "source"))
+    target = Target.of(spec, LENGTH)
+    chosen = method(case, target.geometry, LENGTH)
+    write(spec, express(chosen, target.geometry, LENGTH), target, tmp_path / "exported")
+    with applied(model, chosen, LENGTH):
+        ours = logits(model, tokens(LENGTH))
+    torch.testing.assert_close(logits(loaded(tmp_path / "exported"), tokens(LENGTH)), ours, atol=1e-5, rtol=0)
+
+
+def test_an_attention_window_goes_with_the_method(tmp_path):
+    tiny_model(tiny_config("mistral", sliding_window=8)).save_pretrained(tmp_path / "source")
+    spec = ModelSpec(name="mistral", path=str(tmp_path / "source"), sliding_window=None)
+    target = Target.of(spec, LENGTH)
+    chosen = method("linear", target.geometry, LENGTH)
+    expression = express(chosen, target.geometry, LENGTH)
+    write(spec, expression, target, tmp_path / "exported")
+    config = load_config(spec)
+    set_window(config, None)
+    model = loaded(tmp_path / "source", config=config)
+    with applied(model, chosen, LENGTH):
+        ours = logits(model, tokens(LENGTH))
+    torch.testing.assert_close(logits(loaded(tmp_path / "exported"), tokens(LENGTH)), ours, atol=1e-5, rtol=0)
+    assert '"sliding_window": 1073741824' in ENGINES["vllm"](expression, target).lines[0]
+    assert any("sliding_window" in note for note in ENGINES["llama_cpp"](expression, target).notes)
+
+
+def test_local_layers_that_are_to_be_scaled_as_well_are_refused(tmp_path):
+    tiny_model(tiny_config("gemma3_text")).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="scales local layers as well"):
+        Target.of(ModelSpec(name="gemma3", path=str(tmp_path), sliding_window=None), LENGTH)
 
 
 def test_files_are_links_and_the_configuration_is_new(source, tmp_path):
