@@ -298,6 +298,7 @@ def full(bench: Bench) -> None:
     now = time.monotonic()
     command = {"window_s": round(now - begun, 1), "since_start_s": round(now - STARTED, 1), "GiB": bench.peak()}
     if bench.rank == 0:
+        progress.parent.mkdir(parents=True, exist_ok=True)
         progress.write_text(json.dumps([*before, command]))
     bench.report(case=case, GPUs=bench.size, **command, note=note or "finished")
     if nll is not None:
