@@ -19,9 +19,19 @@ if TYPE_CHECKING:
 
 LINE = ["model", "dataset", "dataset_source", "protocol", "curve"]
 AROUND = [
-    "low", "high", "num_documents", "num_windows", "num_scored", "bits_per_byte", "note", "sampled", "dtype", "cell_id",
+    "low", "high", "num_documents", "num_windows", "num_scored", "bits_per_byte",
+    "byte_perplexity", "word_perplexity", "shorter", "note", "sampled", "dtype", "cell_id",
 ]  # fmt: skip
-DIGITS = {"perplexity": 3, "low": 3, "high": 3, "bits_per_byte": 4, "ratio": 4, "slope": 4}
+DIGITS = {
+    "perplexity": 3,
+    "low": 3,
+    "high": 3,
+    "bits_per_byte": 4,
+    "byte_perplexity": 4,
+    "word_perplexity": 2,
+    "ratio": 4,
+    "slope": 4,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

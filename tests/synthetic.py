@@ -16,7 +16,7 @@ TRAINED = 512
 def identifying(**given: object) -> dict[str, Any]:
     """The columns of a made-up cell: those given, and a plain value for every other one of the schema."""
     plain = {schema.TEXT: "{}", schema.INTEGER: 32, schema.REAL: 1.0}
-    columns = {c.name: plain[c.type] for c in schema.COLUMNS if c.of_cell} | {"stride": None}
+    columns = {c.name: plain[c.type] for c in schema.COLUMNS if c.of_cell} | {"stride": None, "shorter": None}
     assert given.keys() <= columns.keys()
     return columns | given
 
@@ -52,8 +52,8 @@ def cell(
                     "document": f"speech-{document}", "document_index": document, "window": window,
                     "begin": 256 * window, "end": 256 * window + ctx,
                     "score_from": 1 if window == 0 else 256 * window + ctx - scored,
-                    "num_scored": scored, "num_bytes": 4 * scored, "nll_sum": mean * scored,
-                    "dtype": "float32",
+                    "num_scored": scored, "num_bytes": 4 * scored, "num_words": scored, "nll_sum": mean * scored,
+                    "dtype": "float32", "shorter": None,
                 }
                 | columns
             )  # fmt: skip
@@ -102,7 +102,7 @@ def positions(rows: pd.DataFrame) -> pd.DataFrame:
             mean = 2.6 + 2.0 * middle**-0.3 + beyond + 0.1 * (first["document_index"] % 4)
             place = {"position_begin": begin, "position_end": end, "num_scored": count, "nll_sum": mean * count}
             out.append(first.to_dict() | place)
-    drop = ["window", "begin", "end", "score_from", "bos", "num_bytes"]
+    drop = ["window", "begin", "end", "score_from", "bos", "num_bytes", "num_words"]
     return pd.DataFrame(out).drop(columns=drop)
 
 

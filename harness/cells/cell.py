@@ -6,7 +6,7 @@ from typing import Any
 from harness import methods
 from harness.config.schema import Config
 from harness.data.strided import Strided
-from harness.data.windows import Bos, Protocol
+from harness.data.windows import Bos, Protocol, Shorter
 from harness.errors import UserError
 from harness.methods.base import Method, RopeGeometry, parameters
 from harness.methods.encoding.trained_with import TrainedWith, not_trained_with
@@ -51,6 +51,12 @@ class Facts:
         return None if self.identity.geometry is None else self.identity.geometry.original_max_position_embeddings
 
     @property
+    def shorter(self) -> Shorter | None:
+        """What becomes of documents shorter than `ctx`, where there may be some; None: all are long enough."""
+        data = self.config.data
+        return data.shorter if data.shorter == "whole" and data.min_tokens < self.config.ctx else None
+
+    @property
     def stride(self) -> int | None:
         """In tokens; None: the protocol has none."""
         return self.protocol.stride if isinstance(self.protocol, Strided) else None
@@ -91,7 +97,8 @@ def cell(config: Config, identity: Identity) -> Cell:
     facts = replace(facts, cell_id=cache.digest(determines))
     model_depends = identity.trained_with is not None and identity.trained_with.encoding.depends_on_length
     shares = protocol.nested and not (method.depends_on_length or model_depends)
-    pass_id = cache.digest(determines | {"ctx": None}) if shares else facts.cell_id
+    of_pass = {key: value for key, value in determines.items() if key != "shorter"} | {"ctx": None}
+    pass_id = cache.digest(of_pass) if shares else facts.cell_id
     method = Resonant(method=method) if config.method.resonance else method
     return Cell(config, method, protocol, facts.cell_id, pass_id, schema.cell_values(facts))
 
@@ -109,7 +116,7 @@ def _determines(facts: Facts, params: dict[str, Any], protocol_params: dict[str,
         "protocol": [facts.protocol.name, protocol_params],
         "documents": identity.dataset_fingerprint,
         "dtype": identity.dtype,
-    }
+    } | ({"shorter": facts.shorter} if facts.shorter else {})
 
 
 def _resolved_method(config: Config, identity: Identity) -> Method:

@@ -15,7 +15,7 @@ class Documents:
         self._sets: dict[str, DocumentSet] = {}
 
     def of(self, prepared: Prepared) -> DocumentSet:
-        """The documents of a cell, every one long enough. Raises UserError."""
+        """The documents of a cell, every one as long as `data.shorter` asks. Raises UserError."""
         header, config, key = prepared.header, prepared.cell.config, prepared.cell.columns["dataset_fingerprint"]
         if key not in self._sets:
             found = documents.load(config.data, header.tokenizer, header.tokenizer_fingerprint, config.seed)
@@ -31,7 +31,8 @@ class Documents:
     def windows(self, prepared: Prepared) -> list[list[Window]]:
         """The windows of every document under a cell. Raises UserError as `of`."""
         cell = prepared.cell
-        return plans(self.of(prepared).documents, cell.ctx, cell.protocol, cell.config.seed)
+        own = self.of(prepared)
+        return plans(own.documents, cell.ctx, cell.protocol, cell.config.seed, cell.config.data.shorter)
 
 
 def _check_ids(found: DocumentSet, prepared: Prepared) -> None:

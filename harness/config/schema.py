@@ -12,7 +12,7 @@ from harness.config.checks import chosen, folder, plain, section, typed
 from harness.config.cluster import ClusterSpec
 from harness.data.protocols import PROTOCOLS
 from harness.data.sources import DataSpec
-from harness.data.windows import Protocol
+from harness.data.windows import Protocol, check_shorter
 from harness.engine.spec import EngineSpec
 from harness.errors import UserError, unknown
 from harness.methods.modifiers.kv_cache import KvCache, kv_cache
@@ -64,6 +64,7 @@ class Config:
         if self.seed < 0:
             raise UserError(f"seed must be at least 0, got {self.seed}.")
         self.protocol.check(self.ctx)
+        check_shorter(self.protocol, self.data.shorter)
         if self.engine.compile and self.model.device_map is not None:
             raise UserError("engine.compile=true needs a model on one device: model.device_map must be null.")
         if self.engine.parallel == "context":

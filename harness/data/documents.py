@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from harness.data.containers import RawText
 from harness.data.sources import SOURCES, DataSpec, Source
+from harness.data.windows import Shorter
 from harness.errors import UserError
 from harness.storage import cache
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
-READER = 1  # raised when the same files would give other texts
+READER = 2  # raised when the same files would give other texts or counts
 
 
 class Document(NamedTuple):
@@ -31,6 +33,9 @@ class Document(NamedTuple):
     name: str
     ids: NDArray[np.int64]  # (num_tokens,)
     byte_ends: NDArray[np.int64]  # (num_tokens + 1,): UTF-8 bytes of the first n tokens
+    word_ends: NDArray[np.int64] | None = (
+        None  # (num_tokens + 1,): words begun in the first n tokens; None: not counted
+    )
 
     @property
     def num_tokens(self) -> int:
@@ -45,6 +50,8 @@ class DocumentSet(NamedTuple):
     documents: list[Document]
     fingerprint: str
     selection: str  # the rule in words, for tables and figures
+    shorter: Shorter = "error"
+    cut_at: int | None = None  # tokens; longer documents were cut there
 
 
 def source(spec: DataSpec) -> Source:
@@ -85,7 +92,7 @@ def load(
         documents = _select(spec, raw, tokenizer, seed)
         _write(stored, documents)
     key = cache.digest(made_of | {"tokens": _digest(documents)})
-    return DocumentSet(spec.name, documents, key, describe(spec, len(documents)))
+    return DocumentSet(spec.name, documents, key, describe(spec, len(documents)), spec.shorter, spec.max_tokens)
 
 
 def _digest(documents: list[Document]) -> str:
@@ -105,18 +112,26 @@ def describe(spec: DataSpec, count: int) -> str:
 
 
 def check_lengths(documents: DocumentSet, ctx: int) -> None:
-    """Raise UserError naming the document that is shorter than `ctx`, and the longest length available."""
+    """Raise UserError naming the document that is shorter than `ctx`, and the longest length available.
+
+    Documents that are to be scored whole where they are shorter are never too short.
+    """
+    if documents.shorter == "whole":
+        return
     shortest = min(documents.documents, key=lambda d: d.num_tokens)
     longest = max(documents.documents, key=lambda d: d.num_tokens)
     if longest.num_tokens < ctx:
+        cut = documents.cut_at is not None and documents.cut_at < ctx
+        remedy = "raise data.max_tokens and data.min_tokens" if cut else "take longer documents"
         raise UserError(
             f"data={documents.name}: no document is long enough for ctx={ctx}: the longest has "
-            f"{longest.num_tokens} tokens ({documents.selection}); raise data.max_tokens and data.min_tokens."
+            f"{longest.num_tokens} tokens ({documents.selection}); {remedy}, a shorter ctx, or data.shorter=whole."
         )
     if shortest.num_tokens < ctx:
         raise UserError(
             f"data={documents.name}: document {shortest.name!r} has {shortest.num_tokens} tokens, fewer than "
-            f"ctx={ctx}; every ctx uses the same documents, so set data.min_tokens={ctx}."
+            f"ctx={ctx}; every ctx uses the same documents, so set data.min_tokens={ctx}, "
+            "or data.shorter=whole."
         )
 
 
@@ -181,18 +196,33 @@ def _tokenize(text: RawText, tokenizer: "PreTrainedTokenizerBase") -> Document:
     byte_ends = np.concatenate([[0], np.maximum.accumulate(bytes_before[ends])]) if len(ids) else np.zeros(1)
     if len(ids):
         byte_ends[-1] = bytes_before[-1]
-    return Document(text.name, ids, byte_ends.astype(np.int64))
+    characters_before = np.searchsorted(bytes_before, byte_ends)
+    return Document(text.name, ids, byte_ends.astype(np.int64), _words_before(text.text, characters_before))
+
+
+def _words_before(text: str, ends: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Words in the first `ends` characters of a text, (num_tokens + 1,): of the first n, what lm-eval would count.
+
+    That is the number of parts between runs of white space, an empty one at an end counted as well. None before the
+    first token.
+    """
+    runs = np.array([run.start() for run in re.finditer(r"\s+", text)], dtype=np.int64)
+    words = 1 + np.searchsorted(runs, ends, side="left")
+    words[0] = 0
+    return words.astype(np.int64)
 
 
 def _cut(document: Document, max_tokens: int | None) -> Document:
     if max_tokens is None or document.num_tokens <= max_tokens:
         return document
-    return Document(document.name, document.ids[:max_tokens], document.byte_ends[: max_tokens + 1])
+    words = None if document.word_ends is None else document.word_ends[: max_tokens + 1]
+    return Document(document.name, document.ids[:max_tokens], document.byte_ends[: max_tokens + 1], words)
 
 
 def _write(stored: Path, documents: list[Document]) -> None:
     arrays = {f"ids_{i}": d.ids for i, d in enumerate(documents)}
     arrays |= {f"bytes_{i}": d.byte_ends for i, d in enumerate(documents)}
+    arrays |= {f"words_{i}": d.word_ends for i, d in enumerate(documents) if d.word_ends is not None}
     names = np.array([d.name for d in documents])
     cache.write(stored, lambda file: np.savez(file, allow_pickle=False, names=names, **arrays))
 
@@ -203,7 +233,10 @@ def _read(stored: Path) -> list[Document] | None:
     try:
         with np.load(stored, allow_pickle=False) as arrays:
             names = arrays["names"]
-            return [Document(str(n), arrays[f"ids_{i}"], arrays[f"bytes_{i}"]) for i, n in enumerate(names)]
+            return [
+                Document(str(n), arrays[f"ids_{i}"], arrays[f"bytes_{i}"], arrays.get(f"words_{i}"))
+                for i, n in enumerate(names)
+            ]
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         log.warning("cached documents %s are unreadable (%s); tokenizing again", stored, error)
         return None

@@ -19,5 +19,5 @@ class Scores(NamedTuple):
 def cut(scored: Scores, ctx: int) -> Scores:
     """The scores of a pass over `ctx` tokens, from those of a longer single pass over the same document."""
     window, nll = scored.windows[0], scored.nll[0]
-    shorter = window._replace(end=window.begin + ctx - window.bos)
+    shorter = window._replace(end=min(window.end, window.begin + ctx - window.bos))
     return Scores(scored.document, [shorter], [nll[: shorter.num_scored]])

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from harness.data import containers, local
 from harness.data.containers import RawText
+from harness.data.windows import Shorter
 from harness.errors import UserError, first_line, unknown
 from harness.storage import cache
 
@@ -36,12 +37,15 @@ class DataSpec:
     min_tokens: int = 2  # shorter documents are left out
     max_tokens: int | None = None  # longer documents are cut here, at every ctx
     selection: Selection = "first"  # random: drawn with the top-level seed
+    shorter: Shorter = "error"  # documents shorter than ctx: an error, or scored whole, one short window each
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
             raise unknown("data.source", self.source, SOURCES)
         if self.selection not in get_args(Selection):
             raise unknown("data.selection", self.selection, get_args(Selection))
+        if self.shorter not in get_args(Shorter):
+            raise unknown("data.shorter", self.shorter, get_args(Shorter))
         for field, least in (("skip", 0), ("num_documents", 1), ("min_tokens", 2), ("max_tokens", 2)):
             value = getattr(self, field)
             if value is not None and value < least:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from harness.data.documents import Document
-from harness.data.windows import Protocol
+from harness.data.windows import Protocol, Shorter
 from harness.engine.batches import Job, batches, plans, token_ids
 from harness.engine.engine import Engine
 from harness.engine.modes import PROBE_LENGTH, probed
@@ -38,6 +38,7 @@ class Objective(NamedTuple):
     device: str
     bos_token_id: int | None
     together: bool  # rows of one batch may rotate by different frequencies, as `takes_rows` says
+    shorter: Shorter = "error"  # documents than ctx
 
     def nll(self, methods: Sequence[Method]) -> list[float]:
         """Mean loss in nats a token under each of several methods, factors resolved; exp of it is the perplexity.
@@ -52,7 +53,7 @@ class Objective(NamedTuple):
 
     def _nll(self, methods: Sequence[Method]) -> list[float]:
         documents = [document for _ in methods for document in self.documents]
-        planned = plans(self.documents, self.ctx, self.protocol, self.seed) * len(methods)
+        planned = plans(self.documents, self.ctx, self.protocol, self.seed, self.shorter) * len(methods)
         made = batches(planned, self.engine.tokens_per_batch)
         with applied_to_rows(self.engine.model, methods, self.ctx, self.trained):
             started = [(batch, self._started(batch, documents, len(methods))) for batch in made]

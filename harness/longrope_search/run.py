@@ -76,7 +76,7 @@ def search(config: SearchConfig) -> list[Path]:
             judge = Objective(
                 engine, trained, known.search_set.documents, ctx,
                 dataclasses.replace(config.protocol, bos=known.identity.bos),
-                config.seed, device, known.header.prefix_token_id, together,
+                config.seed, device, known.header.prefix_token_id, together, known.search_set.shorter,
             )  # fmt: skip
             stage = _stage(config, known, judge, leases)
             stages.append(stage.content)
@@ -122,7 +122,7 @@ def _recipe(config: SearchConfig, known: Known, ctx: int) -> dict[str, object]:
         "protocol": [protocol.name, protocol.parameters()],
         "search_set": known.identity.dataset_fingerprint,
         "dtype": known.identity.dtype,
-    }
+    } | ({} if known.search_set.shorter == "error" else {"shorter": known.search_set.shorter})
 
 
 def _batch(config: SearchConfig) -> int:

@@ -77,6 +77,7 @@ COLUMNS: list[Column] = [
         "dataset_source", TEXT, SUMS, "file, directory, hub id or package of its texts",
         lambda c: c.config.data.origin, of_cell=True, since=2,
     ),
+    Column("shorter", TEXT, SUMS, "whole: documents below ctx count; null: none may be", of_cell=True, since=2),
     Column("dataset_fingerprint", TEXT, SUMS, "hash", lambda c: c.identity.dataset_fingerprint, of_cell=True),
     Column("dtype", TEXT, SUMS, "precision of the weights", lambda c: c.identity.dtype, of_cell=True),
     Column("identity_version", INTEGER, SUMS, "of what `cell_id` hashes; null: 1", of_cell=True, since=2),
@@ -97,6 +98,7 @@ COLUMNS: list[Column] = [
     Column("nll_sum", REAL, SUMS, "their losses, nats"),
     Column("weight", REAL, SUMS, "windows that a sampled one stands for", is_key=True),
     Column("num_bytes", INTEGER, WINDOWS, "bytes of text that the scored tokens cover"),
+    Column("num_words", INTEGER, WINDOWS, "words that begin in them, split at white space as in lm-eval", since=2),
     # Of the token
     Column("token", INTEGER, TOKENS, "its place in the document", lambda u: u.tokens, is_key=True),
     Column("nll", pa.float32(), TOKENS, "its loss, nats"),

@@ -45,6 +45,12 @@ class ScoredWindow(NamedTuple):
         """Bytes of text that the scored tokens cover."""
         return int(self.document.byte_ends[self.span.end] - self.document.byte_ends[self.span.score_from])
 
+    @property
+    def num_words(self) -> int | None:
+        """Words that begin in the scored tokens; None: not counted."""
+        ends = self.document.word_ends
+        return None if ends is None else int(ends[self.span.end] - ends[self.span.score_from])
+
 
 class PositionBin(NamedTuple):
     """The losses of a document's windows of one weight at positions [position_begin, position_end): a row."""

@@ -62,6 +62,7 @@ class Metric:
     total: str = "nll_sum"
     count: str = "num_scored"
     higher_is_better: bool = False
+    of_text: bool = False  # what is counted is not in every window: there is no mean of windows
 
     @property
     def neutral(self) -> float:
@@ -86,6 +87,23 @@ def _bits(load: Load, choice: Choice) -> pd.DataFrame:
     return rows[rows["num_bytes"] > 0].assign(bits=rows["nll_sum"] / np.log(2))
 
 
+def _with_words(load: Load, choice: Choice) -> pd.DataFrame:
+    rows = load("windows")
+    if "num_words" not in rows or rows["num_words"].isna().any():
+        raise UserError("word_perplexity needs cells whose words are counted; compute those of before with force=true.")
+    return rows
+
+
+BYTE_PERPLEXITY = Metric(
+    name="byte_perplexity",
+    title="perplexity of a byte",
+    rows=lambda load, choice: load("windows"),
+    count="num_bytes",
+    of_text=True,
+)
+WORD_PERPLEXITY = Metric(
+    name="word_perplexity", title="perplexity of a word", rows=_with_words, count="num_words", of_text=True
+)
 BITS_PER_BYTE = Metric(
     name="bits_per_byte", title="bits per byte", rows=_bits, scale="ratio", total="bits", count="num_bytes"
 )

@@ -3,9 +3,9 @@
 import pandas as pd
 
 from harness.errors import unknown
-from harness.statistics.metric import BITS_PER_BYTE, PERPLEXITY, Metric
+from harness.statistics.metric import BITS_PER_BYTE, BYTE_PERPLEXITY, PERPLEXITY, WORD_PERPLEXITY, Metric
 
-METRICS: dict[str, Metric] = {one.name: one for one in (PERPLEXITY, BITS_PER_BYTE)}
+METRICS: dict[str, Metric] = {one.name: one for one in (PERPLEXITY, BITS_PER_BYTE, BYTE_PERPLEXITY, WORD_PERPLEXITY)}
 
 
 def named(name: str) -> Metric:

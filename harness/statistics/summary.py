@@ -89,16 +89,24 @@ def _line(cell: pd.DataFrame, averaging: Averaging, metric: Metric) -> Line:
         "num_windows": len(cell),
         "num_scored": int(cell["num_scored"].sum()),
         "sampled": bool((cell["weight"] != 1).any()),
-        **({} if metric.name == "bits_per_byte" else {"bits_per_byte": _bits_per_byte(cell)}),
+        **{name: value for name, value in _of_text(cell).items() if name != metric.name},
         **({NOTE: cell[NOTE].iloc[0]} if NOTE in cell else {}),
     }
 
 
-def _bits_per_byte(cell: pd.DataFrame) -> float:
-    if "num_bytes" not in cell:
-        return np.nan
-    num_bytes = (cell["weight"] * cell["num_bytes"]).sum()
-    return float((cell["weight"] * cell["nll_sum"]).sum() / np.log(2) / num_bytes) if num_bytes > 0 else np.nan
+def _of_text(cell: pd.DataFrame) -> dict[str, float]:
+    """What does not depend on the tokenizer, from sums over the whole cell; NaN where the text was not counted."""
+    nll = (cell["weight"] * cell["nll_sum"]).sum() if "nll_sum" in cell else np.nan
+    sums = {
+        name: (cell["weight"] * cell[name]).sum(skipna=False) for name in ("num_bytes", "num_words") if name in cell
+    }
+    a_byte, a_word = (nll / sums[name] if sums.get(name, 0) > 0 else np.nan for name in ("num_bytes", "num_words"))
+    with np.errstate(over="ignore"):  # of words that are no words
+        return {
+            "bits_per_byte": float(a_byte / np.log(2)),
+            "byte_perplexity": float(np.exp(a_byte)),
+            "word_perplexity": float(np.exp(a_word)),
+        }
 
 
 def perplexity(ratios: Ratios, averaging: Averaging, metric: Metric = PERPLEXITY) -> Interval:
@@ -117,11 +125,12 @@ def check(rows: pd.DataFrame, metric: Metric = PERPLEXITY) -> None:
     """Raise UserError for no rows, or losses that are no numbers."""
     if rows.empty:
         raise UserError("There are no results to summarise: the table of windows is empty.")
-    bad = rows[~np.isfinite(rows[metric.total]) | ~(rows[metric.count] >= 1) | ~(rows["weight"] > 0)]
+    least = 0 if metric.of_text else 1
+    bad = rows[~np.isfinite(rows[metric.total]) | ~(rows[metric.count] >= least) | ~(rows["weight"] > 0)]
     if not bad.empty:
         row = bad.iloc[0]
         raise UserError(
-            f"Every window needs a finite {metric.total}, {metric.count} >= 1 and weight > 0; "
+            f"Every window needs a finite {metric.total}, {metric.count} >= {least} and weight > 0; "
             f"document {row['document']!r} window {row['window']} has {metric.total} {row[metric.total]}, "
             f"{metric.count} {row[metric.count]}, weight {row['weight']}."
         )
@@ -134,11 +143,18 @@ def document_ratios(cell: pd.DataFrame, aggregate: Aggregate, metric: Metric = P
     total, count = cell[metric.total], cell[metric.count]
     if aggregate == "mean_of_perplexities" and metric.scale != "exp":
         raise UserError(f"{metric.name} has no mean of perplexities; aggregate must be token, window or document.")
+    if aggregate == "window" and metric.of_text:
+        raise UserError(
+            f"{metric.name} has no mean of windows; aggregate must be token, document or mean_of_perplexities."
+        )
     if aggregate == "window":
         numerator, denominator = weight * total / count, weight
     else:
         numerator, denominator = weight * total, weight * count
     sums = pd.DataFrame({"numerator": numerator, "denominator": denominator}).groupby(keys, sort=True).sum()
+    if metric.of_text and not (sums["denominator"] > 0).all():
+        empty = sums.index[~(sums["denominator"] > 0)][0]
+        raise UserError(f"{metric.name}: document {empty[1]!r} has no {metric.count} among its scored tokens.")
     if aggregate in ("document", "mean_of_perplexities"):
         mean = sums["numerator"] / sums["denominator"]
         sums["numerator"] = np.exp(mean) if aggregate == "mean_of_perplexities" else mean

@@ -21,14 +21,23 @@ def summary_table(summary: pd.DataFrame) -> str:
         note = ", ".join(
             [
                 f"{rows['aggregate'].iloc[0]} aggregate",
-                f"{100 * rows['confidence'].iloc[0]:g} % intervals over documents",
-                f"{counts[0]} documents" if len(counts) == 1 else "documents in parentheses",
+                *(
+                    [f"{100 * rows['confidence'].iloc[0]:g} % intervals over documents"]
+                    if rows["low"].notna().any()
+                    else []
+                ),
+                _documents(counts[0]) if len(counts) == 1 else "documents in parentheses",
+                *(["those shorter than a window whole"] if "shorter" in rows and rows["shorter"].notna().any() else []),
                 *(["sampled windows"] if rows["sampled"].any() else []),
                 *counted(rows),
             ]
         )
         blocks.append(f"{METRICS[rows['metric'].iloc[0]].title}: {named}\n({note})\n{_grid(rows, len(counts) > 1)}")
     return "\n\n".join(blocks)
+
+
+def _documents(count: int) -> str:
+    return "1 document" if count == 1 else f"{count} documents"
 
 
 def _grid(rows: pd.DataFrame, with_counts: bool) -> str:
@@ -77,9 +86,11 @@ def counted(table: pd.DataFrame) -> list[str]:
 def averaging_phrase(table: pd.DataFrame, intervals: bool = True) -> str:
     """`token aggregate, 95 % intervals over 8 documents`, as far as all cells agree."""
     counts = sorted(table["num_documents"].unique())
-    documents = f"{counts[0]} documents" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} documents"
+    documents = _documents(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]} documents"
     weighting = ", ".join(str(name).replace("_", " ") for name in table["aggregate"].unique())
     sampled = ", sampled windows" if table["sampled"].any() else ""
+    if "shorter" in table and table["shorter"].notna().any():
+        sampled = f", those shorter than a window whole{sampled}"
     sampled += "".join(f", {phrase}" for phrase in counted(table))
     if not intervals:
         return f"{weighting} aggregate, {documents}{sampled}"

@@ -35,6 +35,7 @@ def windows(nll=1.5, count=3):
             "nll_sum": nll + np.arange(count) / 3,
             "weight": 1.0,
             "num_bytes": 100,
+            "num_words": 20,
         }
     )
 
