@@ -15,8 +15,8 @@ class DynamicNtk(FrequencyMethod):
         alpha = factor s - (factor - 1),    s = max(1, length / original_max_position_embeddings)
     `factor` 1 is the paper: alpha = s. A larger one is the convention of transformers' "dynamic" rope type,
     which stretches more than the length asks for: factor 8 at s = 8 gives alpha 57, not 8, and a last
-    frequency 7.1 times lower. vLLM keeps that alpha of the full extension at every length: that is `ntk` with
-    factor f^2 - f + 1.
+    frequency 7.1 times lower. SGLang 0.5 keeps that alpha of the full extension at every length: that is `ntk` with
+    factor f^2 - f + 1 (as vLLM did before it asked for the trained length).
 
     emozilla 2023; Peng et al. 2023, arXiv:2309.00071, section 3.3. A window's frequencies are those of the
     whole window; code that caches rotated keys mixes the frequencies of many lengths.

@@ -19,7 +19,7 @@ class Ntk(FrequencyMethod):
     The first frequency stays, the last is divided by `factor` exactly.
 
     bloc97 2023, "NTK-Aware Scaled RoPE"; written down in Peng et al. 2023, arXiv:2309.00071, section 3.1.
-    vLLM's "dynamic" scaling by f, a constant whatever the sequence, is this method with factor f^2 - f + 1.
+    SGLang's "dynamic" scaling by f, a constant whatever the sequence, is this method with factor f^2 - f + 1.
     """
 
     factor: float | None = None  # None: max(1, length / original_max_position_embeddings)
