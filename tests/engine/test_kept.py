@@ -113,10 +113,10 @@ def small():
 
 @pytest.mark.parametrize("changed", ["tokens", "cell", "rows"])
 def test_what_was_kept_of_another_window_is_passed_over(small, tmp_path, changed):
-    ids = tokens(1, LENGTH)
+    ids = tokens(1, 68)
     small.keep = keep(tmp_path)
     killed(small, ids, 2)
-    other = {"tokens": tokens(1, LENGTH, seed=2), "rows": ids.expand(2, -1)}.get(changed, ids)
+    other = {"tokens": tokens(1, 68, seed=2), "rows": ids.reshape(2, 34)}.get(changed, ids)
     small.keep = None
     whole = small.token_nll(other, SCORE_FROM)
     small.keep = keep(tmp_path, cell="another" if changed == "cell" else "cell")

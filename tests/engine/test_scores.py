@@ -158,6 +158,22 @@ def test_no_document_leaves_anything_behind_for_the_next(engine):
         assert [n.tolist() for n in one.nll] == [n.tolist() for n in other.nll]
 
 
+@pytest.mark.parametrize(("tokens_per_batch", "order"), [(8, "nydnydnyd"), (16, "nnydnydyd")])
+def test_losses_of_a_long_window_reach_their_document_before_the_next_begins(tokens_per_batch, order):
+    """n: a call, y d: a document comes and is dealt with; short windows are fetched while the next ones run."""
+    seen = []
+
+    def nll(ids, score_from):
+        seen.append("n")
+        return ids[:, score_from:].float()
+
+    documents = numbered(16, 16, 16)
+    planned = [[Window(0, 16, 1, bos=False)] for _ in documents]
+    for _ in evaluate(documents, planned, nll, tokens_per_batch):
+        seen += "yd"
+    assert "".join(seen) == order
+
+
 def test_finished_documents_are_left_out_and_the_others_bit_equal(engine):
     documents = random_documents(60, 41, 97)
     whole = scores(engine.token_nll, documents, 24, protocol(), tokens_per_batch=100)
