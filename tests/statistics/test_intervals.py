@@ -1,8 +1,10 @@
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 
+from harness.statistics import intervals
 from harness.statistics.intervals import MIN_DOCUMENTS, RESAMPLES, contrast, interval
 from tests.reference import statistics
 
@@ -80,10 +82,49 @@ def test_limits_are_those_of_the_resamples_one_by_one(confidence: float) -> None
     rng = np.random.default_rng(6)
     x = rng.uniform(500, 1500, 7)
     y = x * rng.gamma(2.0, 0.5, 7)
-    draws = np.random.default_rng(11).multinomial(7, np.full(7, 1 / 7), size=RESAMPLES)
+    drawn = np.random.default_rng(11).integers(0, 7, size=(RESAMPLES, 7))
+    draws = np.array([[(row == d).sum() for d in range(7)] for row in drawn])
     expected = statistics.studentised_interval(list(y), list(x), draws.tolist(), confidence)
     estimate = interval(y[:, None], x[:, None], confidence=confidence, seed=11)
     assert (estimate.low, estimate.high) == pytest.approx(expected, rel=1e-10)
+
+
+def test_the_draws_are_blocks_of_one_stream_whatever_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    y = np.random.default_rng(8).gamma(2.0, 0.5, (40, 2))
+    whole = interval(y, np.ones((40, 2)), np.array([1.0, -1.0]), seed=3)
+    intervals._kept.cache_clear()
+    monkeypatch.setattr(intervals, "BLOCK", 40 * 77)
+    monkeypatch.setattr(intervals, "KEPT", 0)
+    assert interval(y, np.ones((40, 2)), np.array([1.0, -1.0]), seed=3) == pytest.approx(whole, rel=1e-12)
+
+
+def test_cells_of_as_many_documents_share_one_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn, before = [], intervals._drawn
+    intervals._kept.cache_clear()
+    monkeypatch.setattr(intervals, "_drawn", lambda *given: drawn.append(given) or before(*given))
+    rng = np.random.default_rng(9)
+    for _ in range(5):
+        interval(rng.gamma(2.0, 0.5, (6, 1)), np.ones((6, 1)), seed=4)
+    interval(rng.gamma(2.0, 0.5, (7, 1)), np.ones((7, 1)), seed=4)
+    assert drawn == [(6, 4), (7, 4)]
+    intervals._kept.cache_clear()
+
+
+def test_memory_does_not_grow_with_the_documents() -> None:
+    """30 000 documents drawn in one piece are 4.8 GB."""
+    y = np.random.default_rng(10).gamma(2.0, 0.5, (30_000, 1))
+    tracemalloc.start()
+    counts = next(iter(intervals.resamples(30_000, 0)))
+    intervals.contrast(counts.astype(np.float64), y, np.ones_like(y), np.ones(1), log=False)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 200e6
+
+
+def test_little_of_the_width_is_left_to_the_seed() -> None:
+    y = np.random.default_rng(12).normal(3.0, 0.3, (10, 1))  # 1999 resamples leave 0.03
+    found = np.array([interval(y, np.ones((10, 1)), seed=seed)[1:] for seed in range(12)])
+    assert (found.std(axis=0) / (found[:, 1] - found[:, 0]).mean() < 0.012).all()
 
 
 def test_seeded() -> None:
