@@ -61,7 +61,7 @@ def source(spec: DataSpec) -> Source:
 
 def fingerprint(spec: DataSpec, tokenizer: "PreTrainedTokenizerBase", tokenizer_fingerprint: str, seed: int) -> str:
     """What identifies the documents of `load`: raw texts, tokenizer and selection, and the tokens that came of them."""
-    return load(spec, tokenizer, tokenizer_fingerprint, seed).fingerprint
+    return _identified(spec, tokenizer, tokenizer_fingerprint, seed)[1]
 
 
 def _made_of(raw: Source, spec: DataSpec, tokenizer_fingerprint: str, seed: int) -> dict[str, object]:
@@ -83,6 +83,14 @@ def load(
 
     Raises UserError where fewer than `num_documents` documents reach `min_tokens`, saying how long the longest is.
     """
+    documents, key = _identified(spec, tokenizer, tokenizer_fingerprint, seed)
+    return DocumentSet(spec.name, documents, key, describe(spec, len(documents)), spec.shorter, spec.max_tokens)
+
+
+def _identified(
+    spec: DataSpec, tokenizer: "PreTrainedTokenizerBase", tokenizer_fingerprint: str, seed: int
+) -> tuple[list[Document], str]:
+    """The documents, from disk where they were tokenized before, and what identifies them."""
     raw = source(spec)
     made_of = _made_of(raw, spec, tokenizer_fingerprint, seed)
     made_by = [READER, *(version(package) for package in ("transformers", "tokenizers"))]
@@ -91,8 +99,7 @@ def load(
     if documents is None:
         documents = _select(spec, raw, tokenizer, seed)
         _write(stored, documents)
-    key = cache.digest(made_of | {"tokens": _digest(documents)})
-    return DocumentSet(spec.name, documents, key, describe(spec, len(documents)), spec.shorter, spec.max_tokens)
+    return documents, cache.digest(made_of | {"tokens": _digest(documents)})
 
 
 def _digest(documents: list[Document]) -> str:
