@@ -86,10 +86,11 @@ def build(
     load = partial(store.load_results, results)
     source = Source(load, averaging or DEFAULT, baseline, metric or PERPLEXITY, choice or PLAIN)
     summary = label(source.summary)
-    how = (
-        f"{source.averaging.aggregate} aggregate, {100 * source.averaging.confidence:g} % intervals over documents; "
-        "click a column to sort by it."
+    confidence = f"{100 * source.averaging.confidence:g} %"
+    intervals = (
+        f"{confidence} intervals over documents" if summary["low"].notna().any() else "too few documents for intervals"
     )
+    how = f"{source.averaging.aggregate} aggregate, {intervals}; click a column to sort by it."
     return page.page(
         f"{source.metric.title.capitalize()} against context length",
         page.section("Figures", *_figures(source)),
