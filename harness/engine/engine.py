@@ -18,7 +18,7 @@ from harness.engine.exchange import Ranks
 from harness.engine.kept import Keep, Kept
 from harness.engine.layered import chunked
 from harness.engine.modes import choose_mode, choose_shared, difference
-from harness.engine.nll import token_nll
+from harness.engine.nll import token_nll, with_top1
 from harness.engine.packed import Weights, pack, packed
 from harness.engine.ring_cost import Cost
 from harness.engine.shared import shared_nll
@@ -92,6 +92,11 @@ class Engine:
             self._shrink(ids, error)
         torch.cuda.empty_cache()
         return self.token_nll(ids, score_from, sets, ahead=ahead)
+
+    def token_scores(self, ids: Tensor, score_from: int, *, ahead: bool = False) -> Tensor:
+        """As `token_nll` with top1 beside each loss, (batch, length - score_from, 2), as `nll.with_top1` says."""
+        with with_top1():
+            return self.token_nll(ids, score_from, ahead=ahead)
 
     def _call(
         self, ids: Tensor, score_from: int, sets: Tensor | None = None, over: Ranks | None = None, ahead: bool = False

@@ -5,13 +5,36 @@ attention, plus 2 x hidden x vocabulary for each scored token. Beyond weights an
 float32 logits (LOGITS_PER_SLICE numbers), never L x vocabulary.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from harness.models.parts import CausalLM, body_of, head_of, widths
 
+_is_with_top1: ContextVar[bool] = ContextVar("is_with_top1", default=False)
 LOGITS_PER_SLICE = {"cpu": 2**23, "cuda": 2**28}  # float32 numbers held at once: 32 MiB, 1 GiB
+
+
+@contextmanager
+def with_top1() -> Iterator[None]:
+    """Until the block ends every loss is a pair: the loss, and 1 where the target is the argmax of its logits, else 0.
+
+    Of equal logits the first is the argmax, as greedy decoding takes it. From the same slices of logits.
+    """
+    token = _is_with_top1.set(True)
+    try:
+        yield
+    finally:
+        _is_with_top1.reset(token)
+
+
+def per_token() -> tuple[int, ...]:
+    """Shape of what a token is scored by: (), or (2,) within `with_top1`."""
+    return (2,) if _is_with_top1.get() else ()
 
 
 @torch.inference_mode()
@@ -22,6 +45,7 @@ def token_nll(model: CausalLM, ids: Tensor, score_from: int, *, sliced: bool = T
     (batch, L - score_from). With `sliced` the logits are made slice by slice from the last hidden states; without it
     the model's own forward makes them all, which any causal LM can do. `ahead`: the model is not given the last token,
     which no loss depends on unless the model looks at how long its input is.
+    Within `with_top1` (batch, L - score_from, 2).
     """
     targets, last = ids[:, score_from:], ids.shape[1] - 1
     if ahead:
@@ -36,7 +60,7 @@ def token_nll(model: CausalLM, ids: Tensor, score_from: int, *, sliced: bool = T
 def losses(model: CausalLM, hidden: Tensor, targets: Tensor) -> Tensor:
     """Losses (batch, tokens) of `targets` (batch, tokens), float32, logits made slice by slice.
 
-    hidden: (batch, tokens, hidden), the last hidden state before each target.
+    hidden: (batch, tokens, hidden), the last hidden state before each target. Within `with_top1` (batch, tokens, 2).
     """
     rows = max(1, LOGITS_PER_SLICE.get(targets.device.type, 2**24) // widths(model).vocabulary)
     width = max(1, rows // len(targets))
@@ -49,5 +73,13 @@ def losses(model: CausalLM, hidden: Tensor, targets: Tensor) -> Tensor:
 
 
 def _loss(logits: Tensor, targets: Tensor) -> Tensor:
-    flat = cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
-    return flat.view(targets.shape)
+    flat, wanted = logits.float().flatten(0, 1), targets.flatten()
+    nll = cross_entropy(flat, wanted, reduction="none")
+    if not _is_with_top1.get():
+        return nll.view(targets.shape)
+    return torch.stack((nll, (_argmax(flat) == wanted).to(nll.dtype)), dim=-1).view(*targets.shape, 2)
+
+
+def _argmax(logits: Tensor) -> Tensor:
+    """The first largest of each row, (rows,); NumPy's reads a CPU's memory four times as fast as PyTorch's."""
+    return torch.from_numpy(logits.numpy().argmax(-1)) if logits.device.type == "cpu" else logits.argmax(-1)

@@ -11,7 +11,8 @@ from harness.data.scores import Scores
 from harness.data.windows import Window
 from harness.engine.batches import Job, batches, token_ids
 
-NllFunction = Callable[[torch.Tensor, int], torch.Tensor]  # (ids (batch, L), score_from) -> (batch, L - score_from)
+# (ids (batch, L), score_from) -> (batch, L - score_from), or (batch, L - score_from, 2) with top1 beside the losses
+NllFunction = Callable[[torch.Tensor, int], torch.Tensor]
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -47,7 +48,7 @@ def evaluate(
             progress(job.length)
             if len(losses[job.document]) == missing[job.document]:
                 done = losses.pop(job.document)
-                yield Scores(job.document, list(planned[job.document]), [done[i] for i in sorted(done)])
+                yield _scores(job.document, planned[job.document], [done[i] for i in sorted(done)])
 
     for batch in todo:
         if running is not None and running[0][0].length > tokens_per_batch:
@@ -63,14 +64,25 @@ def evaluate(
         yield from complete(*running)
 
 
+def _scores(document: int, windows: Sequence[Window], values: list[NDArray[np.float32]]) -> Scores:
+    """The scores of a document from what `fetched` gave for each of its windows."""
+    if values[0].ndim == 1:
+        return Scores(document, list(windows), values)
+    nll, top1 = [np.ascontiguousarray(v[:, 0]) for v in values], [v[:, 1] > 0 for v in values]
+    return Scores(document, list(windows), nll, top1)
+
+
 def fetched(
     batch: Sequence[Job], losses: torch.Tensor, documents: Sequence[Document]
 ) -> Iterator[tuple[Job, NDArray[np.float32]]]:
-    """The losses (batch, scored) of a batch, one float32 array (num_scored,) a window; raises NonFiniteLoss."""
+    """The losses (batch, scored) of a batch, one float32 array (num_scored,) a window; raises NonFiniteLoss.
+
+    Of losses with top1 (batch, scored, 2) an array (num_scored, 2).
+    """
     values = losses.float().cpu().numpy()
     for job, row in zip(batch, values, strict=True):
         own = row[len(row) - job.span.num_scored :]
-        _check_finite(own, job, documents[job.document])
+        _check_finite(own if own.ndim == 1 else own[:, 0], job, documents[job.document])
         yield job, own
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from harness.engine.exchange import Ranks
 from harness.engine.kept import Kept
 from harness.engine.layered import chunked
-from harness.engine.nll import losses
+from harness.engine.nll import losses, per_token
 from harness.engine.ring import Ring, RingCache
 from harness.engine.ring_attention import attend
 from harness.engine.ring_windows import first_seen_by_ranks
@@ -97,7 +97,8 @@ def shared_nll(
     length = ids.shape[1]
     with spread(model, stripes, ranks, score_from - 1, kept):
         hidden = _hidden_states(model, ids, stripes, ranks.rank)
-    own = torch.zeros(hidden.shape[:2], dtype=torch.float32, device=ids.device)  # of the token behind each
+    of_next = (*hidden.shape[:2], *per_token())  # each state scores the token behind it
+    own = torch.zeros(of_next, dtype=torch.float32, device=ids.device)
     for number, begin in enumerate(stripes.all_begins(ranks.rank)):
         first, last = max(begin, score_from - 1), min(begin + stripes.size, length - 1)
         if first < last:

@@ -71,8 +71,8 @@ class Stripes:
 
 
 def in_order(parts: Sequence[Tensor], stripes: Stripes) -> Tensor:
-    """What every rank has of its tokens, (batch, 2 * rounds * size) each, as (batch, length) of the window."""
-    placed = parts[0].new_empty(len(parts[0]), stripes.padded)
+    """What every rank has of its tokens, (batch, 2 * rounds * size, ...) each, as (batch, length, ...) of a window."""
+    placed = parts[0].new_empty(len(parts[0]), stripes.padded, *parts[0].shape[2:])
     for rank, part in enumerate(parts):
         for begin, own in zip(stripes.all_begins(rank), part.split(stripes.size, dim=1), strict=True):
             placed[:, begin : begin + stripes.size] = own

@@ -99,9 +99,15 @@ COLUMNS: list[Column] = [
     Column("weight", REAL, SUMS, "windows that a sampled one stands for", is_key=True),
     Column("num_bytes", INTEGER, WINDOWS, "bytes of text that the scored tokens cover"),
     Column("num_words", INTEGER, WINDOWS, "words that begin in them, split at white space as in lm-eval", since=2),
+    Column("num_top1", INTEGER, WINDOWS, "scored tokens that were the likeliest of the vocabulary", since=3),
     # Of the token
     Column("token", INTEGER, TOKENS, "its place in the document", lambda u: u.tokens, is_key=True),
     Column("nll", pa.float32(), TOKENS, "its loss, nats"),
+    Column("top1", pa.bool_(), TOKENS, "it was the likeliest of the vocabulary", since=3),
+    Column("token_id", INTEGER, TOKENS, "its number in the vocabulary", lambda u: u.token_ids, since=3),
+    Column("previous_id", INTEGER, TOKENS, "that of the token before it; -1: none", lambda u: u.previous_ids, since=3),
+    Column("byte_begin", INTEGER, TOKENS, "bytes of the document's text before it", lambda u: u.byte_begins, since=3),
+    Column("byte_end", INTEGER, TOKENS, "bytes of the document's text to its end", lambda u: u.byte_ends, since=3),
 ]  # fmt: skip
 
 

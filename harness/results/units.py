@@ -19,6 +19,33 @@ class ScoredWindow(NamedTuple):
     window: int  # which of the document's
     span: Window
     nll: NDArray[np.float32]  # (num_scored,), nats
+    top1: NDArray[np.bool_] | None = None  # (num_scored,); None: unknown
+
+    @property
+    def num_top1(self) -> int | None:
+        """Scored tokens that were the likeliest."""
+        return None if self.top1 is None else int(self.top1.sum())
+
+    @property
+    def token_ids(self) -> NDArray[np.int64]:
+        """Of the scored tokens, (num_scored,)."""
+        return self.document.ids[self.span.score_from : self.span.end]
+
+    @property
+    def previous_ids(self) -> NDArray[np.int64]:
+        """Of the tokens before them in the document, (num_scored,), -1 before its first."""
+        first, ids = self.span.score_from, self.document.ids
+        return np.concatenate([ids[first - 1 : first] if first else [-1], ids[first : self.span.end - 1]])
+
+    @property
+    def byte_begins(self) -> NDArray[np.int64]:
+        """Bytes of text before each scored token, (num_scored,)."""
+        return self.document.byte_ends[self.span.score_from : self.span.end]
+
+    @property
+    def byte_ends(self) -> NDArray[np.int64]:
+        """Bytes of text up to the end of each scored token, (num_scored,)."""
+        return self.document.byte_ends[self.span.score_from + 1 : self.span.end + 1]
 
     @property
     def tokens(self) -> NDArray[np.int64]:
@@ -66,8 +93,11 @@ class PositionBin(NamedTuple):
 
 def scored_windows(scored: Scores, document: Document, ctx: int) -> list[ScoredWindow]:
     """The windows of one document, in their order."""
-    pairs = zip(scored.windows, scored.nll, strict=True)
-    return [ScoredWindow(document, scored.document, i, span, nll) for i, (span, nll) in enumerate(pairs)]
+    top1 = scored.top1
+    return [
+        ScoredWindow(document, scored.document, i, span, nll, None if top1 is None else top1[i])
+        for i, (span, nll) in enumerate(zip(scored.windows, scored.nll, strict=True))
+    ]
 
 
 def position_edges(ctx: int) -> NDArray[np.int64]:

@@ -19,12 +19,14 @@ log = logging.getLogger(__name__)
 
 
 def save(folder: Path, scored: Scores) -> None:
-    """Keep the float32 losses of one document. Raises StorageError."""
+    """Keep the float32 losses of one document, and top1. Raises StorageError."""
     counts = np.array([len(nll) for nll in scored.nll])
-    losses = np.concatenate(scored.nll).astype(np.float32, copy=False)
+    arrays = {"losses": np.concatenate(scored.nll).astype(np.float32, copy=False)}
+    if scored.top1 is not None:
+        arrays["top1"] = np.concatenate(scored.top1)
     # Not synced: after a power failure a torn file is found out by its checksum (the zip format's CRC-32).
     file = folder / f"{scored.document}.npz"
-    write_atomically(file, lambda stream: np.savez(stream, counts=counts, losses=losses), sync=False)
+    write_atomically(file, lambda stream: np.savez(stream, allow_pickle=False, counts=counts, **arrays), sync=False)
 
 
 def load(folder: Path, planned: Sequence[Sequence[Window]]) -> list[Scores]:
@@ -39,6 +41,7 @@ def _read(file: Path, document: int, windows: Sequence[Window]) -> Scores | None
     try:
         with np.load(file, allow_pickle=False) as arrays:
             counts, losses = arrays["counts"], arrays["losses"]
+            top1 = arrays.get("top1")
         fits = counts.tolist() == [w.num_scored for w in windows] and losses.shape == (counts.sum(),)
         if not fits or losses.dtype != np.float32:
             raise ValueError("it belongs to other windows")
@@ -46,7 +49,8 @@ def _read(file: Path, document: int, windows: Sequence[Window]) -> Scores | None
         log.warning("checkpoint %s is unusable (%s); its document is computed again", file, str(error).split("\n")[0])
         file.unlink(missing_ok=True)
         return None
-    return Scores(document, list(windows), np.split(losses, np.cumsum(counts)[:-1]))
+    ends = np.cumsum(counts)[:-1]
+    return Scores(document, list(windows), np.split(losses, ends), None if top1 is None else np.split(top1, ends))
 
 
 def discard(folder: Path) -> None:

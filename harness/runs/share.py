@@ -121,7 +121,7 @@ def _scores(
         yield from evaluate(
             documents,
             mine,
-            partial(engine.token_nll, ahead=current.longest.cell.protocol.ahead),
+            partial(engine.token_scores, ahead=current.longest.cell.protocol.ahead),
             engine.tokens_per_batch,
             bos_token_id=current.longest.header.prefix_token_id,
             device=loaded.device,

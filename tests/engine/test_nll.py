@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.engine.nll import LOGITS_PER_SLICE, token_nll
+from harness.engine.nll import LOGITS_PER_SLICE, _loss, token_nll, with_top1
 from tests.engine.small import VOCABULARY, tokens
 
 
@@ -53,3 +53,23 @@ def test_losses_are_taken_in_float32_also_of_bfloat16_logits(llama):
     exact = -torch.log_softmax(logits, dim=-1).gather(2, ids[:, 1:, None])[..., 0]
     torch.testing.assert_close(token_nll(half, ids, 1).double(), exact, atol=2e-2, rtol=0)
     assert (token_nll(half, ids, 1, sliced=False).double() - exact).abs().max() < 1e-5
+
+
+def test_top1_is_whether_the_target_is_the_argmax_and_losses_are_as_without(llama):
+    ids = tokens(3, 20)
+    logits = llama(input_ids=ids, use_cache=False).logits[:, 4:-1]
+    likely = ids.clone()
+    likely[:, 12] = logits[:, 7].argmax(-1)  # one target a row that is the argmax, the tokens before it unchanged
+    logits = llama(input_ids=likely, use_cache=False).logits[:, 4:-1]
+    for sliced in (True, False):
+        with with_top1():
+            both = token_nll(llama, likely, 5, sliced=sliced)
+        assert torch.equal(both[..., 0], token_nll(llama, likely, 5, sliced=sliced))
+        assert torch.equal(both[..., 1] > 0, logits.argmax(-1) == likely[:, 5:])
+        assert both[:, 7, 1].tolist() == [1, 1, 1]
+
+
+def test_of_equal_logits_the_first_is_the_argmax():
+    with with_top1():
+        both = _loss(torch.zeros(1, 3, 5), torch.tensor([[0, 1, 4]]))
+    assert both[0, :, 1].tolist() == [1, 0, 0]

@@ -36,6 +36,7 @@ def windows(nll=1.5, count=3):
             "weight": 1.0,
             "num_bytes": 100,
             "num_words": 20,
+            "num_top1": 7,
         }
     )
 
@@ -69,7 +70,8 @@ def test_a_cell_is_finished_when_every_table_is_there_and_by_the_run_that_is_ask
 
 def test_a_cell_that_is_killed_between_its_tables_is_not_finished(tmp_path, monkeypatch):
     tables = {"windows": windows(), "tokens": pd.DataFrame({"document": ["d"], "document_index": 0, "window": 0,
-              "token": 1, "nll": np.float32(1)})}  # fmt: skip
+              "token": 1, "nll": np.float32(1), "top1": True, "token_id": 5, "previous_id": 4, "byte_begin": 3,
+              "byte_end": 9})}  # fmt: skip
     whole = store.write_atomically
 
     def dying(file, fill):
