@@ -23,8 +23,9 @@ from harness import train
 from harness.errors import UserError
 from harness.methods import METHODS, build
 from harness.methods.base import RopeGeometry
-from harness.models.checkpoint.files import tokenizer_fingerprint
+from harness.models.checkpoint.load import load_tokenizer
 from harness.models.checkpoint.spec import ModelSpec
+from harness.models.checkpoint.tokenizer_state import tokenizer_fingerprint
 from harness.storage import leases
 from harness.storage.leases import Leases
 from harness.training import corpus, heldout, record, run, stream
@@ -351,8 +352,9 @@ def test_the_model_is_on_its_device_before_the_methods_tables_are_made(
 @pytest.mark.parametrize("start", ["init_from", "tokenizer"])
 def test_a_tuned_models_documents_are_those_of_its_start(tiny: TrainConfig, start: str) -> None:
     made = run.train(replace(tiny, **{start: "reference"}, steps=1, eval_at=[1], save_steps=1), "none", {}, seed=0)
-    reference = tokenizer_fingerprint(ModelSpec(name="reference", package="harness.models.reference"))
-    assert tokenizer_fingerprint(ModelSpec(name="made", path=str(made))) == reference
+    reference = load_tokenizer(ModelSpec(name="reference", package="harness.models.reference"))
+    own = load_tokenizer(ModelSpec(name="made", path=str(made)))
+    assert tokenizer_fingerprint(own) == tokenizer_fingerprint(reference)
 
 
 @pytest.mark.gpu
