@@ -3,18 +3,15 @@
 Where a layer sees only a window, blocks of rows run over just the keys that they see.
 """
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from harness.models.attention.causal import causal_attention
 from harness.models.attention.fused import fused, merged
+from harness.models.attention.options import check_options
 from harness.models.attention.route import Attention
-from harness.models.checkpoint.families import SCORE_OPTIONS, SINKS
 
-UNKNOWN_OPTIONS = (*SCORE_OPTIONS, SINKS)
 MASKED_ROWS = 1024  # queries of one masked block, where a layer sees only a window
 
 
@@ -32,19 +29,14 @@ def attend(
 
     query (batch, heads, length, channels), key and value (batch, key_heads, keys, channels), first (1, 1, length, 1)
     the first key that each query sees, None: all; output (batch, length, heads, channels).
+    Raises LookupError for options that ask for anything else.
     """
-    check_options(module, options)
+    check_options(module, query, first, options)
     if first is not None:
         return windowed(query, key, value, first, scaling).transpose(1, 2).contiguous(), None
     if query.shape[2] == key.shape[2]:
         return causal_attention(module, query, key, value, scaling)
     return after_past(query, key, value, scaling).transpose(1, 2).contiguous(), None
-
-
-def check_options(module: nn.Module, options: Mapping[str, object]) -> None:
-    """Raise LookupError for what a layer asks of attention beyond what fused kernels compute."""
-    if unknown := [name for name in UNKNOWN_OPTIONS if options.get(name) is not None]:
-        raise LookupError(f"{type(module).__name__} asks for {unknown[0]}, which fused attention does not know")
 
 
 # A compiled layer binds scaled_dot_product_attention to the flash kernel, on Hopper the slower one: there it stays out.

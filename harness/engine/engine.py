@@ -17,7 +17,7 @@ from harness.engine.compiled import STATIC_SHAPES, Forwards, compiled, compiled_
 from harness.engine.exchange import Ranks
 from harness.engine.kept import Keep, Kept
 from harness.engine.layered import chunked
-from harness.engine.modes import choose_mode, choose_shared, difference
+from harness.engine.modes import choose_mode, choose_shared
 from harness.engine.nll import token_nll, with_top1
 from harness.engine.packed import Weights, pack, packed
 from harness.engine.ring_cost import Cost
@@ -27,6 +27,7 @@ from harness.engine.streams import Segment
 from harness.engine.stripes import Stripes
 from harness.models.attention.route import is_routed
 from harness.models.parts import CausalLM
+from harness.models.probe import check_causal, difference, probe_of
 from harness.models.rotary.angles import rotated_by
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class Engine:
     """
 
     def __init__(self, model: CausalLM, spec: EngineSpec, over: Ranks | None = None) -> None:
+        check_causal(model)
         self.model, self.spec, self.over = model, spec, over
         self.mode = choose_mode(model, spec.mode) if over is None else choose_shared(model, over)
         self.budget = Budget.of(model) if over is None else Budget.of(model).agreed(over)
@@ -55,14 +57,16 @@ class Engine:
 
     def _adopt_packed_weights(self) -> None:
         self.weights = pack(self.model)
-        if self.weights and (reason := difference(self.model, self._call)):
+        if self.weights and (
+            reason := difference(self.model, self._call, probe_of(self.model), attends=self.mode.layered)
+        ):
             self.weights = {}
             log.warning("%s cannot run with packed weights: %s", type(self.model).__name__, reason)
 
     def _adopt_compiled_layers(self) -> None:
         try:
             self.forwards = compiled_forwards(self.model)
-            reason = difference(self.model, self._call)
+            reason = difference(self.model, self._call, probe_of(self.model), attends=self.mode.layered)
         except LookupError as error:
             reason = str(error)
         if reason is not None:

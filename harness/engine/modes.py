@@ -5,12 +5,10 @@ the logits of scored positions slice by slice; `plain` is the model's own forwar
 """
 
 import logging
-from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from harness.engine.exchange import Ranks
@@ -19,15 +17,13 @@ from harness.engine.nll import token_nll
 from harness.engine.shared import shared_nll
 from harness.engine.spec import ModeName
 from harness.engine.stripes import Stripes
-from harness.errors import UserError, first_line
-from harness.models.parts import CausalLM, widths
+from harness.errors import UserError
+from harness.models.parts import CausalLM
+from harness.models.probe import difference, probe_of
 
 log = logging.getLogger(__name__)
 
-# Mean difference that a probe may show, in nats a token. Half precision: two orders of the same sums differ by 0.07 on
-# an 8B model with random weights, whose losses are all near ln(vocabulary).
-PROBE_TOLERANCE = {torch.float32: 1e-4, torch.float16: 0.05, torch.bfloat16: 0.15}
-PROBE_LENGTH, PROBE_CHUNK, PROBE_SHARE, PROBE_FROM = 24, 7, 4, (1, 11)
+PROBE_CHUNK, PROBE_SHARE = 7, 4  # tokens, shorter than the probe
 
 
 class Mode(NamedTuple):
@@ -45,8 +41,9 @@ def choose_mode(model: CausalLM, wanted: ModeName) -> Mode:
 
     Says in the log where a model cannot run a mode. A mode asked for by name that fails is an error.
     """
+    probe = probe_of(model)
     for name in MODES if wanted == "auto" else [wanted]:
-        reason = difference(model, partial(probed, model, MODES[name]))
+        reason = difference(model, partial(probed, model, MODES[name]), probe, attends=MODES[name].layered)
         if reason is None:
             return MODES[name]
         if wanted != "auto":
@@ -65,7 +62,8 @@ def choose_shared(model: CausalLM, over: Ranks) -> Mode:
         return shared_nll(model, ids, score_from, Stripes.of(ids.shape[1], over.size, PROBE_SHARE), over)
 
     mode = MODES["layered"]
-    reason = difference(model, partial(probed, model, mode)) or difference(model, shared)
+    probe = probe_of(model)
+    reason = difference(model, partial(probed, model, mode), probe) or difference(model, shared, probe)
     if reason is not None:
         raise UserError(f"engine.parallel=context cannot run {type(model).__name__}: {reason}.")
     return mode
@@ -75,23 +73,3 @@ def probed(model: CausalLM, mode: Mode, ids: Tensor, score_from: int = 1) -> Ten
     """Losses of a short probe (batch, L) from position `score_from` on in a mode, in chunks shorter than the probe."""
     with chunked(model, PROBE_CHUNK, score_from - 1) if mode.layered else nullcontext():
         return token_nll(model, ids, score_from, sliced=mode.sliced)
-
-
-def difference(model: CausalLM, nll: Callable[[Tensor, int], Tensor]) -> str | None:
-    """Why losses by `nll` do not equal those of the model's own forward on random tokens; None where they do."""
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(0, widths(model).vocabulary, (2, PROBE_LENGTH), generator=generator).to(model.device)
-    for score_from in PROBE_FROM:
-        expected = token_nll(model, ids, score_from, sliced=False)
-        try:
-            got = nll(ids, score_from)
-        except (AttributeError, LookupError, TypeError, RuntimeError, ValueError) as error:
-            return f"{type(error).__name__}: {first_line(error)}"
-        finite = expected.isfinite()
-        if not finite.any():
-            log.warning("%s: every loss of the probe is NaN or infinite, nothing to compare", type(model).__name__)
-            return None
-        found = (got - expected)[finite].abs().mean().item()
-        if not found <= PROBE_TOLERANCE[model.dtype]:
-            return f"losses differ by {found:.3g} nats a token"
-    return None

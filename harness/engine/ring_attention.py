@@ -6,10 +6,10 @@ Every block gives an output and its log-sum-exp; these are merged exactly (harne
 import torch
 from torch import Tensor, nn
 
-from harness.engine.attention import check_options
 from harness.engine.ring import Block, Ring
 from harness.engine.ring_windows import attend_in_windows
 from harness.models.attention.fused import Piece, fused, joined
+from harness.models.attention.options import check_options
 
 PIECES = 4  # outputs that wait to be merged
 
@@ -32,7 +32,7 @@ def attend(
     channels), first (1, 1, rows, ...) as of `harness.engine.ring_windows`, None: all keys before a query are seen;
     output (batch, rows, heads, channels).
     """
-    check_options(module, options)
+    check_options(module, query, None if first is None else first[..., :1], options)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     keys, values = key.transpose(1, 2), value.transpose(1, 2)
     if first is not None:

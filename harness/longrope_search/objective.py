@@ -12,13 +12,14 @@ from harness.data.documents import Document
 from harness.data.windows import Protocol, Shorter
 from harness.engine.batches import Job, batches, plans, token_ids
 from harness.engine.engine import Engine
-from harness.engine.modes import PROBE_LENGTH, probed
+from harness.engine.modes import probed
 from harness.engine.scores import fetched
 from harness.errors import first_line
 from harness.methods.base import Method
 from harness.methods.frequency.linear import Linear
 from harness.models.install import applied_to_rows
 from harness.models.parts import widths
+from harness.models.probe import PROBE_LENGTH
 from harness.models.rotary.angles import rotated_by
 
 log = logging.getLogger(__name__)

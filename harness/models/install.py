@@ -28,6 +28,7 @@ from harness.models.checkpoint.sliding_window import sees_everything, windowed_l
 from harness.models.encoded.apply import encoded_as
 from harness.models.installed import Installed
 from harness.models.parts import CausalLM
+from harness.models.positions import last_position
 from harness.models.rotary.find import Rotary, rotaries
 from harness.models.rotary.modules import Wanted
 from harness.models.rotary.softmax_scale import softmax_multiplier, softmax_scaled
@@ -173,6 +174,6 @@ def _check_runs_without_rotary(model: CausalLM, method: Method, length: int) -> 
     text = text_config(model.config)
     if not method.as_it_is:
         raise no_rotary(text)
-    positions = getattr(text, "max_position_embeddings", None)
+    positions = last_position(model)
     if positions is not None and length > positions:
         raise UserError(f"{text.model_type} has no positions beyond {positions} tokens, got ctx={length}.")

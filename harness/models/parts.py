@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import MoeModelOutputWithPast
 
-from harness.models.checkpoint.families import CACHE_NAMES, DECODER_LAYER, INNER_SIZE, NORM, first_set
+from harness.models.checkpoint.families import CACHE_NAMES, DECODER_LAYER, INNER_SIZE, NORM, TEXT_PARTS, first_set
 from harness.models.swap import swapped
 
 CausalLM = PreTrainedModel  # what transformers builds for a causal language model
@@ -30,6 +30,8 @@ def widths(model: CausalLM) -> Widths:
     """The widths of the text part, from the model's configuration."""
     config = model.config.get_text_config()
     inner = first_set(config, INNER_SIZE) or 4 * config.hidden_size
+    if isinstance(inner, list | tuple):  # one a layer (Gemma 3n)
+        inner = max(inner)
     heads = getattr(config, "num_attention_heads", None) or 1
     head = getattr(config, "head_dim", None) or config.hidden_size // heads
     keys = head * (getattr(config, "num_key_value_heads", None) or heads)
@@ -37,14 +39,25 @@ def widths(model: CausalLM) -> Widths:
 
 
 def body_of(model: CausalLM) -> nn.Module:
-    """The model without its language-model head."""
-    body: nn.Module = getattr(model, model.base_model_prefix)
+    """The model without its language-model head; LookupError where it cannot be told from the rest."""
+    body = getattr(model, model.base_model_prefix, None)
+    inside = [part for part in model.children() if isinstance(part, PreTrainedModel)]
+    if not isinstance(body, nn.Module) and len(inside) == 1:  # a class of its own kind of checkpoint (Llama 4's text)
+        body = inside[0]
+    if not isinstance(body, nn.Module):
+        raise LookupError(f"{type(model).__name__} has no body named {model.base_model_prefix!r}")
     return body
+
+
+def decoder_of(model: CausalLM) -> nn.Module:
+    """The part of the body that holds decoder layers: in models that also see or hear, that for text."""
+    body = body_of(model)
+    return next((part for name in TEXT_PARTS if isinstance(part := getattr(body, name, None), nn.Module)), body)
 
 
 def decoder_layers(model: CausalLM) -> nn.ModuleList:
     """The list of decoder layers; LookupError where there is none."""
-    body = body_of(model)
+    body = decoder_of(model)
     lists = [
         m for m in body.children() if isinstance(m, nn.ModuleList) and all(DECODER_LAYER in type(x).__name__ for x in m)
     ]
@@ -55,7 +68,7 @@ def decoder_layers(model: CausalLM) -> nn.ModuleList:
 
 def final_norms(model: CausalLM) -> list[nn.Module]:
     """Norms that the body applies to the whole sequence."""
-    return [m for m in body_of(model).children() if type(m).__name__.endswith(NORM)]
+    return [m for m in decoder_of(model).children() if type(m).__name__.endswith(NORM)]
 
 
 def cache_name(layer: nn.Module) -> str:
@@ -67,13 +80,12 @@ def cache_name(layer: nn.Module) -> str:
     return named[0]
 
 
-class _Given(nn.Module):
-    """Stands for the model's body and returns hidden states that were computed before."""
+class _Given(MoeModelOutputWithPast):
+    """Hidden states that were computed before, as a body's output: whatever else a family's head looks at is None."""
 
-    hidden: Tensor
-
-    def forward(self, *args: object, **kwargs: object) -> MoeModelOutputWithPast:
-        return MoeModelOutputWithPast(last_hidden_state=self.hidden)  # it has the fields that any family reads
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
 
 
 @contextmanager
@@ -82,12 +94,14 @@ def head_of(model: CausalLM) -> Iterator[Callable[[Tensor], Tensor]]:
 
     By the model's own forward: families scale, cap or bias their logits there.
     """
-    given = _Given()
     ids = torch.zeros((1, 1), dtype=torch.long, device=model.device)
 
     def head(hidden: Tensor) -> Tensor:
-        given.hidden = hidden
+        given.last_hidden_state = hidden
         return model(input_ids=ids, use_cache=False).logits
 
-    with swapped(model, model.base_model_prefix, given):
+    given = _Given()
+    with ExitStack() as stack:
+        for part in {body_of(model), decoder_of(model)}:  # some heads ask the decoder inside the body (OPT)
+            stack.enter_context(swapped(part, "forward", lambda *_, **__: given))
         yield head

@@ -13,7 +13,15 @@ import pytest
 from tests.sweeps import Place
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("conf", "harness", "tests/methods", "tests/reference", "tests/__init__.py", "pyproject.toml")
+COPIED = (
+    "conf",
+    "harness",
+    "tests/methods",
+    "tests/reference",
+    "tests/__init__.py",
+    "tests/attention_maps.py",
+    "pyproject.toml",
+)
 IGNORED = shutil.ignore_patterns("__pycache__", "*.safetensors", Path(__file__).name)
 CHECKS = {  # what `make check` runs, here on the new files and on what they touch
     "ruff check": ["ruff", "check", "harness/methods", "tests/reference"],

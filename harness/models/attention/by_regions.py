@@ -21,9 +21,10 @@ from harness.methods.attention.regions import Region, near
 from harness.methods.base import RopeFrequencies
 from harness.models.attention.first_seen import first_seen
 from harness.models.attention.layer_rotation import FoundRotation, Source, layer_rotations
+from harness.models.attention.options import check_options
 from harness.models.attention.route import routed
 from harness.models.attention.tiles import LayerRotation, Part, attend, parts
-from harness.models.checkpoint.families import NORMS_AFTER_ROTATION, SCORE_OPTIONS, SINKS
+from harness.models.checkpoint.families import NORMS_AFTER_ROTATION, SINKS
 from harness.models.checkpoint.geometry import main_layer_type, text_config
 from harness.models.checkpoint.sliding_window import sees_everything
 from harness.models.installed import Installed
@@ -149,13 +150,11 @@ def _layer(rotation: FoundRotation | None, method: AttentionMethod, length: int)
 def _check(module: nn.Module, query: Tensor, key: Tensor, seen: Tensor | None, options: Mapping[str, object]) -> None:
     assert isinstance(module.config, PretrainedConfig)  # as transformers' attention modules keep it
     name = text_config(module.config).model_type
-    unknown = [option for option in SCORE_OPTIONS if options.get(option) is not None]
-    if unknown or options.get("is_causal") is False:
-        what = f"attention with {unknown[0]}" if unknown else "attention that is not causal"
-        raise UserError(f"{name} uses {what}: methods that change attention cannot run on it.")
+    try:
+        check_options(module, query, seen, options, sinks=True)
+    except LookupError as error:
+        raise UserError(f"{name}: methods that change attention cannot run on it, since {error}.") from None
     if query.shape[2] != key.shape[2]:
         raise UserError("Methods that change attention score whole windows: run the model without a cache.")
-    if seen is not None and seen.shape != (1, 1, query.shape[2], 1):
-        raise UserError(f"{name} builds attention masks of its own: methods that change attention cannot run on it.")
     if is_grad_enabled() and query.requires_grad:
         raise UserError("Methods that change attention are for evaluation: they compute no gradients.")

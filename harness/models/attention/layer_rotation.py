@@ -88,7 +88,7 @@ def _states(model: CausalLM) -> States:
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: object, **__: object
     ) -> tuple[Tensor, None]:
         seen[module] = query, key
-        return value.repeat_interleave(query.shape[1] // value.shape[1], dim=1).transpose(1, 2), None
+        return value.repeat_interleave(query.shape[1] // value.shape[1], dim=1).transpose(1, 2).contiguous(), None
 
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, text.vocab_size, (1, LENGTH), generator=generator).to(next(model.parameters()).device)

@@ -54,8 +54,16 @@ def _own(name: str, module: nn.Module, *states: object, **options: object) -> tu
     return function(module, *states, **options)
 
 
-def _attention(module: nn.Module, *states: object, **options: object) -> tuple[Tensor, Tensor | None]:
-    return _routes[id(module.config)][0](module, *states, **options)
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None = None,
+    **options: object,
+) -> tuple[Tensor, Tensor | None]:
+    """Some families pass the mask by name (AFMoE): here it gets the place where our functions look for it."""
+    return _routes[id(module.config)][0](module, query, key, value, attention_mask, **options)
 
 
 def _mask(*, config: PretrainedConfig, **options: object) -> Tensor | None:

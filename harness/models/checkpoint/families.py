@@ -26,8 +26,10 @@ LATENT_PLAIN_DIM = "qk_nope_head_dim"  # keeps others beside them,
 LATENT_VALUE_DIM = "v_head_dim"  # and has values of another width than its keys
 TABLE_ROTARY_DIM = "rotary_dim"  # of models that look rotations up in tables (GPT-J, CodeGen); null: hidden size
 ALIBI = "alibi"  # true: biases by distance in place of rotations (Falcon)
+ENDING_POSITIONS = ("mpt",)  # ALiBi that is made for the declared length alone
 SOFTMAX_SCALE = "mscale_all_dim"  # among rope parameters: YaRN that changes the softmax scale, too (DeepSeek)
 WINDOW_FIELDS = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}  # Llama 4: chunks
+ENCODING = "position_encoding"  # of models trained here, which may bring a window of its own
 FULL_ATTENTION = "full_attention"  # the layer type that sees everything, where types differ (Gemma 3)
 
 # Names of modules, classes, weights and arguments --------------------------------------------------------------------
@@ -40,6 +42,7 @@ SPARE_WEIGHTS = re.compile(
 EXPERT_WEIGHTS = re.compile(r"\.experts\.")
 OTHER_SENSES = ("vision", "visual", "audio")  # towers that text never passes through
 SINUSOID_TABLE = "embed_positions"  # buffer of every attention layer: sines, then cosines (GPT-J, CodeGen)
+TEXT_PARTS = ("language_model", "text_model", "decoder")  # of bodies that hold other senses beside (Gemma 3; OPT)
 DECODER_LAYER = "Layer"  # in the class of a decoder layer
 NORM = "Norm"  # ends the class of a norm
 CACHE_NAMES = ("past_key_values", "layer_past", "past_key_value")  # what a decoder layer calls its cache
@@ -48,8 +51,16 @@ CACHE_NAMES = ("past_key_values", "layer_past", "past_key_value")  # what a deco
 
 # Weighted norms of queries and keys after rotation: a rotation does not pass through them unless weights are equal.
 NORMS_AFTER_ROTATION = ("hunyuan_v1_dense", "hunyuan_v1_moe", "hunyuan_vl", "hunyuan_vl_text")
-SCORE_OPTIONS = ("softcap", "position_bias")  # change scores in ways that fused attention does not know (Gemma 2; T5)
 SINKS = "s_aux"  # logits without a value, (heads,) (gpt-oss)
+# Options of attention functions that ask for nothing beside the mask and the scale, or are looked at by themselves.
+# All others (softcap of Gemma 2, position_bias of T5, ...) change scores in ways that fused attention does not know.
+IDLE_OPTIONS = (
+    *("dropout", "is_causal", "sliding_window", "position_ids", "use_cache", "cache_position"),
+    *("output_attentions", "output_hidden_states", "output_router_logits"),
+)
+# Fields of configurations and modules that say how far attention sees, in tokens or keys: windows, chunks, top-k.
+REACH = re.compile(r"(^|_)window(_size|_len)?$|^attention_chunk_size$|^local_attention|^index_topk(_blocks)?$")
+FIXED_REACH = re.compile(r"^compress_(rates|ratios)$|^index_block_size$")  # that weights were made for
 
 
 def first_set(config: "PretrainedConfig", names: tuple[str, ...]) -> Any:

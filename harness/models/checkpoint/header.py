@@ -1,5 +1,6 @@
 """What is known of a model before its weights are read: enough to name its cells and to tokenize its documents."""
 
+import copy
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from harness.methods.base import RopeGeometry
 from harness.models.checkpoint.files import directory, model_fingerprint
 from harness.models.checkpoint.fits import rows_of_embedding
 from harness.models.checkpoint.load import load_config, load_geometry, load_tokenizer
+from harness.models.checkpoint.sliding_window import set_window
 from harness.models.checkpoint.spec import ModelSpec
 from harness.models.checkpoint.tokenizer_state import tokenizer_fingerprint
 
@@ -49,6 +51,8 @@ def header(spec: ModelSpec) -> Header:
     """
     fingerprint = model_fingerprint(spec)  # first: it knows of an adapter alone, and of what may not be read
     config, tokenizer = load_config(spec), load_tokenizer(spec)
+    if not isinstance(spec.sliding_window, str):
+        set_window(copy.deepcopy(config), spec.sliding_window)  # refused before any cell
     vocabulary = rows_of_embedding(spec, config)
     return Header(
         spec=spec,

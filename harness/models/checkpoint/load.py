@@ -33,6 +33,7 @@ from harness.models.checkpoint.fits import check_report, without_report
 from harness.models.checkpoint.geometry import geometry, has_rope, text_config
 from harness.models.checkpoint.sliding_window import set_window
 from harness.models.checkpoint.spec import ModelSpec
+from harness.models.probe import check_window
 
 T = TypeVar("T")
 
@@ -67,6 +68,8 @@ def load(
     if spec.device_map is None:
         _detach_from_files(model)
         model = model.to(device)  # type: ignore[arg-type]  # it is wrapped
+    if isinstance(spec.sliding_window, int):
+        check_window(model, spec.sliding_window)
     if model_fingerprint(spec) != identity:
         raise UserError(f"model {spec.name} changed while it was read; start the run again.")
     return LoadedModel(

@@ -2,18 +2,62 @@
 
 from transformers import PretrainedConfig
 
-from harness.models.checkpoint.families import WINDOW_FIELDS
+from harness.errors import UserError
+from harness.models.checkpoint.families import ENCODING, FULL_ATTENTION, REACH, WINDOW_FIELDS
 from harness.models.checkpoint.geometry import text_config
 
 EVERYTHING = 2**30  # tokens; larger than any context, and still a 32-bit integer for attention kernels
 
 
 def set_window(config: PretrainedConfig, tokens: int | None) -> None:
-    """Let windowed layers of a configuration see `tokens` back; None: everything. Layers keep their type."""
+    """Let windowed layers of a configuration see `tokens` back; None: everything. Layers keep their type.
+
+    Raises UserError where it would not act: no layer sees only a window, or something else limits what layers see.
+    """
     text = text_config(config)
-    for field in WINDOW_FIELDS.values():
-        if getattr(text, field, None) is not None:
-            setattr(text, field, EVERYTHING if tokens is None else tokens)
+    fields = [field for field in WINDOW_FIELDS.values() if getattr(text, field, None) is not None]
+    if tokens is None:
+        _check_liftable(text)
+    elif _takes_window(text):
+        fields = fields or [WINDOW_FIELDS["sliding_attention"]]
+    else:
+        raise no_window(text, tokens)
+    for field in fields:
+        setattr(text, field, EVERYTHING if tokens is None else tokens)
+
+
+def no_window(text: PretrainedConfig, tokens: int) -> UserError:
+    """The error for a window that no layer would see."""
+    return UserError(
+        f"model.sliding_window: {text.model_type} has no layers that see only a window: allowed are native and null, "
+        f"got {tokens}."
+    )
+
+
+def _takes_window(text: PretrainedConfig) -> bool:
+    """Whether layers would look at a window: their types say so, or they have none and a field for it."""
+    kinds = getattr(text, "layer_types", None)
+    if kinds:
+        return any(kind in kinds and hasattr(text, field) for kind, field in WINDOW_FIELDS.items())
+    return any(hasattr(text, field) for field in WINDOW_FIELDS.values())
+
+
+def _check_liftable(text: PretrainedConfig) -> None:
+    others = [name for name in limits(text) if name not in WINDOW_FIELDS.values()]
+    if others or hasattr(text, ENCODING):
+        what = others[0] if others else ENCODING
+        raise UserError(
+            f"model.sliding_window: what {text.model_type} sees is set by {what}, which null does not lift: allowed is "
+            "native, got null."
+        )
+
+
+def limits(text: PretrainedConfig) -> dict[str, int]:
+    """Fields by which attention sees less than everything before it, in tokens or keys; {} where all layers see all."""
+    if set(getattr(text, "layer_types", None) or ()) == {FULL_ATTENTION}:
+        return {}
+    fields = {name: value for name, value in vars(text).items() if REACH.search(name)}
+    return {name: value for name, value in fields.items() if type(value) is int and 0 < value < EVERYTHING}
 
 
 def windowed_layers(config: PretrainedConfig, ctx: int) -> list[str]:

@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 
 from harness.methods.base import RopeFrequencies
+from harness.models.checkpoint.families import ALIBI
 from harness.models.checkpoint.geometry import no_rotary, text_config
 from harness.models.parts import CausalLM
 from harness.models.rotary.modules import RotaryModule, rotary_modules
@@ -15,7 +16,12 @@ Rotary = RotaryModule | SinusoidTables
 
 
 def rotaries(model: CausalLM) -> list[Rotary]:
-    """Everything in the model that rotates queries and keys; [] where nothing does."""
+    """Everything in the model that rotates queries and keys; [] where nothing does.
+
+    Some models with ALiBi have a rotary module that no layer asks (Falcon).
+    """
+    if getattr(text_config(model.config), ALIBI, False):
+        return []
     return [*rotary_modules(model), *sinusoid_tables(model)]
 
 
