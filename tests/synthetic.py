@@ -43,7 +43,8 @@ def cell(
             rows.append(
                 {
                     "cell_id": f"{method}-{factor}-{ctx}-{num_documents}",
-                    "experiment": "test", "model": "reference", "model_revision": "abc", "method": method,
+                    "experiment": "test", "model": "reference", "model_revision": "abc",
+                    "model_source": "somewhere/reference", "model_fingerprint": "beef", "method": method,
                     "method_params": json.dumps({} if factor is None else {"factor": factor}),
                     "factor": factor, "original_max_position_embeddings": TRAINED, "ctx": ctx,
                     "protocol": "sliding", "protocol_params": json.dumps({"stride": 256}), "stride": 256,

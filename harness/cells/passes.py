@@ -35,9 +35,23 @@ class Pass:
         return f"{config.model.name} {config.method.name} ctx={','.join(str(p.cell.ctx) for p in reversed(self.cells))}"
 
 
+def distinct(prepared: Iterable[Prepared]) -> list[Prepared]:
+    """Each place once, in the order of the first that asks for it: of several the one that asks for most tables.
+
+    Cells that differ in nothing that a number depends on (batch size, mode, what else is kept) have one place.
+    """
+    places: dict[Path, list[Prepared]] = {}
+    for p in prepared:
+        places.setdefault(p.files.place, []).append(p)
+    return [max(same, key=lambda p: (p.files.force, len(p.files.tables))) for same in places.values()]
+
+
 def passes(prepared: Iterable[Prepared]) -> list[Pass]:
-    """Cells by the pass that serves them, in the order of the first of each; one that is asked for twice comes once."""
+    """Cells by the pass that serves them, in the order of the first of each; one that is asked for twice comes once.
+
+    One cell under two names, or in two results directories, is in a pass twice: computed once, written to both places.
+    """
     groups: dict[str, list[Prepared]] = {}
-    for p in {p.cell.cell_id: p for p in prepared}.values():
+    for p in distinct(prepared):
         groups.setdefault(p.cell.pass_id, []).append(p)
     return [Pass(tuple(sorted(group, key=lambda p: -p.cell.ctx))) for group in groups.values()]

@@ -63,6 +63,14 @@ COLUMNS: list[Column] = [
     Column("cell_id", TEXT, EVERY, "hash of what determines the numbers", of_cell=True, is_key=True),
     Column("experiment", TEXT, SUMS, "name of the run", lambda c: c.config.experiment, of_cell=True),
     Column("model", TEXT, SUMS, "its name", lambda c: c.config.model.name, of_cell=True),
+    Column(
+        "model_source", TEXT, SUMS, "folder, file, hub id or package of its weights, and its revision", lambda c: c.config.model.source,
+        of_cell=True, since=2,
+    ),
+    Column(
+        "model_fingerprint", TEXT, SUMS, "hash of its files", lambda c: c.identity.model_fingerprint,
+        of_cell=True, since=2,
+    ),
     Column("model_revision", TEXT, SUMS, "of a hub", lambda c: c.identity.model_revision, of_cell=True),
     Column("method", TEXT, SUMS, "its name", lambda c: c.config.method.name, of_cell=True),
     Column("method_params", TEXT, SUMS, "the method's parameters, resolved, JSON", of_cell=True),

@@ -160,9 +160,10 @@ def check_writable(folder: Path, what: str = "results") -> None:
 def load_results(path: str | Path, table: str = "windows") -> pd.DataFrame:
     """All rows of a table under a results directory (or of one file) as one tidy DataFrame.
 
-    Columns: `schema.columns(table)`; one that a file of before lacks is null in its rows. Files that are no table of
-    ours are named in a warning and left out, columns that only a newer version knows are named and left out. Raises
-    UserError where nothing is found, StorageError where the system does not let a file be read.
+    Columns: `schema.columns(table)`; one that a file of before lacks is null in its rows. A cell under several names of
+    its model is one under each (`named_apart`), under one name in several places it is one. Files that are no table of
+    ours are named in a warning and left out, columns that only a newer version knows are named and left out.
+    Raises UserError where nothing is found, StorageError where the system does not let a file be read.
     """
     if table not in schema.table_names():
         raise unknown("table", table, schema.table_names())
@@ -171,8 +172,18 @@ def load_results(path: str | Path, table: str = "windows") -> pd.DataFrame:
     if not read:
         raise UserError(f"no finished cells (*.{table}.parquet) under {str(path)!r}.")
     _say_newer([footer for footer, _ in read], table)
-    rows = pd.concat([content.to_pandas() for _, content in read], ignore_index=True)
+    rows = named_apart(pd.concat([content.to_pandas() for _, content in read], ignore_index=True))
     return rows.drop_duplicates(schema.keys(table)).reset_index(drop=True)
+
+
+def named_apart(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a cell under several names of its model as those of several cells: `cell_id` with the name behind it."""
+    if "model" not in rows:
+        return rows
+    named = rows[["cell_id", "model"]].drop_duplicates()
+    several = set(named["cell_id"][named["cell_id"].duplicated()])
+    own = rows["cell_id"].isin(several)
+    return rows.assign(cell_id=rows["cell_id"].where(~own, rows["cell_id"] + ":" + rows["model"])) if several else rows
 
 
 def _files(root: Path, table: str) -> list[Path]:

@@ -111,10 +111,11 @@ class _Runner:
             if self.raise_mistakes and isinstance(error, UserError):
                 raise
             self.is_device_lost = _is_device_lost(error)
-            failed = _fail(current.longest.files, error)
+            same = [p for p in current.cells if p.cell.cell_id == current.longest.cell.cell_id]  # by other names
+            failed = [_fail(p.files, error) for p in same]
             del error
             gc.collect()  # the traceback held the tensors of the failed pass
-            return [failed], current.cells[1:]
+            return failed, current.cells[len(same) :]
         for p in current.cells:
             _remove_leftovers(p.files)
         return [Outcome(p.files, "computed") for p in current.cells], ()
@@ -183,7 +184,7 @@ def _run_pass(resources: Resources, current: Pass) -> None:
         "ranks": torchrun.size(),
     }
     for p in reversed(current.cells):
-        own = scored if p is current.longest else [cut(s, p.cell.ctx) for s in scored]
+        own = scored if p.cell.ctx == current.longest.cell.ctx else [cut(s, p.cell.ctx) for s in scored]
         tables = rows.tables(p.cell.tables, own, documents.documents, p.cell.ctx)
         store.write(p.cell.config.results_dir, p.cell.columns, tables, provenance(p) | computed)
         log.info("computed %s (%d of %d documents were there)", p.files.label, len(kept), len(planned))

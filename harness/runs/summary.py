@@ -22,7 +22,7 @@ def report(outcomes: Sequence[Outcome], figure: Path) -> None:
     """Print the table of all finished cells, draw their curves where there is more than one length, list failures."""
     done = [o for o in outcomes if o.is_done]
     if done:
-        rows = pd.concat([store.load_results(o.files.windows) for o in done], ignore_index=True)
+        rows = store.named_apart(pd.concat([store.load_results(o.files.windows) for o in done], ignore_index=True))
         summary = summarize(rows.drop_duplicates(["cell_id", "document_index", "window"]))
         print(summary_table(summary))
         print()

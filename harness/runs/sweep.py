@@ -9,6 +9,7 @@ from harness import torchrun
 from harness.cells.device import check_device
 from harness.cells.documents import Documents
 from harness.cells.files import Outcome
+from harness.cells.passes import distinct
 from harness.cells.prepare import Prepared, prepare
 from harness.config.cluster import ClusterSpec
 from harness.config.schema import Config
@@ -26,7 +27,7 @@ def main(configs: Sequence[Config], *, sweep: bool) -> None:
     Raises UserError for a mistake, before the first cell.
     """
     cluster = _cluster(configs)
-    prepared = _start(configs, sweep=sweep)
+    prepared = distinct(_start(configs, sweep=sweep))
     if configs[0].dry_run:
         from harness.cells import dry_run
 
@@ -41,15 +42,15 @@ def elsewhere(configs: Sequence[Config], launch: Callable[[list[int]], None]) ->
     if _cluster(configs).name != "local":
         raise UserError("hydra/launcher and cluster both say where cells run: give one of them.")
     prepared = _start(configs, sweep=True)
-    before = [p.files.outcome("finished") for p in prepared]
-    missing = [i for i, o in enumerate(before) if not o.is_done]
+    kept = [next(i for i, p in enumerate(prepared) if p is one) for one in distinct(prepared)]
+    missing = [i for i in kept if not prepared[i].files.outcome("finished").is_done]
     documents = Documents()
     for i in missing:
         documents.of(prepared[i])
     if missing:
         launch(missing)
-    after = [p.files.outcome("computed" if i in missing else "finished") for i, p in enumerate(prepared)]
-    reasons = [p.files.failure(any_run=True) or "its process ended before" for p in prepared]
+    after = [prepared[i].files.outcome("computed" if i in missing else "finished") for i in kept]
+    reasons = [prepared[i].files.failure(any_run=True) or "its process ended before" for i in kept]
     ends = [o if o.is_done else o._replace(status="failed", message=r) for o, r in zip(after, reasons, strict=True)]
     _end(ends, configs[0])
 

@@ -44,10 +44,39 @@ def _without_shadows(parts: list[pd.DataFrame]) -> list[pd.DataFrame]:
 
 
 def _distinguished(table: pd.DataFrame) -> pd.DataFrame:
-    """Cells that would lie on one place of one line (a model cut to other windows, for example) each get one."""
+    """Cells that would lie on one place of one line (of two checkpoints under one name, for example) each get one.
+
+    Named by what their model was read from where that tells them apart, otherwise by their id.
+    """
+    table = table.assign(curve=_by_checkpoint(table))
     place = [table[name] for name in [*PANEL, "ctx", "curve"]]
     shared = table["cell_id"].groupby(place, dropna=False).transform("nunique") > 1
     return table.assign(curve=table["curve"].where(~shared, table["curve"] + ", cell " + table["cell_id"].str[:8]))
+
+
+def _by_checkpoint(table: pd.DataFrame) -> pd.Series:
+    """Names of lines with what their model was read from, where one model's name stands for several."""
+    if not {"model_source", "model_fingerprint"} <= set(table):
+        return table["curve"]
+    curve = table["curve"].copy()
+    for _, rows in table.dropna(subset=["model_fingerprint"]).groupby("model"):
+        sources = rows.groupby("model_fingerprint")["model_source"].first()
+        if len(sources) > 1:
+            names = dict(zip(sources.index, _shortest([str(source) for source in sources]), strict=True))
+            alike = {name for name in names.values() if list(names.values()).count(name) > 1}
+            names = {key: f"{name} {key[:8]}" if name in alike else name for key, name in names.items()}
+            curve[rows.index] = rows["curve"] + ", " + rows["model_fingerprint"].map(names)
+    return curve
+
+
+def _shortest(paths: Sequence[str]) -> list[str]:
+    """The last parts of paths, as many as tell them apart."""
+    parts = [path.rstrip("/").split("/") for path in paths]
+    for count in range(1, max(map(len, parts)) + 1):
+        ends = ["/".join(part[-count:]) for part in parts]
+        if len(set(ends)) == len(set(paths)):
+            break
+    return ends
 
 
 def _varying_names(summary: pd.DataFrame) -> pd.Series:

@@ -1,5 +1,6 @@
 """Which model to evaluate, as configuration names it."""
 
+import os
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +21,20 @@ class ModelSpec:
     trust_remote_code: bool = False  # run Python files of the checkpoint
     allow_pickle: bool = False  # read weights that are not safetensors
     device_map: Literal["auto"] | None = None  # "auto": layers over all GPUs, and the CPU if they do not suffice
+
+    @property
+    def source(self) -> str:
+        """What the weights are from: what tells two models of one name apart for a reader.
+
+        A path below the working directory or a hub id as given, of any other path its last part: where it lies says
+        much about a machine, and nothing about the model.
+        """
+        path = os.path.normpath(os.path.expanduser(self.path)) if self.path else self.package
+        if path and (os.path.isabs(path) or path.startswith(os.pardir)):
+            path = os.path.basename(os.path.abspath(path))
+        place = "/".join(part for part in (path, self.gguf_file) if part)
+        window = "" if self.sliding_window == "native" else f" sliding_window={self.sliding_window}"
+        return place + (f"@{self.revision}" if self.revision else "") + window
 
     def __post_init__(self) -> None:
         window = self.sliding_window
