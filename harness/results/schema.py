@@ -64,12 +64,12 @@ COLUMNS: list[Column] = [
     Column("experiment", TEXT, SUMS, "name of the run", lambda c: c.config.experiment, of_cell=True),
     Column("model", TEXT, SUMS, "its name", lambda c: c.config.model.name, of_cell=True),
     Column(
-        "model_source", TEXT, SUMS, "folder, file, hub id or package of its weights, and its revision", lambda c: c.config.model.source,
-        of_cell=True, since=2,
+        "model_source", TEXT, SUMS, "folder, file, hub id or package of its weights, and its revision",
+        lambda c: c.config.model.source, of_cell=True, since=3,
     ),
     Column(
         "model_fingerprint", TEXT, SUMS, "hash of its files", lambda c: c.identity.model_fingerprint,
-        of_cell=True, since=2,
+        of_cell=True, since=3,
     ),
     Column("model_revision", TEXT, SUMS, "of a hub", lambda c: c.identity.model_revision, of_cell=True),
     Column("method", TEXT, SUMS, "its name", lambda c: c.config.method.name, of_cell=True),
