@@ -85,8 +85,8 @@ def write(source: Path, destination: Path, wanted: Metadata) -> None:
     writer = GGUFWriter(destination, arch=str(metadata(reader)[ARCHITECTURE]))
     _copy_keys(reader, writer, wanted.keys)
     for name, value in wanted.keys.items():
-        add = {str: writer.add_string, int: writer.add_uint32, float: writer.add_float32}[type(value)]
-        add(name, value)  # type: ignore[operator]
+        named = {str: "add_string", int: "add_uint32", float: "add_float32"}[type(value)]
+        getattr(writer, named)(name, value)
     tensors = [tensor for tensor in reader.tensors if tensor.name != TENSOR]
     for tensor in tensors:
         writer.add_tensor_info(
