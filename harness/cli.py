@@ -20,6 +20,7 @@ from harness import torchrun
 from harness.errors import UserError, one_line, unknown
 from harness.logs import configure_logging
 from harness.methods import METHODS
+from harness.runs.interrupts import keep_interrupts
 
 RENAMED = {"method.logn": "method.query_scale=log_n"}  # keys that older commands may hold
 
@@ -68,6 +69,7 @@ def run_app(task: Callable[[DictConfig], object], config_name: str) -> None:
     if int(version("hydra-core").split(".")[1]) < 4:
         options["version_base"] = "1.3"  # from 1.4 on the parameter is deprecated
     configure_logging()
+    keep_interrupts()
     if torchrun.size() > 1 and config_name != "config":
         exit_with(UserError(f"python -m harness.{config_name} runs in one process: run it without torchrun."))
     try:

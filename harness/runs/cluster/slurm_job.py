@@ -18,6 +18,7 @@ from harness.cells.files import CellFiles
 from harness.config.cluster import ClusterSpec
 from harness.logs import configure_logging, quiet_bars
 from harness.runs.cluster.pack import Pack
+from harness.runs.interrupts import keep_interrupts
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class Job:
         from harness.runs.cluster.compute import compute  # imports torch and tqdm
 
         requeue = Requeue(self.cluster, pack.cells)
+        keep_interrupts()
         signal.signal(getattr(signal, f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}"), requeue.on_signal)
         done = compute(pack)
         if any(o.status == "missing" for o in done):
