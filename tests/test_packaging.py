@@ -5,6 +5,8 @@ import re
 import tomllib
 from pathlib import Path
 
+from tests import syntax
+
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SETUPTOOLS = PYPROJECT["tool"]["setuptools"]
@@ -34,7 +36,7 @@ def test_every_kind_of_file_is_listed_as_package_data() -> None:
 
 
 def test_what_nothing_imports_at_run_time_is_no_dependency() -> None:
-    trees = [ast.parse((ROOT / file).read_text()) for file in _installed_files() if file.suffix == ".py"]
+    trees = [syntax.tree(ROOT / file) for file in _installed_files() if file.suffix == ".py"]
     nodes = [node for tree in trees for node in ast.walk(tree)]
     modules = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
     modules += [name.name for node in nodes if isinstance(node, ast.Import) for name in node.names]

@@ -35,7 +35,14 @@ STYLE: Any = {  # matplotlib's stubs allow the keys of one version only
     "svg.hashsalt": "harness",
 }
 CHARACTER = 0.083  # inches a character of text takes, about
-SHARED = ["model", "dataset", "dataset_source", "protocol", "protocol_params"]  # what a title names
+SHARED = [
+    "model",
+    "dataset",
+    "dataset_source",
+    "dataset_fingerprint",
+    "protocol",
+    "protocol_params",
+]  # what a title names
 
 
 class Look(TypedDict):

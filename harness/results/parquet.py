@@ -102,7 +102,11 @@ def read(path: Path, table: str) -> tuple[Footer, pa.Table]:
         found = _footer(file)
         if fault := schema.fault(table, found.schema, found.num_rows, exact=False):
             raise NotATable(fault)
-        return found, schema.fitted(table, file.read())
+        try:
+            provenance = found.provenance
+        except ValueError:  # another program's
+            provenance = {}
+        return found, schema.fitted(table, file.read(), provenance)
 
 
 def fill(content: pa.Table, stream: IO[bytes]) -> None:

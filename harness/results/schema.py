@@ -7,8 +7,10 @@ cells stay finished.
 Rows, parquet files, the columns of a cell, what statistics groups by and the list in docs/querying.md follow from here.
 """
 
+import contextlib
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from dataclasses import asdict
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -41,6 +43,7 @@ class Column(NamedTuple):
     of_cell: bool = False  # the same in all rows of a cell
     is_key: bool = False  # with the others of its table, which row it is
     since: int = 1
+    recorded: Callable[[Mapping[str, Any]], Any] | None = None  # from the provenance of files that lack it
 
     def of(self, source: object) -> Any:
         """Its value for what a row is made from; for a row of tokens each, an array (num_scored,)."""
@@ -52,6 +55,12 @@ TABLES: list[Table] = [
     Table("tokens", "a scored token", scored_windows, only_with="save_tokens"),
     Table("windows", "a window", scored_windows),
 ]
+
+
+def data_params(spec: Mapping[str, Any]) -> str:
+    """A data set's settings beside its name, JSON; those that are not set are left out."""
+    return json.dumps({k: v for k, v in sorted(spec.items()) if k != "name" and v is not None})
+
 
 TEXT, INTEGER, REAL = pa.string(), pa.int64(), pa.float64()
 WINDOWS, POSITIONS, TOKENS = ("windows",), ("positions",), ("tokens",)
@@ -84,6 +93,11 @@ COLUMNS: list[Column] = [
     Column(
         "dataset_source", TEXT, SUMS, "file, directory, hub id or package of its texts",
         lambda c: c.config.data.origin, of_cell=True, since=2,
+    ),
+    Column(
+        "dataset_params", TEXT, SUMS, "which part of them: number of documents, lengths, ..., JSON",
+        lambda c: data_params(asdict(c.config.data)), of_cell=True, since=4,
+        recorded=lambda provenance: data_params(provenance["config"]["data"]),
     ),
     Column("shorter", TEXT, SUMS, "whole: documents below ctx count; null: none may be", of_cell=True, since=2),
     Column("dataset_fingerprint", TEXT, SUMS, "hash", lambda c: c.identity.dataset_fingerprint, of_cell=True),
@@ -201,10 +215,20 @@ def _stands_for(given: pa.DataType, wanted: pa.DataType) -> bool:
     return all(pa.types.is_integer(t) or pa.types.is_floating(t) for t in (given, wanted))
 
 
-def fitted(table: str, content: pa.Table) -> pa.Table:
-    """The content of a file without `fault` as the table of today: columns of today, null where it lacks one."""
-    nulls = partial(pa.nulls, content.num_rows)
+def fitted(table: str, content: pa.Table, provenance: Mapping[str, Any]) -> pa.Table:
+    """The content of a file without `fault` as the table of today: columns of today, null where it lacks one.
+
+    A lacking column that the file's provenance tells is as told there.
+    """
+
+    def filled(column: Column) -> pa.Array:
+        value = None
+        if column.recorded is not None:
+            with contextlib.suppress(KeyError, TypeError, AttributeError):  # of another program, or older
+                value = column.recorded(provenance)
+        return pa.repeat(pa.scalar(value, column.type), content.num_rows)
+
     return pa.table(
-        [content[c.name].cast(c.type) if c.name in content.column_names else nulls(c.type) for c in columns(table)],
+        [content[c.name].cast(c.type) if c.name in content.column_names else filled(c) for c in columns(table)],
         schema=arrow(table),
     )

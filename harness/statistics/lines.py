@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from harness.errors import UserError
+from harness.statistics import words
 
 PANEL = [
     "model", "model_revision", "original_max_position_embeddings", "dataset", "dataset_source", "dataset_fingerprint",
@@ -15,7 +16,9 @@ Setting = str | float | list[float] | None  # of a method's parameter, as it sta
 
 
 def label(summary: pd.DataFrame) -> pd.DataFrame:
-    """The table with a column `curve`, the name of the line a cell lies on.
+    """The table with a column `curve`, the name of the line a cell lies on, and columns that tell panels apart.
+
+    `text` and `setting`: what tells data sets and protocols of one name apart, in words (`harness.statistics.words`).
 
     A factor is named where it was fixed, not where it is the automatic max(1, ctx /
     original_max_position_embeddings). A cell that both rules give (they meet at one length) lies on both
@@ -23,14 +26,21 @@ def label(summary: pd.DataFrame) -> pd.DataFrame:
     """
     if summary.empty:
         return summary.assign(curve=pd.Series(dtype=str))
-    automatic = (summary["ctx"] / summary["original_max_position_embeddings"]).clip(lower=1)
-    follows = summary["factor"].isna() | ((summary["factor"] - automatic).abs() < 1e-9)
+    summary = summary.assign(text=words.texts(summary), setting=words.protocols(summary))
     names = _varying_names(summary)
-    parts = [summary[follows].assign(curve=names[follows])]
-    for (name, factor), _ in summary[~follows].groupby([names[~follows], summary.loc[~follows, "factor"]]):
-        line = summary[(names == name) & (summary["factor"] == factor)]
+    apart = summary.groupby(PANEL, sort=False, dropna=False)
+    return _distinguished(pd.concat([_curves(rows, names[rows.index]) for _, rows in apart], ignore_index=True))
+
+
+def _curves(rows: pd.DataFrame, names: pd.Series) -> pd.DataFrame:
+    """The cells of one panel with their lines; names: those of their methods, by row."""
+    automatic = (rows["ctx"] / rows["original_max_position_embeddings"]).clip(lower=1)
+    follows = rows["factor"].isna() | ((rows["factor"] - automatic).abs() < 1e-9)
+    parts = [rows[follows].assign(curve=names[follows])]
+    for (name, factor), _ in rows[~follows].groupby([names[~follows], rows.loc[~follows, "factor"]]):
+        line = rows[(names == name) & (rows["factor"] == factor)]
         parts.append(line.assign(curve=f"{name}, factor {factor:g}"))
-    return _distinguished(pd.concat(_without_shadows(parts), ignore_index=True))
+    return pd.concat(_without_shadows(parts))
 
 
 def _without_shadows(parts: list[pd.DataFrame]) -> list[pd.DataFrame]:
@@ -46,12 +56,18 @@ def _without_shadows(parts: list[pd.DataFrame]) -> list[pd.DataFrame]:
 def _distinguished(table: pd.DataFrame) -> pd.DataFrame:
     """Cells that would lie on one place of one line (of two checkpoints under one name, for example) each get one.
 
-    Named by what their model was read from where that tells them apart, otherwise by their id.
+    Named by what their model was read from where that tells them apart, otherwise by the version that identified them,
+    or by a number.
     """
     table = table.assign(curve=_by_checkpoint(table))
-    place = [table[name] for name in [*PANEL, "ctx", "curve"]]
-    shared = table["cell_id"].groupby(place, dropna=False).transform("nunique") > 1
-    return table.assign(curve=table["curve"].where(~shared, table["curve"] + ", cell " + table["cell_id"].str[:8]))
+    curve = table["curve"].copy()
+    for _, rows in table.groupby([*PANEL, "ctx", "curve"], dropna=False):
+        if rows["cell_id"].nunique() > 1:
+            rows = rows.sort_values("cell_id")
+            versions = [f"identified by version {version:.0f}" for version in rows["identity_version"].fillna(1)]
+            told = versions if len(set(versions)) == len(rows) else words.numbered([""] * len(rows), "cell")
+            curve[rows.index] = rows["curve"] + ", " + pd.Series(told, index=rows.index)
+    return table.assign(curve=curve)
 
 
 def _by_checkpoint(table: pd.DataFrame) -> pd.Series:
@@ -62,21 +78,11 @@ def _by_checkpoint(table: pd.DataFrame) -> pd.Series:
     for _, rows in table.dropna(subset=["model_fingerprint"]).groupby("model"):
         sources = rows.groupby("model_fingerprint")["model_source"].first()
         if len(sources) > 1:
-            names = dict(zip(sources.index, _shortest([str(source) for source in sources]), strict=True))
-            alike = {name for name in names.values() if list(names.values()).count(name) > 1}
-            names = {key: f"{name} {key[:8]}" if name in alike else name for key, name in names.items()}
-            curve[rows.index] = rows["curve"] + ", " + rows["model_fingerprint"].map(names)
+            names = words.numbered(words.last_parts([str(source) for source in sources]), "weights")
+            curve[rows.index] = (
+                rows["curve"] + ", " + rows["model_fingerprint"].map(dict(zip(sources.index, names, strict=True)))
+            )
     return curve
-
-
-def _shortest(paths: Sequence[str]) -> list[str]:
-    """The last parts of paths, as many as tell them apart."""
-    parts = [path.rstrip("/").split("/") for path in paths]
-    for count in range(1, max(map(len, parts)) + 1):
-        ends = ["/".join(part[-count:]) for part in parts]
-        if len(set(ends)) == len(set(paths)):
-            break
-    return ends
 
 
 def _varying_names(summary: pd.DataFrame) -> pd.Series:
@@ -116,24 +122,12 @@ def panels(
         if not isinstance(name, str) or name not in table:
             raise UserError(f"There is no column {name!r} to draw by. Known: {', '.join(sorted(table.columns))}.")
     known = [name for name in [*PANEL, "curve"] if name in table and name not in (x, hue)]
-    by = list(columns) if columns is not None else _telling(table, [n for n in known if table[n].nunique() > 1])
+    by = list(columns) if columns is not None else [n for n in known if table[n].nunique() > 1]
     groups = list(table.groupby(by, sort=True, dropna=False)) if by else [((), table)]
     for _, rows in groups:
         _check_one_a_place(rows, x, hue, known)
-    return [(describe(rows, by) if by else "", rows) for _, rows in groups]
-
-
-def _telling(table: pd.DataFrame, names: list[str]) -> list[str]:
-    """These columns without those that tell nothing apart which names do not."""
-    for name in ("dataset_fingerprint", "dataset_source"):
-        rest = [n for n in names if n != name]
-        if rest and _count(table, rest) == _count(table, names):
-            names = rest
-    return names
-
-
-def _count(table: pd.DataFrame, names: list[str]) -> int:
-    return int(table.groupby(names, dropna=False).ngroups)
+    told = [name for name in by if name != "dataset_source" or "dataset_fingerprint" not in by]  # that says both
+    return [(describe(rows, told), rows) for _, rows in groups]
 
 
 def _check_one_a_place(rows: pd.DataFrame, x: str, hue: str, known: list[str]) -> None:
@@ -151,18 +145,25 @@ def _check_one_a_place(rows: pd.DataFrame, x: str, hue: str, known: list[str]) -
 
 def describe(rows: pd.DataFrame, names: Sequence[str]) -> str:
     """The values of `names` that all rows share, in one phrase; of a protocol `stride 256, bos none`."""
-    shared = [name for name in names if name in rows and rows[name].nunique() == 1]
-    if "dataset" in shared and "dataset_source" in shared and rows["dataset"].iloc[0] == rows["dataset_source"].iloc[0]:
-        shared.remove("dataset_source")
-    phrases = [_phrase(name, rows[name].iloc[0]) for name in shared]
+    phrases = [_phrase(name, rows) for name in names if name in rows and rows[name].nunique() == 1]
     return ", ".join(phrase for phrase in phrases if phrase)
 
 
-def _phrase(name: str, value: str | float) -> str:
-    if isinstance(value, str) and name == "protocol_params":
-        return ", ".join(f"{key} {setting}" for key, setting in json.loads(value).items() if setting is not None)
-    words = {"ctx": "ctx", "original_max_position_embeddings": "trained at"}
-    return f"{words[name]} {tokens(value)}" if name in words and not isinstance(value, str) else str(value)
+def _phrase(name: str, rows: pd.DataFrame) -> str:
+    value = rows[name].iloc[0]
+    text, setting = (str(rows[word].iloc[0]) if word in rows else "" for word in ("text", "setting"))
+    if name == "dataset_source":
+        return "" if text or value == rows["dataset"].iloc[0] else str(value)
+    if name == "dataset_fingerprint":
+        return text
+    if name == "model_revision":
+        return f"revision {value:.12}"
+    if name == "protocol_params" and isinstance(value, str):
+        settings = json.loads(value).items()
+        return setting or ", ".join(f"{key} {given}" for key, given in settings if given is not None)
+    if name in ("ctx", "original_max_position_embeddings"):
+        return f"{'ctx' if name == 'ctx' else 'trained at'} {tokens(float(value))}"
+    return str(value)
 
 
 def tokens(count: float) -> str:

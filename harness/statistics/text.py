@@ -16,7 +16,9 @@ def summary_table(summary: pd.DataFrame) -> str:
     """
     blocks = []
     for _, rows in panels(label(summary), "ctx", "curve"):
-        named = describe(rows, ["model", "dataset", "dataset_source", "protocol", "protocol_params"])
+        named = describe(
+            rows, ["model", "dataset", "dataset_source", "dataset_fingerprint", "protocol", "protocol_params"]
+        )
         counts = sorted(rows["num_documents"].unique())
         note = ", ".join(
             [

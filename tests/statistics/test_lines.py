@@ -48,12 +48,12 @@ def test_only_parameters_that_differ_are_named() -> None:
     assert list(two) == ["yarn, beta_fast 16", "yarn, beta_fast 32"]
 
 
-def test_cells_that_nothing_tells_apart_are_named_by_themselves() -> None:
+def test_cells_that_nothing_tells_apart_are_numbered() -> None:
     one = synthetic.cell("none", 512, num_windows=1)
     two = pd.concat([one.assign(cell_id="aaaaaaaa1"), one.assign(cell_id="bbbbbbbb1")])
     summary = summarize(two)
-    assert list(lines(summary)) == ["none, cell aaaaaaaa", "none, cell bbbbbbbb"]
-    assert "cell bbbbbbbb" in summary_table(summary)
+    assert list(lines(summary)) == ["none, cell 1 of 2", "none, cell 2 of 2"]
+    assert "cell 2 of 2" in summary_table(summary)
 
 
 def test_models_read_at_two_trained_lengths_are_two_panels() -> None:
@@ -92,7 +92,7 @@ def test_texts_of_a_sweep_are_told_apart_by_their_names_where_those_differ() -> 
     assert titles == ["one.txt", "two.txt"]
     namesake = other.assign(dataset_source="one.txt")
     titles = [title for title, _ in panels(label(pd.concat([one, namesake], ignore_index=True)), "ctx", "curve")]
-    assert titles == ["aaaa", "bbbb"]
+    assert titles == ["text 1 of 2", "text 2 of 2"]
     hub = other.assign(dataset="pg19", dataset_source="deepmind/pg19")
     titles = [title for title, _ in panels(label(pd.concat([one, hub], ignore_index=True)), "ctx", "curve")]
     assert titles == ["pg19", "text"]

@@ -1,0 +1,109 @@
+"""What tells data sets, protocols and checkpoints of one name apart, in words that a figure can carry."""
+
+import json
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+Params = Mapping[str, Any]
+Line = Mapping[Hashable, Any]
+
+# How a setting of a data set is said; `{}` is its value. Others are said as `key value`.
+OF_DATA = {
+    "path": "{}",
+    "num_documents": "{} documents",
+    "max_tokens": "cut at {} tokens",
+    "min_tokens": "documents of {} tokens or more",
+    "skip": "after the first {} documents",
+    "split": "split {}",
+    "subset": "subset {}",
+    "revision": "revision {:.12}",
+    "shorter": "shorter ones: {}",
+}
+ABSENT = {"num_documents": "all documents", "max_tokens": "not cut", "max_windows": "every window"}
+
+
+def texts(table: pd.DataFrame) -> pd.Series:
+    """For every row, what tells its text from others of the same data set's name; empty where there is one."""
+    return _apart(table, "dataset", "dataset_fingerprint", "dataset_params", OF_DATA, "text")
+
+
+def protocols(table: pd.DataFrame) -> pd.Series:
+    """For every row, the settings in which protocols of one name differ; empty where they do not."""
+    return _apart(table, "protocol", "protocol_params", "protocol_params", {}, "setting")
+
+
+def _apart(
+    table: pd.DataFrame, name: str, identity: str, params: str, sayings: Mapping[str, str], noun: str
+) -> pd.Series:
+    words = pd.Series("", index=table.index)
+    for _, rows in table.groupby(name, dropna=False):
+        first = rows.drop_duplicates(identity).sort_values(identity)
+        if len(first) < 2:
+            continue
+        settings = [_settings(row, name, params) for row in first.to_dict("records")]
+        phrases = _numbered(distinguishing(settings, sayings), noun)
+        words[rows.index] = rows[identity].map(dict(zip(first[identity], phrases, strict=True)))
+    return words
+
+
+def _settings(row: Line, name: str, params: str) -> Params:
+    """Of a row, as JSON values; a data set of which they are not known has its source."""
+    known = json.loads(row[params]) if isinstance(row.get(params), str) else {}
+    return known if name != "dataset" else {"path": row["dataset_source"]} | known
+
+
+def distinguishing(settings: Sequence[Params], sayings: Mapping[str, str]) -> list[str]:
+    """A phrase for each, of as few settings as tell all of them apart; equal ones have equal phrases."""
+    keys = [*sayings, *sorted({key for one in settings for key in one} - set(sayings))]
+    differ = [key for key in keys if len({_text(one, key) for one in settings}) > 1]
+    chosen: list[str] = []
+    for key in differ:
+        if _count(settings, [*chosen, key]) > _count(settings, chosen):
+            chosen.append(key)
+    chosen = [key for key in chosen if _count(settings, [k for k in chosen if k != key]) < _count(settings, chosen)]
+    paths = [str(one["path"]) for one in settings if "path" in one]
+    ends = dict(zip(paths, last_parts(paths), strict=True)) if "path" in chosen else {}
+    return [", ".join(_said(one, key, sayings, ends) for key in chosen) for one in settings]
+
+
+def _text(one: Params, key: str) -> str:
+    return json.dumps(one.get(key))
+
+
+def _count(settings: Sequence[Params], keys: Sequence[str]) -> int:
+    return len({tuple(_text(one, key) for key in keys) for one in settings})
+
+
+def _said(one: Params, key: str, sayings: Mapping[str, str], ends: Mapping[str, str]) -> str:
+    value = one.get(key)
+    if value is None:
+        return ABSENT.get(key, f"no {key}")
+    return sayings.get(key, f"{key} {{}}").format(ends.get(value, value) if key == "path" else value)
+
+
+def _numbered(phrases: Sequence[str], noun: str) -> list[str]:
+    """Phrases that occur several times with a number: what differs is not known (an edited file, say)."""
+    made = []
+    for place, phrase in enumerate(phrases):
+        of = phrases.count(phrase)
+        number = f"{noun} {phrases[:place].count(phrase) + 1} of {of}" if of > 1 else ""
+        made.append(", ".join(part for part in (phrase, number) if part))
+    return made
+
+
+def last_parts(paths: Sequence[str]) -> list[str]:
+    """The last parts of paths, as many as tell them apart."""
+    parts = [path.rstrip("/").split("/") for path in paths]
+    ends = list(paths)
+    for count in range(1, max(map(len, parts), default=1) + 1):
+        ends = ["/".join(part[-count:]) for part in parts]
+        if len(set(ends)) == len(set(paths)):
+            break
+    return ends
+
+
+def numbered(names: Sequence[str], noun: str) -> list[str]:
+    """Names as they are, those that occur several times with a number behind."""
+    return _numbered(names, noun)
