@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LINE = ["model", "dataset", "dataset_source", "protocol", "curve"]
 AROUND = [
     "low", "high", "num_documents", "num_windows", "num_scored", "bits_per_byte",
-    "byte_perplexity", "word_perplexity", "shorter", "note", "sampled", "dtype", "cell_id",
+    "byte_perplexity", "word_perplexity", "shorter", "note", "short_windows", "sampled", "dtype", "cell_id",
 ]  # fmt: skip
 DIGITS = {
     "perplexity": 3,
@@ -29,6 +29,7 @@ DIGITS = {
     "bits_per_byte": 4,
     "byte_perplexity": 4,
     "word_perplexity": 2,
+    "short_windows": 3,
     "ratio": 4,
     "slope": 4,
 }

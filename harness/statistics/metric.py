@@ -17,6 +17,7 @@ from harness.errors import UserError, unknown
 Load = Callable[[str], pd.DataFrame]  # rows of a results table by its name; UserError where there are none
 Scale = Literal["exp", "ratio", "difference"]
 Together = Literal["union", "intersection"]
+SHORT = "nll_short_sum"  # an optional column of a metric's rows: nats of the same tokens in short windows
 NOTE = "note"  # an optional column of a metric's rows: what its counts count, in words
 
 

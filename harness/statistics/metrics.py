@@ -3,9 +3,13 @@
 import pandas as pd
 
 from harness.errors import unknown
+from harness.statistics.far_copies import FAR_COPIES
+from harness.statistics.gain import GAIN
+from harness.statistics.longppl import LONGPPL
 from harness.statistics.metric import BITS_PER_BYTE, BYTE_PERPLEXITY, PERPLEXITY, WORD_PERPLEXITY, Metric
 
-METRICS: dict[str, Metric] = {one.name: one for one in (PERPLEXITY, BITS_PER_BYTE, BYTE_PERPLEXITY, WORD_PERPLEXITY)}
+_ALL = (PERPLEXITY, BITS_PER_BYTE, BYTE_PERPLEXITY, WORD_PERPLEXITY, LONGPPL, FAR_COPIES, GAIN)
+METRICS: dict[str, Metric] = {one.name: one for one in _ALL}
 
 
 def named(name: str) -> Metric:

@@ -25,7 +25,7 @@ import pandas as pd
 from harness.errors import UserError, unknown
 from harness.results.schema import cell_columns
 from harness.statistics.intervals import Array, Interval, interval
-from harness.statistics.metric import NOTE, PERPLEXITY, Metric
+from harness.statistics.metric import NOTE, PERPLEXITY, SHORT, Metric
 
 Aggregate = Literal["token", "window", "document", "mean_of_perplexities"]
 AGGREGATES: tuple[Aggregate, ...] = get_args(Aggregate)
@@ -66,7 +66,7 @@ def summarize(rows: pd.DataFrame, averaging: Averaging = DEFAULT, metric: Metric
 
     rows: the windows table, or the rows of the metric. `low` and `high` are NaN below five documents; `bits_per_byte`
     is always of token sums where the metric is another; `sampled` says that only some windows were scored; `note` what
-    a metric counts beside that, and with whom.
+    a metric counts beside that, and with whom; `short_windows` the perplexity of the same tokens in short windows.
     """
     check(rows, metric)
     lines = [_line(cell, averaging, metric) for _, cell in rows.groupby("cell_id", sort=False, dropna=False)]
@@ -91,7 +91,13 @@ def _line(cell: pd.DataFrame, averaging: Averaging, metric: Metric) -> Line:
         "sampled": bool((cell["weight"] != 1).any()),
         **{name: value for name, value in _of_text(cell).items() if name != metric.name},
         **({NOTE: cell[NOTE].iloc[0]} if NOTE in cell else {}),
+        **({"short_windows": _in_short_windows(cell)} if SHORT in cell else {}),
     }
+
+
+def _in_short_windows(cell: pd.DataFrame) -> float:
+    """Perplexity of the counted tokens in windows that cannot reach back; NaN where not all have one."""
+    return float(np.exp(cell[SHORT].sum(skipna=False) / cell["num_scored"].sum()))
 
 
 def _of_text(cell: pd.DataFrame) -> dict[str, float]:
