@@ -62,10 +62,13 @@ def _needs_m(reason: str, overrides: Sequence[str]) -> UserError:
     return UserError(f"{reason}; run it with -m: {shlex.join(['python', '-m', 'harness', '-m', *overrides])}")
 
 
-def run_app(task: Callable[[DictConfig], object], config_name: str) -> None:
-    """Run a Hydra app over conf/<config_name>.yaml; a user's mistake becomes one line and exit code 2."""
+def run_app(task: Callable[[DictConfig], object], config_name: str, conf: str = "conf") -> None:
+    """Run a Hydra app over conf/<config_name>.yaml; a user's mistake becomes one line and exit code 2.
+
+    `conf`: the folder of configuration, from that of the task's module.
+    """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us instead of being printed by Hydra
-    options: dict[str, str] = {"config_path": "conf", "config_name": config_name}
+    options: dict[str, str] = {"config_path": conf, "config_name": config_name}
     if int(version("hydra-core").split(".")[1]) < 4:
         options["version_base"] = "1.3"  # from 1.4 on the parameter is deprecated
     configure_logging()

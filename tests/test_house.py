@@ -21,7 +21,12 @@ SHAPE = re.compile(rf"\((?:\.\.\.|{DIMENSION},|{DIMENSION}(?:, {DIMENSION})+|)\)
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 # Who may import a library, as beginnings of module names.
-CONFIGURATION = ("harness.cli", "harness.config", *(f"harness.{name}" for name in COMMANDS))
+CONFIGURATION = (
+    "harness.cli",
+    "harness.config",
+    "harness.external.__main__",
+    *(f"harness.{name}" for name in COMMANDS),
+)
 DOORS = {
     "transformers": ("harness.models", "harness.training"),
     "hydra": CONFIGURATION,

@@ -12,6 +12,7 @@ from tests import syntax
 PACKAGE = Path(__file__).parents[1] / "harness"
 LAYERS = [
     ["__main__", "collect", "compare", "export", "plot", "report", "search", "theory", "train"],  # what a user types
+    ["external"],  # a command that is a folder
     ["cli"],
     ["runs", "longrope_search", "training"],  # what is done
     ["cells", "deployment", "figures"],  # what a cell is; what an engine is given; what is drawn

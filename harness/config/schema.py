@@ -92,7 +92,11 @@ _TEXT = ("results_dir", "plots_dir", "experiment_name")
 
 def parse(composed: DictConfig, overrides: Sequence[str] = ()) -> Config:
     """The configuration of one cell, checked. Raises UserError for anything missing, mistyped or out of range."""
-    values = plain(composed)
+    return config_of(plain(composed), overrides)
+
+
+def config_of(values: dict[str, Any], overrides: Sequence[str] = ()) -> Config:
+    """The same of plain values. Raises UserError."""
     known = {*_TOP, *_TEXT, *_GROUPS}
     for key in values:
         if key not in known:
