@@ -34,6 +34,7 @@ STYLE: Any = {  # matplotlib's stubs allow the keys of one version only
     "legend.frameon": False,
     "svg.hashsalt": "harness",
 }
+ABREAST = 3  # panels in a row, at most
 CHARACTER = 0.083  # inches a character of text takes, about
 SHARED = [
     "model",
@@ -75,8 +76,8 @@ class Canvas(NamedTuple):
 
 
 def empty(panels: Sequence[object], labels: Sequence[str] = (), share: bool = True) -> Canvas:
-    """An empty figure with one pair of axes a panel, at most three abreast, with room for a legend of `labels`."""
-    across = min(3, len(panels))
+    """An empty figure with one pair of axes a panel, at most ABREAST in a row, with room for a legend of `labels`."""
+    across = min(ABREAST, len(panels))
     down = -(-len(panels) // across)
     beside = 0.9 + CHARACTER * max(map(len, labels)) if labels else 0.0
     width = (5.8 if across == 1 else 4.3 * across) + beside
@@ -183,6 +184,12 @@ def _clear_below(heights: NDArray[np.float64]) -> float:
     """The highest place with room for a label between lines that pass at `heights`; else the roomiest."""
     gaps = list(itertools.pairwise(sorted([0.0, *heights, 1.0], reverse=True)))
     return next((top for top, low in gaps if top - low >= LABEL_ROOM), max(gaps, key=lambda gap: gap[0] - gap[1])[0])
+
+
+def heading(ax: Axes, title: str, width: float, panels: int) -> None:
+    """The title of one of so many panels, wrapped to its share of the `width` in inches of all axes."""
+    room = int(width / min(ABREAST, panels) / CHARACTER / 1.15)
+    ax.set_title("\n".join(textwrap.wrap(title, room)))
 
 
 def titles(figure: Figure, width: float, *parts: str) -> None:

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from harness.figures import canvas, scales
 from harness.figures.canvas import PLAIN, SHARED, Layout
+from harness.figures.folding import below, fold
 from harness.statistics.lines import PANEL, describe, panels
 from harness.statistics.metrics import metric_of
 from harness.statistics.text import averaging_phrase
@@ -49,8 +50,9 @@ def position(losses: pd.DataFrame, layout: Layout = PLAIN) -> Figure:
 def _curves(table: pd.DataFrame, layout: Layout, y: str, name: str) -> Figure:
     """Lines of `y` against `x` in panels, with everything that stands around them."""
     x, hue, under = layout.x, layout.hue, layout.under
-    parts = panels(table, x, hue, layout.columns)
-    labels = [*table[hue].astype(str).unique(), *([] if under is None else under["curve"].unique())]
+    parts, points = fold(panels(table, x, hue, layout.columns), [x])
+    shown = pd.concat([rows for _, rows in parts])
+    labels = [*shown[hue].astype(str).unique(), *([] if under is None else under["curve"].unique())]
     figure, axes, width = canvas.empty(parts, labels)
     look = canvas.looks(table[hue].astype(str))
     for ax, (title, rows) in zip(axes, parts, strict=True):
@@ -58,12 +60,13 @@ def _curves(table: pd.DataFrame, layout: Layout, y: str, name: str) -> Figure:
             canvas.printed_lines(ax, under, canvas.looks(under["curve"]), quiet=True)
         canvas.lines(ax, rows, x, hue, look, y)
         scales.length_axis(ax, rows[x] if under is None else pd.concat([rows[x], under["ctx"]]), x)
-        values = table[y] if under is None else pd.concat([table[y], under.loc[under["qualifier"] == "eq", "value"]])
+        values = shown[y] if under is None else pd.concat([shown[y], under.loc[under["qualifier"] == "eq", "value"]])
         scales.value_axis(ax, values, name, log=y != "nll")  # a loss is a logarithm already
-        scales.frame(ax, values, table["low"], table["high"])
+        scales.frame(ax, values, shown["low"], shown["high"])
         if x in ("ctx", "position"):
             canvas.trained_length(ax, rows, x, hue, y)
-        ax.set_title(title)
+        canvas.heading(ax, title, width, len(parts))
+    below(figure, points, width, x, hue, y)
     canvas.titles(figure, width, describe(table, SHARED), averaging_phrase(table))
     canvas.legend(figure, axes)
     return figure

@@ -24,7 +24,7 @@ def paper(rows: pd.DataFrame) -> Figure:
         scales.value_axis(ax, framed, "perplexity")
         ax.set_ylim(framed.min() / 1.05, framed.max() * 1.05)
         canvas.printed_bounds(ax, panel, look)
-        ax.set_title(describe(panel, varying))
+        canvas.heading(ax, describe(panel, varying), width, len(panels))
     canvas.legend(figure, axes, by_name=len(axes) > 1)  # lines end in another order in every panel
     shared = describe(rows, [name for name in places if name not in varying])
     canvas.titles(figure, width, _source(rows), shared, _measure(rows))
