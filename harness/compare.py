@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.config.metric import add_metric, chosen_metric
+from harness.config.selection import add_selection, chosen_selection
 from harness.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,13 +34,14 @@ def run(options: argparse.Namespace) -> int:
     """The comparison that the options ask for; its exit code."""
     from harness.figures.before_after import changes
     from harness.figures.files import save
-    from harness.results import store
+    from harness.results.selection import load
     from harness.statistics.before_after import compare
     from harness.statistics.summary import Averaging
 
     averaging = Averaging(options.aggregate, options.confidence)
     metric, choice = chosen_metric(vars(options))
-    before, after = (partial(store.load_results, path) for path in (options.baseline, options.candidate))
+    before = partial(load, options.baseline, selection=chosen_selection(options.where))
+    after = partial(load, options.candidate, selection=chosen_selection(options.where, options.last))
     rows = metric.rows(before, choice), metric.rows(after, replace(choice, judge=choice.judge or before))
     result = compare(*rows, options.tolerance, averaging, metric)
     print(FORMATS[options.format](result))
@@ -65,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
         "--tolerance", type=float, default=0.001,
         help="how much worse a value may be, relative to it; a difference as it is (default: %(default)s)",
     )  # fmt: skip
+    add_selection(made, "of the candidate, only the cells of the last command into it")
     add_metric(made)
     made.add_argument("--aggregate", default="token", help="how windows are averaged (default: %(default)s)")
     made.add_argument("--confidence", type=float, default=0.95, help="of the paired intervals (default: %(default)s)")

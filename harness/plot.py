@@ -1,5 +1,6 @@
 """``python -m harness.plot``: figures from finished cells or from papers' numbers; nothing is computed again."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -70,7 +71,7 @@ def _measured(values: dict[str, Any]) -> dict[str, "Figure"]:
     names = list(FIGURES) if wanted == "all" else [wanted]
     averaging = Averaging(values["aggregate"], values["confidence"], values["seed"])
     metric, choice = chosen_metric(values)
-    source = Source(partial(_load, values), averaging, values["baseline"], metric, choice)
+    source = Source(_loader(values), averaging, values["baseline"], metric, choice)
     layout = Layout(values["x"], values["hue"], values["columns"])
     if "perplexity" in names:
         _print_tables(source, values["tolerance"])
@@ -82,27 +83,19 @@ def _measured(values: dict[str, Any]) -> dict[str, "Figure"]:
     return {_file(name, metric.name): FIGURES[name].figure(source, layout) for name in names}
 
 
+def _loader(values: dict[str, Any]) -> "Callable[..., pd.DataFrame]":
+    """Reads a table of the selected cells."""
+    from harness.results.selection import Selection, load
+
+    selection = Selection(values["where"], bool(values["last"]))
+    return partial(load, Path(values["results_dir"]).expanduser(), selection=selection)
+
+
 def _file(figure: str, metric: str) -> str:
     """What a figure's files are called: of another metric than perplexity with its name."""
     if metric == "perplexity" or figure == "position":
         return figure
     return metric if figure == "perplexity" else f"{figure}-{metric}"
-
-
-def _load(values: dict[str, Any], table: str) -> "pd.DataFrame":
-    """Rows of a table under `results_dir` that fit `where`."""
-    from harness.results import store
-
-    rows = store.load_results(Path(values["results_dir"]).expanduser(), table)
-    for column, wanted in values["where"].items():
-        if wanted is not None and column not in rows:  # of the windows alone
-            rows = rows[rows["cell_id"].isin(_load(values, "windows")["cell_id"])]
-        elif wanted is not None:
-            kept = rows[rows[column].isin(wanted if isinstance(wanted, list) else [wanted])]
-            if kept.empty:
-                raise unknown(f"{column} (where.{column})", str(wanted), rows[column].dropna().astype(str).unique())
-            rows = kept
-    return rows
 
 
 def _print_tables(source: "Source", tolerance: float) -> None:

@@ -2,11 +2,14 @@
 
 import argparse
 import json
-from functools import partial
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.config.metric import add_metric, chosen_metric
+from harness.config.selection import add_selection, chosen_selection
 from harness.errors import UserError
 from harness.storage.files import write_text
 
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from harness.figures.source import Source
+    from harness.results.selection import Selection
     from harness.statistics.metric import Choice, Metric
     from harness.statistics.summary import Averaging
 
@@ -53,8 +57,8 @@ def _page(options: argparse.Namespace) -> str:
     from harness.statistics.summary import Averaging
 
     averaging = Averaging(options.aggregate, options.confidence)
-    metric, choice = chosen_metric(vars(options))
-    return build(options.results_dir, averaging, options.baseline, metric, choice)
+    selection = chosen_selection(options.where, options.last)
+    return build(options.results_dir, averaging, options.baseline, *chosen_metric(vars(options)), selection)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -62,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="python -m harness.report", description=(__doc__ or "").split("``: ")[1])
     made.add_argument("results_dir", nargs="?", type=Path, default=Path("results"), help="default: %(default)s")
     made.add_argument("--output", type=Path, default=Path("plots/report.html"), help="default: %(default)s")
+    add_selection(made, "only the cells of the last command")
     add_metric(made)
     made.add_argument("--aggregate", default="token", help="how windows are averaged (default: %(default)s)")
     made.add_argument("--confidence", type=float, default=0.95, help="of the intervals (default: %(default)s)")
@@ -75,30 +80,58 @@ def build(
     baseline: str = "none",
     metric: "Metric | None" = None,
     choice: "Choice | None" = None,
+    selection: "Selection | None" = None,
 ) -> str:
-    """The page as text. Raises UserError where there are no results."""
+    """The page as text, experiment by experiment. Raises UserError where there are no results."""
     from harness.figures import page
     from harness.figures.source import Source
-    from harness.results import store
-    from harness.statistics.lines import label
+    from harness.results.selection import EVERYTHING, load
     from harness.statistics.metric import PERPLEXITY, PLAIN
     from harness.statistics.summary import DEFAULT
 
-    load = partial(store.load_results, results)
-    source = Source(load, averaging or DEFAULT, baseline, metric or PERPLEXITY, choice or PLAIN)
+    read = cache(partial(load, results, selection=selection or EVERYTHING))
+    metric, choice = metric or PERPLEXITY, choice or PLAIN
+    choice = replace(choice, judge=choice.judge or read)  # the cells that choose may be another experiment's
+    parts = []
+    for name, loader in _experiments(read).items():
+        source = Source(loader, averaging or DEFAULT, baseline, metric, choice)
+        parts.append((name, _experiment(source)))
+    return page.page(
+        f"{metric.title.capitalize()} against context length",
+        *page.chapters(parts),
+        page.section("Provenance", page.folded(_provenance(results, read("windows")))),
+    )
+
+
+def _experiments(read: "Callable[[str], pd.DataFrame]") -> "dict[str, Callable[[str], pd.DataFrame]]":
+    """What reads the rows of each experiment, by its name; cells of none come last."""
+    named = read("windows")[["cell_id", "experiment"]].drop_duplicates()
+    ids = {str(name): set(cells["cell_id"]) for name, cells in named.groupby("experiment")}
+    alone = set(named["cell_id"][named["experiment"].isna()])
+    return {name: partial(_of_cells, read, cells) for name, cells in (ids | {"no experiment": alone}).items() if cells}
+
+
+def _of_cells(read: "Callable[[str], pd.DataFrame]", cells: set[str], table: str) -> "pd.DataFrame":
+    rows = read(table)
+    return rows[rows["cell_id"].isin(cells)].reset_index(drop=True)
+
+
+def _experiment(source: "Source") -> list[str]:
+    """Figures, cells and lines of one experiment."""
+    from harness.figures import page
+    from harness.statistics.lines import label
+
     summary = label(source.summary)
     confidence = f"{100 * source.averaging.confidence:g} %"
-    intervals = (
-        f"{confidence} intervals over documents" if summary["low"].notna().any() else "too few documents for intervals"
-    )
+    known = summary["low"].notna().any()
+    intervals = f"{confidence} intervals over documents" if known else "too few documents for intervals"
     how = f"{source.averaging.aggregate} aggregate, {intervals}; click a column to sort by it."
-    return page.page(
-        f"{source.metric.title.capitalize()} against context length",
-        page.section("Figures", *_figures(source)),
-        page.section("Cells", page.note(how), page.table(summary[_columns(summary)], DIGITS | {source.metric.name: 3})),
-        page.section("Lines", *_lines(source)),
-        page.section("Provenance", page.folded(_provenance(results, summary))),
-    )
+    digits = DIGITS | {source.metric.name: 3}
+    return [
+        page.part("Figures", *_figures(source)),
+        page.part("Cells", page.note(how), page.table(summary[_columns(summary)], digits)),
+        page.part("Lines", *_lines(source)),
+    ]
 
 
 def _columns(summary: "pd.DataFrame") -> list[str]:
@@ -145,19 +178,21 @@ def _lines(source: "Source") -> list[str]:
     return parts
 
 
-def _provenance(results: Path, summary: "pd.DataFrame") -> list[tuple[str, str]]:
+def _provenance(results: Path, rows: "pd.DataFrame") -> list[tuple[str, str]]:
     """What each file says of its making, titled by its cell."""
     from harness.results import store
+    from harness.statistics.lines import label
+    from harness.statistics.paired import cell_table
 
     titles = {
         cell["cell_id"]: f"{cell['model']}, {cell['curve']}, ctx {cell['ctx']}, {cell['dataset']} ({cell['cell_id']})"
-        for cell in summary.to_dict("records")
+        for cell in label(cell_table(rows)).to_dict("records")
     }
-    files = [results] if results.is_file() else sorted(results.rglob("*.windows.parquet"))
     return [
         (titles[cell_id], json.dumps(store.provenance(file), indent=2, sort_keys=True))
-        for file in files
+        for file in store.tables_under(results)
         for cell_id in sorted(set(store.load_results(file)["cell_id"]))
+        if cell_id in titles
     ]
 
 

@@ -157,3 +157,21 @@ def _number_or_text(value: str) -> tuple[float, str]:
         return float(value), ""
     except ValueError:
         return 0.0, value
+
+
+def test_experiments_are_chapters_with_a_table_of_contents(tmp_path: Path) -> None:
+    sweep = synthetic.sweep(("none", "yarn"), (512, 1024), 5)
+    names = {512: "short & sweet", 1024: None}
+    synthetic.write(sweep.assign(experiment=sweep["ctx"].map(names).astype(object)), tmp_path)
+    text = report.build(tmp_path)
+    assert re.findall(r'<a href="#(chapter\d)">(.*?)</a>', text) == [
+        ("chapter0", "short &amp; sweet"), ("chapter1", "no experiment"),
+    ]  # fmt: skip
+    first, second = text.split('<section id="chapter1">')
+    for cell in summarize(sweep).to_dict("records"):
+        shown = f'data-value="{cell["perplexity"]!r}"'
+        assert (shown in first, shown in second) == (cell["ctx"] == 512, cell["ctx"] == 1024)
+
+
+def test_one_experiment_has_no_table_of_contents(text: str) -> None:
+    assert "<nav>" not in text

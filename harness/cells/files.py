@@ -27,6 +27,11 @@ class CellFiles:
     force: bool  # only what this run computed counts as finished
 
     @property
+    def cell_id(self) -> str:
+        """Hash of what determines its numbers."""
+        return self.place.name.rpartition("-")[2]
+
+    @property
     def windows(self) -> Path:
         """The table that says that the cell is finished."""
         return store.table_file(self.place)

@@ -11,7 +11,8 @@ from harness.figures.files import render
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #111; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; border-top: 1px solid #bbb; }
+h3 { font-size: 1.05rem; margin-top: 1.5rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 0.87rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.25rem 0.6rem; border-bottom: 1px solid #ddd; text-align: left; white-space: nowrap; }
@@ -61,6 +62,23 @@ def page(title: str, *parts: str) -> str:
 def section(title: str, *parts: str) -> str:
     """A heading and what stands below it."""
     return f"<section><h2>{escape(title)}</h2>\n{chr(10).join(parts)}</section>"
+
+
+def part(title: str, *parts: str) -> str:
+    """A heading inside a section and what stands below it."""
+    return f"<h3>{escape(title)}</h3>\n{chr(10).join(parts)}"
+
+
+def chapters(chapters: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
+    """A section for each title, behind a table of contents where there are several."""
+    sections = [
+        f'<section id="chapter{number}"><h2>{escape(title)}</h2>\n{chr(10).join(parts)}</section>'
+        for number, (title, parts) in enumerate(chapters)
+    ]
+    entries = "".join(
+        f'<li><a href="#chapter{number}">{escape(title)}</a></li>' for number, (title, _) in enumerate(chapters)
+    )
+    return [f"<nav><ul>{entries}</ul></nav>", *sections] if len(sections) > 1 else sections
 
 
 def note(text: str) -> str:

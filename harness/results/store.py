@@ -11,7 +11,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from harness.storage.files import storage, write_atomically
 
 log = logging.getLogger(__name__)
 
+APART = ".apart"  # in a folder of results that are read only where the folder itself is named: a committed baseline
 
 # Where a cell lies ---------------------------------------------------------------------------------------------------
 
@@ -160,6 +161,7 @@ def check_writable(folder: Path, what: str = "results") -> None:
 def load_results(path: str | Path, table: str = "windows") -> pd.DataFrame:
     """All rows of a table under a results directory (or of one file) as one tidy DataFrame.
 
+    A folder below it that holds a file `.apart` (as results/baseline does) is read only where it is named itself.
     Columns: `schema.columns(table)`; one that a file of before lacks is null in its rows. A cell under several names of
     its model is one under each (`named_apart`), under one name in several places it is one. Files that are no table of
     ours are named in a warning and left out, columns that only a newer version knows are named and left out.
@@ -167,10 +169,10 @@ def load_results(path: str | Path, table: str = "windows") -> pd.DataFrame:
     """
     if table not in schema.table_names():
         raise unknown("table", table, schema.table_names())
-    files = _files(Path(path), table)
+    files = tables_under(path, table)
     read = [found for file in files if (found := _read(file, table)) is not None]
     if not read:
-        raise UserError(f"no finished cells (*.{table}.parquet) under {str(path)!r}.")
+        raise UserError(f"no finished cells (*.{table}.parquet) under {str(path)!r}{_apart(Path(path))}.")
     _say_newer([footer for footer, _ in read], table)
     rows = named_apart(pd.concat([content.to_pandas() for _, content in read], ignore_index=True))
     return rows.drop_duplicates(schema.keys(table)).reset_index(drop=True)
@@ -186,14 +188,33 @@ def named_apart(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(cell_id=rows["cell_id"].where(~own, rows["cell_id"] + ":" + rows["model"])) if several else rows
 
 
-def _files(root: Path, table: str) -> list[Path]:
+def tables_under(path: str | Path, table: str = "windows") -> list[Path]:
+    """The files of a table that `load_results` reads: all below a directory, but those of sets apart; or the one."""
+    root = Path(path)
     try:
         kind = parquet.other_kind(root)
     except FileNotFoundError:
         raise UserError(f"results path {str(root)!r} does not exist.") from None
-    if kind in (None, "a directory"):
-        return [root] if kind is None else sorted(root.rglob(f"*.{table}.parquet"))
+    if kind is None:
+        return [root]
+    if kind == "a directory":
+        return sorted(_below(root, f".{table}.parquet"))
     raise UserError(f"results path must be a directory or a file, got {str(root)!r}, which is {kind}.")
+
+
+def _apart(root: Path) -> str:
+    """Which sets apart there would be to read."""
+    found = sorted(str(file.parent) for file in root.rglob(APART) if file.parent != root)
+    return f"; sets of their own, to be named as such: {', '.join(found)}" if found else ""
+
+
+def _below(root: Path, ending: str) -> Iterator[Path]:
+    """Files of an ending below a folder; sets of their own (folders that hold a file APART) only as `root` itself."""
+    for folder, folders, names in os.walk(root):
+        if APART in names and folder != str(root):
+            folders.clear()
+        else:
+            yield from (Path(folder, name) for name in [*names, *folders] if name.endswith(ending))
 
 
 def _read(file: Path, table: str) -> tuple[Footer, pa.Table] | None:

@@ -1,5 +1,7 @@
 """What a run says at its end: one table, one figure, where both lie, and what failed."""
 
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pandas as pd
 from harness.cells.files import Outcome
 from harness.config.schema import Config
 from harness.results import store
+from harness.results.selection import note_last
 from harness.statistics.summary import summarize
 from harness.statistics.text import summary_table
 
@@ -29,8 +32,10 @@ def report(outcomes: Sequence[Outcome], figure: Path) -> None:
         computed = sum(o.status == "computed" for o in done)
         count = f"{len(done)} cell" + "s" * (len(done) > 1)
         print(f"{count}: {computed} computed, {len(done) - computed} found finished")
-        for place in sorted({str(_short(o.files.place.parents[2])) for o in done}):
-            print(f"results  {place}/")
+        for results in sorted({o.files.place.parents[2] for o in done}):
+            cells = [o.files.cell_id for o in done if o.files.place.parents[2] == results]
+            note_last(results, shlex.join(["python", "-m", "harness", *sys.argv[1:]]), cells)
+            print(f"results  {_short(results)}/")
         for drawn in _figures(summary, figure):
             print(f"figure   {_short(drawn)}")
     _list_failures([o for o in outcomes if not o.is_done], len(outcomes))
