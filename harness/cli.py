@@ -17,12 +17,11 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from harness import torchrun
+from harness.config import shared_keys
 from harness.errors import UserError, one_line, unknown
 from harness.logs import configure_logging
 from harness.methods import METHODS
 from harness.runs.interrupts import keep_interrupts
-
-RENAMED = {"method.logn": "method.query_scale=log_n"}  # keys that older commands may hold
 
 
 def main() -> None:
@@ -75,6 +74,8 @@ def run_app(task: Callable[[DictConfig], object], config_name: str, conf: str = 
     keep_interrupts()
     if torchrun.size() > 1 and config_name != "config":
         exit_with(UserError(f"python -m harness.{config_name} runs in one process: run it without torchrun."))
+    if config_name == "config":
+        shared_keys.hold()
     try:
         hydra.main(**options)(_reported_at_once(task))()
     except (UserError, HydraException, OmegaConfBaseException) as error:
@@ -139,8 +140,8 @@ def _quoted(override: str) -> str:
 
 def _unknown_key(key: str, cause: BaseException | None) -> str:
     """That a key does not exist, and which do beside it under the groups that were chosen."""
-    if key in RENAMED:
-        return f"key {key!r} is now {RENAMED[key]}"
+    if now := shared_keys.renamed(key):
+        return now
     beside = getattr(cause, "parent_node", None)
     if not isinstance(beside, DictConfig) or not len(beside):
         return f"key {key!r} does not exist: {key.rpartition('.')[0]} is a value"

@@ -2,12 +2,14 @@
 
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from harness.config import shared_keys
 from harness.errors import one_line
 from hydra_plugins.harness_plugins.launcher import HarnessLauncher, compose
 
@@ -23,7 +25,7 @@ class HarnessSweeper(BasicSweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Run every cell of the grid; exit code 2 for a mistake in any of them, 1 where a cell failed."""
         assert self.launcher is not None
-        cells = self._cells(arguments)
+        cells = self._cells(shared_keys.release(arguments))
         if isinstance(self.launcher, HarnessLauncher):
             return self.launcher.launch(cells, initial_job_idx=0)
         return self._elsewhere(cells)
@@ -50,11 +52,17 @@ class HarnessSweeper(BasicSweeper):
     def _cells(self, arguments: list[str]) -> list[list[str]]:
         """The overrides of every cell; what the command line names replaces the preset's own sweep."""
         assert self.hydra_context is not None
+        assert self.config is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         given = {a.split("=", 1)[0].lstrip("+~") for a in arguments}
         preset = [p for p in self._parse_config() if p.split("=", 1)[0] not in given]
         (batch,) = self.split_arguments(parser.parse_overrides([*preset, *arguments]), None)
-        return [list(cell) for cell in batch]
+        cells, lines = shared_keys.applied(
+            batch, partial(self.hydra_context.config_loader.load_sweep_config, self.config)
+        )
+        for line in lines:
+            log.warning("%s", line)
+        return cells
 
 
 @dataclass
