@@ -1,24 +1,30 @@
 """Perplexity of language models beyond the context length they were trained on."""
 
+from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.results.store import load_results
+    from harness.statistics.long_context import long_context
+    from harness.statistics.metric import Choice
     from harness.statistics.summary import Averaging, summarize
 
-__all__ = ["Averaging", "__version__", "load_results", "summarize"]
+__all__ = ["Averaging", "Choice", "__version__", "load_results", "long_context", "summarize"]
 __version__ = version("longctx-harness")
+
+_PLACES = {
+    "load_results": "harness.results.store",
+    "Averaging": "harness.statistics.summary",
+    "summarize": "harness.statistics.summary",
+    "Choice": "harness.statistics.metric",
+    "long_context": "harness.statistics.long_context",
+}
 
 
 def __getattr__(name: str) -> Any:
     """What needs pandas is imported when it is asked for: --help needs none."""
-    if name == "load_results":
-        from harness.results.store import load_results
-
-        return load_results
-    if name in ("Averaging", "summarize"):
-        from harness.statistics import summary
-
-        return getattr(summary, name)
+    module = _PLACES.get(name)
+    if module is not None:
+        return getattr(import_module(module), name)
     raise AttributeError(f"module 'harness' has no attribute {name!r}")

@@ -50,6 +50,8 @@ def _task(composed: DictConfig) -> None:
     if is_cell_of_sweep:
         sweep.one_cell(parsed)
         return
+    if parsed.short_windows is not None:
+        raise _needs_m("short_windows are cells beside this one", overrides)
     if parsed.cluster.name != "local":
         raise _needs_m(f"cluster={parsed.cluster.name} runs sweeps", overrides)
     if not str(hydra_config.launcher._target_).startswith("hydra_plugins.harness_plugins."):

@@ -6,11 +6,11 @@ Exit code 0: no cell got worse by more than the tolerance; 1: some did; 2: the i
 import argparse
 import json
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.config.metric import add_metric, chosen_metric
+from harness.config.metric import add_metric, chosen_metric, metric_rows
 from harness.config.selection import add_selection, chosen_selection
 from harness.errors import UserError
 
@@ -34,16 +34,20 @@ def run(options: argparse.Namespace) -> int:
     """The comparison that the options ask for; its exit code."""
     from harness.figures.before_after import changes
     from harness.figures.files import save
-    from harness.results.selection import load
+    from harness.results.selection import around, load
     from harness.statistics.before_after import compare
     from harness.statistics.summary import Averaging
 
     averaging = Averaging(options.aggregate, options.confidence)
     metric, choice = chosen_metric(vars(options))
-    before = partial(load, options.baseline, selection=chosen_selection(options.where))
-    after = partial(load, options.candidate, selection=chosen_selection(options.where, options.last))
-    rows = metric.rows(before, choice), metric.rows(after, replace(choice, judge=choice.judge or before))
-    result = compare(*rows, options.tolerance, averaging, metric)
+    sides = [
+        (options.baseline, chosen_selection(options.where)),
+        (options.candidate, chosen_selection(options.where, options.last)),
+    ]
+    tables = [cache(partial(load, path, selection=around(selection))) for path, selection in sides]
+    choice = replace(choice, judge=choice.judge or tables[0])  # the same key tokens before and after
+    rows = [metric_rows(metric, choice, *side, own) for side, own in zip(sides, tables, strict=True)]
+    result = compare(rows[0], rows[1], options.tolerance, averaging, metric)
     print(FORMATS[options.format](result))
     incomplete = options.complete and bool(result.missing["candidate"])
     if options.plots_dir is not None and not result.cells.empty:

@@ -1,6 +1,5 @@
 """``python -m harness.plot``: figures from finished cells or from papers' numbers; nothing is computed again."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -62,16 +61,13 @@ def _measured(values: dict[str, Any]) -> dict[str, "Figure"]:
     """The figures by name; what stands beside one as text is printed."""
     from harness.figures import FIGURES
     from harness.figures.canvas import Layout
-    from harness.figures.source import Source
-    from harness.statistics.summary import Averaging
 
     wanted, chosen = values["figure"], values["published"]
     if wanted not in (*FIGURES, "all"):
         raise unknown("figure", str(wanted), [*FIGURES, "all"])
     names = list(FIGURES) if wanted == "all" else [wanted]
-    averaging = Averaging(values["aggregate"], values["confidence"], values["seed"])
-    metric, choice = chosen_metric(values)
-    source = Source(_loader(values), averaging, values["baseline"], metric, choice)
+    source = _source(values)
+    metric = source.metric
     layout = Layout(values["x"], values["hue"], values["columns"])
     if "perplexity" in names:
         _print_tables(source, values["tolerance"])
@@ -80,20 +76,39 @@ def _measured(values: dict[str, Any]) -> dict[str, "Figure"]:
         raise UserError(f"published.overlay=true lies under metric=perplexity only, got metric={metric.name}.")
     elif chosen["overlay"] and "perplexity" not in names:
         raise UserError(f"published.overlay=true lies under figure=perplexity only, got figure={wanted}.")
-    return {_file(name, metric.name): FIGURES[name].figure(source, layout) for name in names}
+    drawn = {}
+    for name in names:
+        try:
+            drawn[_file(name, metric.name)] = FIGURES[name].figure(source, layout)
+        except UserError as error:
+            if wanted != "all":
+                raise
+            print(f"not drawn: {name}: {error}")
+    return drawn
 
 
-def _loader(values: dict[str, Any]) -> "Callable[..., pd.DataFrame]":
-    """Reads a table of the selected cells."""
-    from harness.results.selection import Selection, load
+def _source(values: dict[str, Any]) -> "Source":
+    """The tables of the selected cells."""
+    from harness.figures.source import Source
+    from harness.results.selection import Selection, around, fitting, load
+    from harness.statistics.summary import Averaging
 
-    selection = Selection(values["where"], bool(values["last"]))
-    return partial(load, Path(values["results_dir"]).expanduser(), selection=selection)
+    averaging = Averaging(values["aggregate"], values["confidence"], values["seed"])
+    metric, choice = chosen_metric(values)
+
+    selection, results = Selection(values["where"], bool(values["last"])), Path(values["results_dir"]).expanduser()
+    if choice.judge is None and values["where"].get("model") is not None:  # the evaluator may be another model
+        choice = replace(choice, judge=partial(load, results))
+    return Source(
+        partial(load, results, selection=selection), averaging, values["baseline"], metric, choice,
+        partial(load, results, selection=around(selection)),
+        partial(fitting, results=results, table="windows", selection=selection),
+    )  # fmt: skip
 
 
 def _file(figure: str, metric: str) -> str:
     """What a figure's files are called: of another metric than perplexity with its name."""
-    if metric == "perplexity" or figure == "position":
+    if metric == "perplexity" or figure in ("position", "long_context"):
         return figure
     return metric if figure == "perplexity" else f"{figure}-{metric}"
 

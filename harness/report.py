@@ -85,16 +85,19 @@ def build(
     """The page as text, experiment by experiment. Raises UserError where there are no results."""
     from harness.figures import page
     from harness.figures.source import Source
-    from harness.results.selection import EVERYTHING, load
+    from harness.results.selection import EVERYTHING, around, fitting, load
     from harness.statistics.metric import PERPLEXITY, PLAIN
     from harness.statistics.summary import DEFAULT
 
-    read = cache(partial(load, results, selection=selection or EVERYTHING))
+    selection = selection or EVERYTHING
+    read, beside = (cache(partial(load, results, selection=one)) for one in (selection, around(selection)))
     metric, choice = metric or PERPLEXITY, choice or PLAIN
-    choice = replace(choice, judge=choice.judge or read)  # the cells that choose may be another experiment's
+    choice = replace(choice, judge=choice.judge or beside)  # the cells that choose may be another experiment's
+    shown = partial(fitting, results=results, table="windows", selection=selection)
+    others = _experiments(beside)
     parts = []
     for name, loader in _experiments(read).items():
-        source = Source(loader, averaging or DEFAULT, baseline, metric, choice)
+        source = Source(loader, averaging or DEFAULT, baseline, metric, choice, others[name], shown)
         parts.append((name, _experiment(source)))
     return page.page(
         f"{metric.title.capitalize()} against context length",

@@ -37,11 +37,21 @@ def prepare(configs: Sequence[Config], run_id: str, *, sweep: bool) -> list[Prep
     prepared = []
     for config in configs:
         known = headers[config.model]
+        _check_short_windows(config, known)
         where = placement(config.engine, config.cluster)
         texts = fingerprint(config.data, known.tokenizer, known.tokenizer_fingerprint, config.seed)
         made = cell(config, identify(known, texts, config.protocol, where.dtype))
         prepared.append(Prepared(known, made, _files(made, run_id, sweep), where))
     return prepared
+
+
+def _check_short_windows(config: Config, header: "Header") -> None:
+    trained = None if header.geometry is None else header.geometry.original_max_position_embeddings
+    if config.short_windows is not None and trained is not None and config.short_windows.ctx > trained:
+        raise UserError(
+            f"short_windows.ctx must be at most the {trained} tokens that {header.spec.name} was trained at, got "
+            f"{config.short_windows.ctx}."
+        )
 
 
 def _files(made: Cell, run_id: str, sweep: bool) -> CellFiles:

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.statistics.metric import Choice, Metric
+    import pandas as pd
+
+    from harness.results.selection import Selection
+    from harness.statistics.metric import Choice, Load, Metric
 
 
 def add_metric(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +29,17 @@ def add_metric(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--near", type=int, help="far_copies: tokens within which none stood (default: length of the short windows)"
     )
+
+
+def metric_rows(
+    metric: "Metric", choice: "Choice", results: Path, selection: "Selection", around: "Load"
+) -> "pd.DataFrame":
+    """The rows of a metric that belong to a selection; `around`: the tables of `selection.around`. Raises UserError."""
+    from harness.results.selection import fitting, load
+
+    if metric.of_tokens:
+        return fitting(metric.rows(around, choice), results, "windows", selection)
+    return metric.rows(partial(load, results, selection=selection), choice)
 
 
 def chosen_metric(values: Mapping[str, Any]) -> "tuple[Metric, Choice]":

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from harness import methods
 from harness.config.checks import chosen, folder, plain, section, typed
 from harness.config.cluster import ClusterSpec
+from harness.config.short_windows import ShortWindows
 from harness.data.protocols import PROTOCOLS
 from harness.data.sources import DataSpec
 from harness.data.windows import Protocol, check_shorter
@@ -58,6 +59,7 @@ class Config:
     dry_run: bool
     save_tokens: bool
     cluster: ClusterSpec = field(default_factory=ClusterSpec)  # where, without influence on what
+    short_windows: ShortWindows | None = None  # that a sweep runs beside this cell
     overrides: tuple[str, ...] = ()  # as the user gave them for this cell
 
     def __post_init__(self) -> None:
@@ -65,6 +67,8 @@ class Config:
             raise UserError(f"seed must be at least 0, got {self.seed}.")
         self.protocol.check(self.ctx)
         check_shorter(self.protocol, self.data.shorter)
+        if self.short_windows is not None and not self.save_tokens:
+            raise UserError("short_windows are compared token by token: they need save_tokens=true.")
         if self.engine.compile and self.model.device_map is not None:
             raise UserError("engine.compile=true needs a model on one device: model.device_map must be null.")
         if self.engine.parallel == "context":
@@ -85,6 +89,7 @@ class Config:
             raise UserError("engine.parallel=context puts a whole model on every GPU: model.device_map must be null.")
 
 
+_OPTIONAL = ("short_windows",)
 _GROUPS = ("model", "method", "data", "protocol", "engine", "cluster", "experiment")
 _TOP: dict[str, type] = {"ctx": int, "seed": int, "force": bool, "dry_run": bool, "save_tokens": bool}
 _TEXT = ("results_dir", "plots_dir", "experiment_name")
@@ -97,7 +102,7 @@ def parse(composed: DictConfig, overrides: Sequence[str] = ()) -> Config:
 
 def config_of(values: dict[str, Any], overrides: Sequence[str] = ()) -> Config:
     """The same of plain values. Raises UserError."""
-    known = {*_TOP, *_TEXT, *_GROUPS}
+    known = {*_TOP, *_TEXT, *_OPTIONAL, *_GROUPS}
     for key in values:
         if key not in known:
             raise unknown("key", key, known)
@@ -109,6 +114,7 @@ def config_of(values: dict[str, Any], overrides: Sequence[str] = ()) -> Config:
         protocol=chosen(PROTOCOLS, values, "protocol"),
         engine=section(EngineSpec, values, "engine"),
         cluster=section(ClusterSpec, values, "cluster"),
+        short_windows=section(ShortWindows, values, "short_windows") if values.get("short_windows") else None,
         overrides=tuple(overrides),
         experiment=str(values.get("experiment_name") or ""),
         results_dir=folder(values, "results_dir"),

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from harness.figures.canvas import PLAIN, Layout
 from harness.figures.curves import perplexity, position, ratio
 from harness.figures.heatmap import heatmap
+from harness.figures.long_context import sheet
 from harness.figures.source import Source
 
 
@@ -34,6 +35,9 @@ FIGURES: dict[str, FigureType] = {
         FigureType("perplexity", "{metric} against context length", lambda source: source.summary, perplexity),
         FigureType("ratio", "{metric} over that of {baseline}", lambda source: source.ratios, ratio),
         FigureType("heatmap", "{metric} by method and length", lambda source: source.summary, heatmap),
+        FigureType(
+            "long_context", "perplexity beside LongPPL and far copies", lambda source: source.long_context, sheet
+        ),
         FigureType("position", "loss against position", lambda source: source.losses, position),
     )
 }

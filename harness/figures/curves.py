@@ -19,7 +19,11 @@ def perplexity(summary: pd.DataFrame, layout: Layout = PLAIN) -> Figure:
     summary: the table of `summarize`, one line a cell. Published rows of the layout lie under the measured lines.
     """
     metric = metric_of(summary)
-    return _curves(canvas.labelled(summary), layout, metric.name, metric.title)
+    figure = _curves(canvas.labelled(summary), layout, metric.name, metric.title)
+    if metric.even is not None:
+        for ax in figure.axes:
+            ax.axhline(metric.even, color="black", linewidth=1.0, zorder=1)
+    return figure
 
 
 def ratio(pairs: pd.DataFrame, layout: Layout = PLAIN) -> Figure:

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import pandas as pd
 
+from harness.statistics.long_context import long_context
 from harness.statistics.metric import PERPLEXITY, PLAIN, Choice, Metric
 from harness.statistics.paired import paired
 from harness.statistics.summary import DEFAULT, Averaging, loss_by_position, summarize
+from harness.statistics.token_losses import token_rows
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,8 @@ class Source:
     baseline: str = "none"
     metric: Metric = PERPLEXITY
     choice: Choice = PLAIN
+    beside: Callable[[str], pd.DataFrame] | None = None  # with cells that are not shown, which those shown stand beside
+    shown: Callable[[pd.DataFrame], pd.DataFrame] = lambda table: table  # of a table made from `beside`
 
     @cached_property
     def rows(self) -> pd.DataFrame:
@@ -29,6 +33,8 @@ class Source:
     @cached_property
     def measured(self) -> pd.DataFrame:
         """The rows of the metric."""
+        if self.metric.of_tokens:
+            return self.shown(self.metric.rows(self._kept, self.choice))
         return self.metric.rows(self._table, self.choice)
 
     def _table(self, name: str) -> pd.DataFrame:
@@ -43,6 +49,17 @@ class Source:
     def ratios(self) -> pd.DataFrame:
         """Of `paired`: one line a cell beside the baseline."""
         return paired(self.measured, self.baseline, self.averaging, self.metric)
+
+    @cached_property
+    def long_context(self) -> pd.DataFrame:
+        """Of `long_context`: one line a cell of one pass."""
+        load = self._kept
+        made = long_context(load("windows"), token_rows(load), load("positions"), self.choice, self.averaging)
+        return self.shown(made)
+
+    @cached_property
+    def _kept(self) -> Callable[[str], pd.DataFrame]:
+        return cache(self.beside or self._table)
 
     @cached_property
     def losses(self) -> pd.DataFrame:

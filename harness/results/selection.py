@@ -13,6 +13,8 @@ from harness.storage.files import write_text
 
 LAST = ".last.json"  # in a results directory: the cells of the command that ended last
 
+OF_SHOWN = ("method", "factor", "ctx", "protocol", "protocol_params", "stride")  # `around` leaves them open
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -30,7 +32,16 @@ def load(results: str | Path, table: str = "windows", *, selection: Selection = 
 
     Raises UserError where a column or a value does not occur, or no command has ended there.
     """
-    rows = store.load_results(results, table)
+    return fitting(store.load_results(results, table), results, table, selection)
+
+
+def around(selection: Selection) -> Selection:
+    """The selection, and cells that those in it may stand beside: short windows, other lengths, evaluators."""
+    return Selection({name: wanted for name, wanted in selection.where.items() if name not in OF_SHOWN})
+
+
+def fitting(rows: pd.DataFrame, results: str | Path, table: str, selection: Selection) -> pd.DataFrame:
+    """Those rows of a table that belong to the selection. Raises UserError as `load` does."""
     if selection.last:
         rows = rows[rows["cell_id"].str.split(":").str[0].isin(last_cells(Path(results)))]
         if rows.empty:

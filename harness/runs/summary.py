@@ -9,8 +9,12 @@ import pandas as pd
 
 from harness.cells.files import Outcome
 from harness.config.schema import Config
+from harness.errors import UserError
 from harness.results import store
 from harness.results.selection import note_last
+from harness.statistics.long_context import long_context
+from harness.statistics.long_context_text import long_context_text
+from harness.statistics.metric import PLAIN
 from harness.statistics.summary import summarize
 from harness.statistics.text import summary_table
 
@@ -29,6 +33,8 @@ def report(outcomes: Sequence[Outcome], figure: Path) -> None:
         summary = summarize(rows.drop_duplicates(["cell_id", "document_index", "window"]))
         print(summary_table(summary))
         print()
+        if (used := _use_of_context(done, rows)) is not None:
+            print(f"{used}\n")
         computed = sum(o.status == "computed" for o in done)
         count = f"{len(done)} cell" + "s" * (len(done) > 1)
         print(f"{count}: {computed} computed, {len(done) - computed} found finished")
@@ -39,6 +45,24 @@ def report(outcomes: Sequence[Outcome], figure: Path) -> None:
         for drawn in _figures(summary, figure):
             print(f"figure   {_short(drawn)}")
     _list_failures([o for o in outcomes if not o.is_done], len(outcomes))
+
+
+def _use_of_context(done: Sequence[Outcome], rows: pd.DataFrame) -> str | None:
+    """The table of long contexts, or in a line why there is none; None where nobody asked for it.
+
+    rows: the windows table. Asked for it is by single passes beside sliding windows, both with their tokens.
+    """
+    kept = [o for o in done if "tokens" in o.files.tables]
+    if not kept or not {"single_pass", "sliding"} <= set(rows["protocol"]):
+        return None
+    tokens, positions = (
+        store.named_apart(pd.concat([store.load_results(store.table_file(o.files.place, table), table) for o in kept]))
+        for table in ("tokens", "positions")
+    )
+    try:
+        return long_context_text(long_context(rows, tokens, positions), PLAIN)
+    except UserError as error:
+        return f"use of context: {error}"
 
 
 def _figures(summary: pd.DataFrame, figure: Path) -> list[Path]:

@@ -37,7 +37,7 @@ def _rows(load: Load, choice: Choice) -> pd.DataFrame:
     return of_each(losses.long, of)
 
 
-FAR_COPIES = Metric(name="far_copies", title="perplexity of far copies", rows=_rows)
+FAR_COPIES = Metric(name="far_copies", title="perplexity of far copies", rows=_rows, of_tokens=True)
 
 
 def copies(cell: Cell, tokens: pd.DataFrame, order: int, near: int) -> NDArray[np.bool_]:

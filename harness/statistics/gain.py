@@ -39,7 +39,15 @@ def _rows(load: Load, choice: Choice) -> pd.DataFrame:
     return pd.concat([*fixed, passes], ignore_index=True)
 
 
-GAIN = Metric(name="gain", title="gain of context", rows=_rows, total="nll_gained", higher_is_better=True)
+GAIN = Metric(
+    name="gain",
+    title="gain of context",
+    rows=_rows,
+    total="nll_gained",
+    higher_is_better=True,
+    even=1.0,
+    of_tokens=True,
+)
 
 
 def _of_passes(load: Load) -> pd.DataFrame:

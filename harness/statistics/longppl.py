@@ -31,4 +31,4 @@ def _rows(load: Load, choice: Choice) -> pd.DataFrame:
     return of_each(losses.long, of)
 
 
-LONGPPL = Metric(name="longppl", title="LongPPL", rows=_rows)
+LONGPPL = Metric(name="longppl", title="LongPPL", rows=_rows, of_tokens=True)

@@ -63,6 +63,8 @@ class Metric:
     total: str = "nll_sum"
     count: str = "num_scored"
     higher_is_better: bool = False
+    even: float | None = None  # the value that is neither good nor bad, where there is one
+    of_tokens: bool = False  # made from token rows, where cells stand beside others: short windows, evaluators
     of_text: bool = False  # what is counted is not in every window: there is no mean of windows
 
     @property

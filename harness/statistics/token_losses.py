@@ -155,13 +155,17 @@ class TokenLosses:
 
 def read(load: Load) -> TokenLosses:
     """The tables of `load` as they are needed here. Raises UserError where no token rows were kept."""
-    windows = load("windows")
-    try:
-        rows = load("tokens")
-    except UserError as error:
-        raise UserError(f"Metrics of long contexts need token rows: run with save_tokens=true; {error}") from None
+    windows, rows = load("windows"), token_rows(load)
     sampled = frozenset(windows.loc[windows["weight"] != 1, "cell_id"])
     return TokenLosses(cell_table(windows), {str(i): own for i, own in rows.groupby("cell_id", sort=False)}, sampled)
+
+
+def token_rows(load: Load) -> pd.DataFrame:
+    """The tokens table. Raises UserError that says how to get one."""
+    try:
+        return load("tokens")
+    except UserError as error:
+        raise UserError(f"Metrics of long contexts need token rows: run with save_tokens=true; {error}") from None
 
 
 def of_each(cells: Iterable[Cell], rows: Callable[[Cell], pd.DataFrame]) -> pd.DataFrame:
@@ -177,8 +181,9 @@ def of_each(cells: Iterable[Cell], rows: Callable[[Cell], pd.DataFrame]) -> pd.D
             errors.append(error)
     if not found:
         raise errors[0]
-    for said in dict.fromkeys(map(str, errors)):
-        log.warning("left out: %s", said)
+    if errors:
+        others = f" ({len(errors) - 1} more like it)" if len(errors) > 1 else ""
+        log.warning("left out: %s%s", errors[0], others)
     return pd.concat(found, ignore_index=True)
 
 

@@ -33,20 +33,27 @@ class HarnessLauncher(Launcher):
 
 
 def compose(context: HydraContext, config: DictConfig, cells: Sequence[Sequence[str]]) -> "list[Config]":
-    """The configuration of every cell. Raises UserError that says which cell is wrong, by what sets it apart."""
+    """The configuration of every cell, and behind them of the short windows that they ask for.
+
+    Raises UserError that says which cell is wrong, by what sets it apart.
+    """
     from harness.config.schema import parse
     from harness.errors import UserError
+
+    def composed(overrides: Sequence[str]) -> "Config":
+        return parse(context.config_loader.load_sweep_config(config, list(overrides)), overrides)
 
     parsed = []
     common = set(cells[0]).intersection(*cells) if len(cells) > 1 else set()
     for overrides in cells:
-        composed = context.config_loader.load_sweep_config(config, list(overrides))
         try:
-            parsed.append(parse(composed, overrides))
+            parsed.append(composed(overrides))
         except UserError as error:
             apart = " ".join(o for o in overrides if o not in common)
             raise UserError(f"{error} [{apart}]" if len(cells) > 1 else str(error)) from error
-    return parsed
+    asking = ((one, one.short_windows) for one in parsed if one.protocol.name == "single_pass")
+    beside = dict.fromkeys(tuple(short.overrides(one.overrides)) for one, short in asking if short is not None)
+    return [*parsed, *map(composed, beside)]
 
 
 @dataclass

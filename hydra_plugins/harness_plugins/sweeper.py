@@ -43,7 +43,7 @@ class HarnessSweeper(BasicSweeper):
 
         def run(missing: list[int]) -> None:
             try:
-                launch([cells[i] for i in missing], initial_job_idx=0)
+                launch([list(configs[i].overrides) for i in missing], initial_job_idx=0)
             except Exception as error:
                 log.error("the launcher ended with %s: %s", type(error).__name__, one_line(error))
 

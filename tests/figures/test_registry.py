@@ -33,6 +33,11 @@ def counts(summary: pd.DataFrame, layout: Layout) -> Figure:
     return figure
 
 
+def without_tokens() -> list[str]:
+    """The figures that these results allow, which kept no tokens."""
+    return [name for name in FIGURES if name != "long_context"]
+
+
 @pytest.fixture
 def planted(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = FigureType("counts", "tokens by length beside {baseline}", lambda source: source.summary, counts)
@@ -55,12 +60,15 @@ def draw(monkeypatch: pytest.MonkeyPatch, results: Path, plots: Path, *overrides
 def test_plot_draws_every_entry(planted: None, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert draw(monkeypatch, results, tmp_path / "one", "figure=counts", "aggregate=window") == ["counts"]
     assert "planted window" in (tmp_path / "one" / "counts.svg").read_text()
-    assert draw(monkeypatch, results, tmp_path / "all", "figure=all") == sorted(FIGURES)
+    assert draw(monkeypatch, results, tmp_path / "all", "figure=all") == sorted(without_tokens())
 
 
 def test_report_shows_every_entry(planted: None, results: Path) -> None:
-    page = shown(report.build(results, Averaging("document"), "yarn"))
-    assert list(page) == [entry.caption.format(metric="perplexity", baseline="yarn") for entry in FIGURES.values()]
+    text = report.build(results, Averaging("document"), "yarn")
+    page = shown(text)
+    captions = {name: entry.caption.format(metric="perplexity", baseline="yarn") for name, entry in FIGURES.items()}
+    assert list(page) == [captions[name] for name in without_tokens()]
+    assert f"No figure of {captions['long_context']}: Metrics of long contexts need token rows" in text
     assert "planted document" in page["tokens by length beside yarn"]
 
 
