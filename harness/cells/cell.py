@@ -1,6 +1,6 @@
 """What identifies a cell."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness import methods
@@ -110,7 +110,7 @@ def _determines(facts: Facts, params: dict[str, Any], protocol_params: dict[str,
         "schema": IDENTITY_VERSION,
         "model": identity.model_fingerprint,
         "sliding_window": config.model.sliding_window,
-        "geometry": asdict(identity.geometry) if identity.geometry else None,
+        "geometry": identity.geometry.values if identity.geometry else None,
         "method": [facts.method.name, params, facts.method.version],
         "ctx": config.ctx,
         "protocol": [facts.protocol.name, protocol_params],

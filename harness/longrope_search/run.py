@@ -115,7 +115,7 @@ def _recipe(config: SearchConfig, known: Known, ctx: int) -> dict[str, object]:
         "version": VERSION,
         "model": known.identity.model_fingerprint,
         "sliding_window": config.model.sliding_window,
-        "geometry": dataclasses.asdict(known.geometry),
+        "geometry": known.geometry.values,
         "ctx": ctx,
         "search": parameters(config.search) | {"batch": _batch(config)},
         "seed": config.seed,
@@ -187,7 +187,7 @@ def _about(config: SearchConfig, known: Known) -> dict[str, object]:
     about: dict[str, object] = {
         "model": config.model.name,
         "model_fingerprint": known.identity.model_fingerprint,
-        **dataclasses.asdict(known.geometry),
+        **known.geometry.values,
         "search_documents": _named(known.search_set),
         "evaluation_documents": _named(known.evaluation_set),
     }

@@ -112,7 +112,7 @@ def critical_pair(geometry: RopeGeometry) -> int:
     arXiv:2502.20082; at least 1, at most the last pair.
     """
     rotations = geometry.original_max_position_embeddings / (2 * math.pi)
-    index = math.ceil(geometry.rotary_dim / 2 * math.log(rotations) / math.log(geometry.rope_theta)) - 1
+    index = math.ceil(geometry.exponent_dim / 2 * math.log(rotations) / math.log(geometry.rope_theta)) - 1
     return min(max(1, index), geometry.rotary_dim // 2 - 1)
 
 

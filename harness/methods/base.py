@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 import numpy as np
@@ -19,10 +19,13 @@ class RopeGeometry:
     rotary_dim: int  # channels that rotate: head_dim x partial_rotary_factor
     rope_theta: float
     original_max_position_embeddings: int  # tokens
+    resting: int = 0  # channels beside them that count in the exponent, and do not rotate (Gemma 4's `proportional`)
 
     def __post_init__(self) -> None:
         if self.rotary_dim < 2 or self.rotary_dim % 2:
             raise UserError(f"rotary_dim must be even and >= 2, got {self.rotary_dim}.")
+        if self.resting < 0 or self.resting % 2:
+            raise UserError(f"resting must be even and >= 0, got {self.resting}.")
         if self.rope_theta <= 1:
             raise UserError(f"rope_theta must be > 1, got {self.rope_theta}.")
         if self.original_max_position_embeddings < 2:
@@ -32,9 +35,19 @@ class RopeGeometry:
 
     @property
     def inv_freq(self) -> NDArray[np.float64]:
-        """Unscaled frequencies rope_theta^(-2 i / rotary_dim), shape (rotary_dim // 2,), radians a token."""
-        exponent = np.arange(0, self.rotary_dim, 2, dtype=np.float64) / self.rotary_dim
+        """Unscaled frequencies rope_theta^(-2 i / exponent_dim), shape (rotary_dim // 2,), radians a token."""
+        exponent = np.arange(0, self.rotary_dim, 2, dtype=np.float64) / self.exponent_dim
         return self.rope_theta**-exponent
+
+    @property
+    def exponent_dim(self) -> int:
+        """The channels that the exponent of a frequency is counted in: those that rotate and those that rest."""
+        return self.rotary_dim + self.resting
+
+    @property
+    def values(self) -> dict[str, float]:
+        """As JSON values; without `resting` where nothing rests, as before there was any."""
+        return {name: value for name, value in asdict(self).items() if name != "resting" or value}
 
 
 class RopeFrequencies(NamedTuple):

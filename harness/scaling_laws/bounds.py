@@ -71,7 +71,7 @@ def tuned_bound(geometry: RopeGeometry, rope_theta: float, tuned_length: int) ->
     """
     if rope_theta <= critical_base(geometry, tuned_length):
         return float(tuned_length)
-    return 2 * math.pi * rope_theta ** (2 * _first_unseen(geometry) / geometry.rotary_dim)
+    return 2 * math.pi * rope_theta ** (2 * _first_unseen(geometry) / geometry.exponent_dim)
 
 
 def critical_base(geometry: RopeGeometry, tuned_length: float) -> float:

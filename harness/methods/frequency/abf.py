@@ -47,10 +47,4 @@ class Abf(FrequencyMethod):
 
     def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
         """Frequencies of the other base, the same for every length. Shape (rotary_dim // 2,)."""
-        return RopeFrequencies(
-            RopeGeometry(
-                rotary_dim=geometry.rotary_dim,
-                rope_theta=self.rope_theta,
-                original_max_position_embeddings=geometry.original_max_position_embeddings,
-            ).inv_freq
-        )
+        return RopeFrequencies(replace(geometry, rope_theta=self.rope_theta).inv_freq)

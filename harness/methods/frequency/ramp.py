@@ -11,11 +11,11 @@ from harness.methods.base import RopeGeometry
 def corner(geometry: RopeGeometry, rotations: float) -> float:
     """Index, not rounded, of the frequency that turns `rotations` times over the trained length.
 
-    Solves original_max_position_embeddings rope_theta^(-2i / d) = 2 pi rotations for i.
+    Solves original_max_position_embeddings rope_theta^(-2i / d) = 2 pi rotations for i, d = exponent_dim.
     Peng et al. 2023, arXiv:2309.00071, section 3.2 and code.
     """
     turns_of_first = geometry.original_max_position_embeddings / (2 * math.pi)
-    return geometry.rotary_dim * math.log(turns_of_first / rotations) / (2 * math.log(geometry.rope_theta))
+    return geometry.exponent_dim * math.log(turns_of_first / rotations) / (2 * math.log(geometry.rope_theta))
 
 
 def dimension_ramp(geometry: RopeGeometry, fast: float, slow: float, *, truncate: bool = True) -> NDArray[np.float64]:

@@ -22,8 +22,9 @@ from harness.methods.base import RopeFrequencies
 from harness.models.attention.first_seen import first_seen
 from harness.models.attention.layer_rotation import FoundRotation, Source, layer_rotations
 from harness.models.attention.options import check_options
+from harness.models.attention.rotation import LayerRotation
 from harness.models.attention.route import routed
-from harness.models.attention.tiles import LayerRotation, Part, attend, parts
+from harness.models.attention.tiles import Part, attend, parts
 from harness.models.checkpoint.families import NORMS_AFTER_ROTATION, SINKS
 from harness.models.checkpoint.geometry import main_layer_type, text_config
 from harness.models.checkpoint.sliding_window import sees_everything

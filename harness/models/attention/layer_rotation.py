@@ -1,5 +1,6 @@
 """How each attention layer rotates its queries and keys, found out by comparing them with and without rotation."""
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -10,8 +11,8 @@ from torch import Tensor, nn
 
 from harness.errors import UserError
 from harness.methods.base import RopeFrequencies, RopeGeometry
+from harness.models.attention.rotation import LayerRotation
 from harness.models.attention.route import present, routed
-from harness.models.attention.tiles import LayerRotation
 from harness.models.checkpoint.geometry import text_config
 from harness.models.parts import CausalLM
 from harness.models.rotary.find import Rotary, identity_rotation
@@ -46,7 +47,8 @@ class FoundRotation:
 
     def by(self, frequencies: RopeFrequencies) -> LayerRotation:
         """The layer's rotation by other frequencies."""
-        return LayerRotation(tuple(frequencies.inv_freq), self.first, self.interleaved, frequencies.attention_scaling)
+        inv_freq, resting = tuple(frequencies.inv_freq), self.source.geometry.resting // 2
+        return LayerRotation(inv_freq, self.first, self.interleaved, frequencies.attention_scaling, resting)
 
 
 States = dict[nn.Module, tuple[Tensor, Tensor]]  # queries and keys that reached a layer's attention
@@ -116,7 +118,7 @@ def _explained(
         for source, frequencies in rotated.items()
         for rotation in _layouts(source, still[0].shape[-1])
     ]
-    distance, rotation = min(found, key=lambda pair: pair[0])
+    distance, rotation = min(found, key=lambda pair: pair[0], default=(math.inf, None))
     if distance > tolerance:
         raise UserError(
             f"{text_config(model.config).model_type} does more to queries and keys than rotate them before attention: "
@@ -126,8 +128,8 @@ def _explained(
 
 
 def _layouts(source: Source, head_dim: int) -> list[FoundRotation]:
-    first = {0, head_dim - source.geometry.rotary_dim}
-    return [FoundRotation(source, f, i) for f in sorted(first) if f >= 0 for i in (False, True)]
+    spare = head_dim - source.geometry.exponent_dim  # below 0: heads of other layers, which are wider
+    return [FoundRotation(source, f, i) for f in sorted({0, spare}) if 0 <= f <= spare for i in (False, True)]
 
 
 def _rotated(still: tuple[Tensor, Tensor], rotation: LayerRotation) -> tuple[Tensor, Tensor]:

@@ -17,58 +17,9 @@ from torch.nn.functional import pad
 
 from harness.methods.attention.regions import Region
 from harness.models.attention.fused import Piece, fused, merged
+from harness.models.attention.rotation import LayerRotation, Table
 
 BLOCK_ROWS = {"cpu": 256, "cuda": 1024}  # more rows: fewer launches, larger masked edges
-
-
-@dataclass(frozen=True)
-class LayerRotation:
-    """How a layer rotates its queries and keys at position p: pair m by the angle p x inv_freq[m]."""
-
-    inv_freq: tuple[float, ...]  # radians a token
-    first: int  # first rotary channel of a head
-    interleaved: bool  # pairs (2m, 2m + 1) of the rotary channels, else (m, m + their number / 2)
-    scaling: float = 1.0  # multiplies cosines and sines
-
-    def table(self, positions: NDArray[np.float64], like: Tensor) -> "Table":
-        """Cosines and sines of the positions (tokens), from float64 angles, in float32 or better."""
-        angles = torch.from_numpy(np.outer(positions, self.inv_freq)).to(like.device)
-        dtype = torch.promote_types(like.dtype, torch.float32)
-        cos, sin = angles.cos() * self.scaling, angles.sin() * self.scaling
-        return Table(cos.to(dtype), sin.to(dtype), self.first, self.interleaved)
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cosines and sines, (length, pairs) each, and the channels that they rotate."""
-
-    cos: Tensor
-    sin: Tensor
-    first: int
-    interleaved: bool
-
-    def __getitem__(self, rows: slice) -> "Table":
-        return Table(self.cos[rows], self.sin[rows], self.first, self.interleaved)
-
-    def rotate(self, states: Tensor) -> Tensor:
-        """Queries or keys (batch, heads, length, head_dim) rotated, computed in the tables' dtype and rounded once.
-
-        Each half is written where it belongs as it is computed: long sequences are bound by the memory's speed.
-        """
-        rotated, last = torch.empty_like(states), self.first + 2 * self.cos.shape[-1]
-        rotated[..., : self.first], rotated[..., last:] = states[..., : self.first], states[..., last:]
-        (a, b), (rotated_a, rotated_b) = self._halves(states), self._halves(rotated)
-        torch.addcmul(a * self.cos, b, self.sin, value=-1, out=rotated_a)
-        torch.addcmul(b * self.cos, a, self.sin, out=rotated_b)
-        return rotated
-
-    def _halves(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """First and second channels of all pairs, as views."""
-        pairs = self.cos.shape[-1]
-        rotary = states[..., self.first : self.first + 2 * pairs]
-        if self.interleaved:
-            return rotary[..., 0::2], rotary[..., 1::2]
-        return rotary[..., :pairs], rotary[..., pairs:]
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,13 @@ from harness.models.checkpoint.families import (
     ALIBI,
     FULL_ATTENTION,
     LATENT_ROTARY_DIM,
+    PROPORTIONAL,
     TABLE_ROTARY_DIM,
     TRAINED_LENGTH,
+    UNSCALED_TYPES,
     first_set,
 )
+from harness.models.checkpoint.layers import layer_config
 
 
 def geometry(config: PretrainedConfig, original_max_position_embeddings: int | None = None) -> RopeGeometry:
@@ -31,10 +34,12 @@ def layer_geometry(text: PretrainedConfig, layer_type: str | None, trained: int 
     """The geometry of one layer type (None: of all layers) of a text configuration."""
     if not has_rope(text):
         raise no_rotary(text)
+    rotary_dim, resting = _channels(text, layer_type)
     return RopeGeometry(
-        rotary_dim=_rotary_dim(text, layer_type),
-        rope_theta=float(rope_parameters(text, layer_type).get("rope_theta", 10_000.0)),
+        rotary_dim=rotary_dim,
+        rope_theta=float(rope_parameters(text, layer_type).get("rope_theta") or 10_000.0),
         original_max_position_embeddings=trained or trained_length(text),
+        resting=resting,
     )
 
 
@@ -68,7 +73,12 @@ def main_layer_type(text: PretrainedConfig) -> str | None:
 
 def declares_scaling(text: PretrainedConfig) -> bool:
     """Whether the checkpoint itself asks for scaled frequencies in any layer."""
-    return any(rope_parameters(text, kind).get("rope_type", "default") != "default" for kind in layer_types(text))
+    return any(_is_scaled(rope_parameters(text, kind)) for kind in layer_types(text))
+
+
+def _is_scaled(declared: Mapping[str, Any]) -> bool:
+    kind = declared.get("rope_type", "default")
+    return kind not in UNSCALED_TYPES or (kind == PROPORTIONAL and (declared.get("factor") or 1.0) != 1.0)
 
 
 def rope_parameters(text: PretrainedConfig, layer_type: str | None) -> dict[str, Any]:
@@ -96,12 +106,17 @@ def _has_tables(text: PretrainedConfig) -> bool:
     return hasattr(text, TABLE_ROTARY_DIM) and not _declared(text)
 
 
-def _rotary_dim(text: PretrainedConfig, layer_type: str | None) -> int:
+def _channels(text: PretrainedConfig, layer_type: str | None) -> tuple[int, int]:
+    """How many channels of a head rotate, and how many rest beside them that count in the exponent."""
     if _has_tables(text):
-        return int(getattr(text, TABLE_ROTARY_DIM) or text.hidden_size)
-    partial = rope_parameters(text, layer_type).get("partial_rotary_factor", 1.0)
-    latent = getattr(text, LATENT_ROTARY_DIM, None)
+        return int(getattr(text, TABLE_ROTARY_DIM) or text.hidden_size), 0
+    layer, declared = layer_config(text, layer_type), rope_parameters(text, layer_type)
+    share = declared.get("partial_rotary_factor") or 1.0
+    latent = getattr(layer, LATENT_ROTARY_DIM, None)
     if latent is not None:
-        return int(latent)
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return int(head_dim * partial)
+        return int(latent), 0
+    head_dim = int(getattr(layer, "head_dim", None) or layer.hidden_size // layer.num_attention_heads)
+    if declared.get("rope_type") == PROPORTIONAL:
+        rotating = 2 * int(share * head_dim // 2)
+        return rotating, head_dim - rotating
+    return int(head_dim * share), 0

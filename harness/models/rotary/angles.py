@@ -87,11 +87,13 @@ class RotaryForward:
 
     def explains(self, found: NDArray[np.complex128]) -> bool:
         """Whether rotations (sets, channels) found at the probed positions are these, to 1e-6 of each angle."""
-        angles = (self.probed_positions * self.angles.inv_freq)[:, self.layout.channels].cpu().numpy()
+        held = self.probed_positions * self.angles.inv_freq
+        angles = self.layout.spread(held, 0.0).cpu().numpy()
         off = np.abs(np.angle(found * np.exp(-1j * angles)))
         rotated_right = np.all(off <= 1e-6 * np.minimum(angles, 1.0))
-        scaled_right = np.allclose(np.abs(found).mean(axis=1), self.angles.scaling.cpu(), rtol=1e-6, atol=0)
-        return bool(rotated_right) and scaled_right
+        rotating = (self.layout.channels < held.shape[-1]).cpu().numpy()
+        scaled_right = np.allclose(np.abs(found[:, rotating]).mean(axis=1), self.angles.scaling.cpu(), 1e-6, 0)
+        return bool(rotated_right) and scaled_right and np.allclose(found[:, ~rotating], 1, 0, 0)
 
 
 def text_positions(position_ids: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from harness.errors import UserError
 
@@ -17,7 +18,8 @@ PROBED_POSITIONS = (1, 2, 5)
 class Layout:
     """Where a rotary module puts which frequency, and in what type it hands cosines and sines out."""
 
-    channels: Tensor  # (width,): for every output channel, the frequency that rotates it
+    channels: Tensor  # (width,): for every output channel, the frequency that rotates it; one that rests: their number
+    rests: bool  # whether any channel rests, and so keeps a cosine of 1 whatever the scaling
     is_complex: bool
     dtype: torch.dtype | None  # None: that of the hidden states
 
@@ -29,10 +31,14 @@ class Layout:
         """
         if self.is_complex:
             rotated = torch.polar(torch.ones_like(angles) * scaling, angles)
-            return rotated.to(torch.complex64)[..., self.channels]
+            return self.spread(rotated.to(torch.complex64), 1.0)
         dtype = self.dtype or hidden.dtype
         cos, sin = angles.cos() * scaling, angles.sin() * scaling
-        return cos.to(dtype)[..., self.channels], sin.to(dtype)[..., self.channels]
+        return self.spread(cos.to(dtype), 1.0), self.spread(sin.to(dtype), 0.0)
+
+    def spread(self, values: Tensor, at_rest: float) -> Tensor:
+        """Values of frequencies (..., frequencies) over the output channels (..., width)."""
+        return (pad(values, (0, 1), value=at_rest) if self.rests else values)[..., self.channels]
 
 
 def polar(rotation: Rotation) -> Tensor:
@@ -52,7 +58,7 @@ def ask(forward: Callable[..., Rotation], hidden: Tensor, positions: Tensor, lay
 
 
 def probe(module: nn.Module, layer_type: str | None, own: Tensor) -> Layout:
-    """The layout of a rotary module whose present frequencies are `own` (radians a token, all distinct).
+    """The layout of a rotary module whose present frequencies are `own` (radians a token, all distinct but zeros).
 
     Raises UserError where its output is not a rotation by position x frequency.
     """
@@ -60,12 +66,16 @@ def probe(module: nn.Module, layer_type: str | None, own: Tensor) -> Layout:
     hidden = torch.zeros(1, 1, 1, device=own.device)
     positions = torch.tensor([PROBED_POSITIONS], device=own.device)
     answer = ask(forward, hidden, positions, layer_type)
+    rests, own = bool((own == 0).any()), own[own != 0]
+    channels = _nearest(polar(answer)[0, 0].angle(), own.double(), rests, type(module).__name__)
     layout = Layout(
-        channels=_nearest(polar(answer)[0, 0].angle(), own.double(), type(module).__name__),
+        channels=channels,
+        rests=bool((channels == len(own)).any()),
         is_complex=isinstance(answer, Tensor),
         dtype=_fixed_dtype(ask(forward, hidden.bfloat16(), positions, layer_type)),
     )
-    scaling = float(polar(answer).abs().mean())
+    rotated = polar(answer)[..., layout.channels < len(own)]
+    scaling = float(rotated.abs().mean())
     rebuilt = layout.rotation(positions[..., None].double() * own.double(), scaling, hidden)
     if not torch.allclose(polar(rebuilt), polar(answer), atol=1e-5, rtol=0):
         raise _not_understood(type(module).__name__)
@@ -77,11 +87,12 @@ def _fixed_dtype(answer_in_bfloat16: Rotation) -> torch.dtype | None:
     return None if first.dtype == torch.bfloat16 else first.dtype
 
 
-def _nearest(angles: Tensor, own: Tensor, name: str) -> Tensor:
+def _nearest(angles: Tensor, own: Tensor, rests: bool, name: str) -> Tensor:
     distance, index = ((angles[:, None] - own).abs() / own).min(dim=-1)
-    if len(own.unique()) < len(own) or not bool((distance < 1e-4).all()):
+    resting = (angles == 0) & rests
+    if len(own.unique()) < len(own) or not bool(((distance < 1e-4) | resting).all()):
         raise _not_understood(name)
-    return index
+    return torch.where(resting, len(own), index)
 
 
 def _not_understood(name: str) -> UserError:

@@ -1,5 +1,6 @@
 """Rotary modules of a model: finding them, knowing their frequencies, standing in for their forward."""
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,11 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PretrainedConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from harness.errors import UserError
 from harness.methods.base import RopeFrequencies, RopeGeometry
-from harness.models.checkpoint.families import OTHER_SENSES
-from harness.models.checkpoint.geometry import layer_geometry, text_config
+from harness.models.checkpoint.families import OTHER_SENSES, PROPORTIONAL
+from harness.models.checkpoint.geometry import layer_geometry, rope_parameters, text_config
+from harness.models.checkpoint.layers import layer_config
 from harness.models.installed import Installed
 from harness.models.parts import CausalLM
 from harness.models.rotary.angles import Angles, RotaryForward, rotated_by
@@ -50,7 +53,7 @@ class RotaryModule:
         `trained` (tokens) overrides the trained length that the checkpoint declares.
         """
         geometry = layer_geometry(self.config, layer_type, trained)
-        own = self._unscaled(layer_type)
+        own = self._unscaled(layer_type, geometry)
         if own is None or own.shape != geometry.inv_freq.shape or not np.allclose(own, geometry.inv_freq, 1e-5, 0):
             raise UserError(
                 f"{type(self.module).__name__}: its unscaled frequencies are not rope_theta^(-2i / rotary_dim); "
@@ -101,12 +104,19 @@ class RotaryModule:
             for name in {_prefixed(kind, "max_seq_len_cached"), "max_seq_len_cached"} & set(vars(self.module)):
                 setattr(self.module, name, self.module.original_max_seq_len)
 
-    def _unscaled(self, layer_type: str | None) -> NDArray[np.float64] | None:
+    def _unscaled(self, layer_type: str | None, geometry: RopeGeometry) -> NDArray[np.float64] | None:
+        """The frequencies that the module's own code gives a model without scaling; those that rest left out."""
         default = getattr(self.module, "compute_default_rope_parameters", None)
         if default is None:
             return None
-        own, _ = default(self.config) if layer_type is None else default(self.config, layer_type=layer_type)
-        return own.double().cpu().numpy()
+        config = layer_config(self.config, layer_type)
+        if geometry.resting:
+            one, config = {**rope_parameters(self.config, layer_type), "factor": 1.0}, copy.copy(config)
+            config.rope_parameters = one if layer_type is None else {**config.rope_parameters, layer_type: one}
+            default = ROPE_INIT_FUNCTIONS[PROPORTIONAL]
+        own, _ = default(config) if layer_type is None else default(config, layer_type=layer_type)
+        own = own.double().cpu().numpy()
+        return own[own != 0] if geometry.resting else own
 
     def _forward(self, kind: str | None, geometry: RopeGeometry, sets: Sequence[RopeFrequencies]) -> RotaryForward:
         held = self.frequencies(kind)

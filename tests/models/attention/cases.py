@@ -3,6 +3,7 @@
 import torch
 
 from harness.models.attention import tiles
+from harness.models.attention.rotation import LayerRotation
 from harness.models.checkpoint.geometry import geometry
 from harness.models.install import applied
 from tests.attention_maps import GEOMETRY
@@ -27,7 +28,7 @@ def random_states(layout, length, dtype, seed=0):
 
 def attended(method, layout, query, key, value, **options):
     first, interleaved = LAYOUTS[layout][4:]
-    rotation = tiles.LayerRotation(tuple(GEOMETRY.inv_freq), first, interleaved, options.pop("scaling", 1.0))
+    rotation = LayerRotation(tuple(GEOMETRY.inv_freq), first, interleaved, options.pop("scaling", 1.0))
     parts = tiles.parts(method.resolved(GEOMETRY, query.shape[2]).regions(query.shape[2]), rotation, query)
     return tiles.attend(query, key, value, parts, 0.3, **options)
 
