@@ -59,6 +59,7 @@ def cell(
                     "score_from": 1 if window == 0 else 256 * window + ctx - scored,
                     "num_scored": scored, "num_bytes": 4 * scored, "num_words": scored, "nll_sum": mean * scored,
                     "num_top1": None, "dtype": "float32", "shorter": None,
+                    "depth": None, "repeat": None, "right": None,
                 }
                 | columns
             )  # fmt: skip
@@ -107,7 +108,19 @@ def positions(rows: pd.DataFrame) -> pd.DataFrame:
             mean = 2.6 + 2.0 * middle**-0.3 + beyond + 0.1 * (first["document_index"] % 4)
             place = {"position_begin": begin, "position_end": end, "num_scored": count, "nll_sum": mean * count}
             out.append(first.to_dict() | place)
-    drop = ["window", "begin", "end", "score_from", "bos", "num_bytes", "num_words", "num_top1"]
+    drop = [
+        "window",
+        "begin",
+        "end",
+        "score_from",
+        "bos",
+        "num_bytes",
+        "num_words",
+        "num_top1",
+        "depth",
+        "repeat",
+        "right",
+    ]
     return pd.DataFrame(out).drop(columns=drop)
 
 

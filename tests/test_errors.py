@@ -110,6 +110,34 @@ DATA = [
     Bad("documents shorter than the window", "ctx=4096"),
     Bad("more documents than there are", "data.num_documents=9"),
     Bad("a cut below the least length", "data.min_tokens=64 data.max_tokens=32"),
+    Bad("a target in a file without columns", "data.path={dir}/mixed/a.txt data.target_column=answer"),
+    Bad("a target's column that is not there", "protocol=targets data.target_column=answer"),
+    Bad("targets under a protocol that scores other tokens", "data.path={dir}/asked.jsonl data.target_column=answer"),
+    Bad(
+        "a target longer than the window",
+        "protocol=targets data.path={dir}/asked.jsonl data.target_column=answer ctx=8",
+    ),
+    Bad("a target that is empty", "protocol=targets data.path={dir}/mute.jsonl data.target_column=answer"),
+    Bad(
+        "a target without a prompt",
+        "protocol=targets data.path={dir}/asked.jsonl data.column=none data.target_column=answer",
+    ),
+    Bad("targets of documents that are cut", "protocol=targets data.target_column=text data.max_tokens=64"),
+    Bad("needles under a protocol that scores other tokens", "data=needles"),
+    Bad("a depth beyond the end", "data=needles protocol=targets data.needles.depths=[0.5,1.5]"),
+    Bad("a depth that is no number", "data=needles protocol=targets data.needles.depths=[half]"),
+    Bad("one depth twice", "data=needles protocol=targets data.needles.depths=[0.5,0.5]"),
+    Bad("no repeat of a needle", "data=needles protocol=targets data.needles.repeats=0"),
+    Bad("more distractors than keys", "data=needles protocol=targets data.needles.distractors=16"),
+    Bad("numbers of one digit", "data=needles protocol=targets data.needles.digits=1"),
+    Bad("a mistyped template", "data=needles protocol=targets data.needles.templates=[passkee]"),
+    Bad("a mistyped key of needles", "data=needles protocol=targets data.needles.depth=0.5"),
+    Bad("a window that does not hold the needle", "data=passkey protocol=targets"),
+    Bad(
+        "a text too short for a haystack",
+        "data=needles protocol=targets data.source=files data.path={dir}/asked.jsonl data.min_tokens=2 "
+        "data.num_documents=1 ctx=512",
+    ),
     Bad("an unknown selection", "data.selection=best"),
 ]
 MODELS = [
@@ -205,6 +233,9 @@ def folder(tmp_path_factory):
     (at / "loop" / "up").symlink_to(at / "loop")
     (at / "mixed" / "a.txt").write_text("text")
     (at / "mixed" / "b.jsonl").write_text('{"text": "text"}\n')
+    asked = {"text": " ".join(f"w{i}" for i in range(30)), "none": "", "answer": " w1 w2 w3 w4 w5 w6 w7 w8"}
+    (at / "asked.jsonl").write_text(json.dumps(asked) + "\n")
+    (at / "mute.jsonl").write_text(json.dumps(asked | {"answer": ""}) + "\n")
     save_texts(at / "poison.jsonl", poison_at=3)
     _bad_models(place)
     record = at / "collected" / ".jobs" / "a1" / "sweep.json"

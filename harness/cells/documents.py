@@ -1,8 +1,9 @@
 """The documents of the cells of one process, each set read once and kept, and the windows that cells cut them into."""
 
 from harness.cells.prepare import Prepared
-from harness.data import documents
+from harness.data import documents, needles
 from harness.data.documents import DocumentSet
+from harness.data.lengths import check_lengths
 from harness.data.windows import Window
 from harness.engine.batches import plans
 from harness.errors import UserError
@@ -13,6 +14,7 @@ class Documents:
 
     def __init__(self) -> None:
         self._sets: dict[str, DocumentSet] = {}
+        self._planted: dict[tuple[str, int], DocumentSet] = {}  # by what they are made in, and their length
 
     def of(self, prepared: Prepared) -> DocumentSet:
         """The documents of a cell, every one as long as `data.shorter` asks. Raises UserError."""
@@ -24,9 +26,18 @@ class Documents:
                     f"data={config.data.name}: its texts changed after the run was started; start it again."
                 )
             self._sets[key] = found
-        documents.check_lengths(self._sets[key], prepared.cell.ctx)
-        _check_ids(self._sets[key], prepared)
-        return self._sets[key]
+        own = self._sets[key] if config.data.needles is None else self._with_needles(prepared, key)
+        check_lengths(own, prepared.cell.ctx)
+        _check_ids(own, prepared)
+        return own
+
+    def _with_needles(self, prepared: Prepared, key: str) -> DocumentSet:
+        config, ctx = prepared.cell.config, prepared.cell.ctx
+        if (key, ctx) not in self._planted:
+            self._planted[key, ctx] = needles.planted(
+                self._sets[key], config.data, prepared.header.tokenizer, ctx, config.seed
+            )
+        return self._planted[key, ctx]
 
     def windows(self, prepared: Prepared) -> list[list[Window]]:
         """The windows of every document under a cell. Raises UserError as `of`."""

@@ -1,5 +1,6 @@
 """From a composed configuration to dataclasses: every key, type and choice checked, a mistake said in one line."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from types import UnionType
@@ -78,7 +79,10 @@ def _checked(spec: type[T], given: dict[str, Any], name: str, beside: tuple[str,
         kinds = admitted(hints[key])
         if value is None and type(None) in kinds:
             continue
-        if len(kinds - {type(None)}) == 1:
+        (kind, *others) = kinds - {type(None)} or {type(None)}
+        if isinstance(value, dict) and dataclasses.is_dataclass(kind) and not others:
+            given = given | {key: _checked(kind, value, f"{name}.{key}")}
+        elif len(kinds - {type(None)}) == 1:
             typed(f"{name}.{key}", value, next(iter(kinds - {type(None)})))
     return spec(**given)
 

@@ -69,10 +69,16 @@ class Config:
         check_shorter(self.protocol, self.data.shorter)
         if self.short_windows is not None and not self.save_tokens:
             raise UserError("short_windows are compared token by token: they need save_tokens=true.")
+        self._check_targets()
         if self.engine.compile and self.model.device_map is not None:
             raise UserError("engine.compile=true needs a model on one device: model.device_map must be null.")
         if self.engine.parallel == "context":
             self._check_context()
+
+    def _check_targets(self) -> None:
+        asks = "data.needles" if self.data.needles is not None else "data.target_column"
+        if (self.data.needles or self.data.target_column) and not self.protocol.of_targets:
+            raise UserError(f"{asks} says which tokens count: protocol must be targets, got {self.protocol.name}.")
 
     def _check_context(self) -> None:
         name = self.method.name

@@ -33,21 +33,54 @@ class RawText(NamedTuple):
 
     name: str
     text: str
+    target: str | None = None  # what follows it and alone counts
 
 
-def read(file: Path, content_hash: str, column: str) -> Generator[RawText, None, None]:
+class Columns(NamedTuple):
+    """The columns that a document is read from."""
+
+    text: str
+    target: str | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """Those that there are."""
+        return [self.text] if self.target is None else [self.text, self.target]
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """The key of the configuration that names each."""
+        return dict(zip(self.names, ("data.column", "data.target_column"), strict=False))
+
+    def check(self, found: list[str], what: str) -> None:
+        """Raise UserError unless each is there once."""
+        for name, key in self.keys.items():
+            if name not in found:
+                raise UserError(f"{key} {name!r} is not in {what}: it has {', '.join(map(repr, found))}.")
+            if found.count(name) > 1:
+                raise UserError(f"{key} {name!r} is in {what} {found.count(name)} times; keep one of them.")
+
+
+Row = tuple[object, ...]  # what stands in the columns
+
+
+def read(
+    file: Path, content_hash: str, column: str, target_column: str | None = None
+) -> Generator[RawText, None, None]:
     """The texts of a file; an empty one has none.
 
-    Raises UserError where it cannot be read as what its name says, where `column` is missing or holds anything but
+    Raises UserError where it cannot be read as what its name says, where a column is missing or holds anything but
     text, and where its content is not what hashes to `content_hash`.
     """
-    what, kind = repr(str(file)), container(file)
+    what, kind, column_names = repr(str(file)), container(file), Columns(column, target_column)
+    if target_column is not None and kind.format == "text":
+        raise UserError(f"data.target_column needs files with columns (jsonl, parquet, ...), got {what}.")
     try:
         with hashed.reading(file, content_hash) as stream:
             if not stream.peek(1):
                 return
-            texts = _READERS[kind.format](_unpacked(stream, kind.packing), column, what)
-            yield from _named(kind.stem, checked(texts, column, what))
+            rows = _READERS[kind.format](_unpacked(stream, kind.packing), column_names, what)
+            yield from _named(kind.stem, checked(rows, column_names, what))
     except UserError:
         raise
     except UnicodeDecodeError as error:
@@ -56,35 +89,49 @@ def read(file: Path, content_hash: str, column: str) -> Generator[RawText, None,
         raise UserError(f"{what} cannot be read: {first_line(error)}") from error
 
 
-def _named(stem: str, texts: Iterator[str]) -> Iterator[RawText]:
+def _named(stem: str, rows: Iterator[tuple[str, ...]]) -> Iterator[RawText]:
     """A text that is alone in its file has the file's name, others have their number behind it."""
-    first, second = next(texts, None), next(texts, None)
+    first, second = next(rows, None), next(rows, None)
     if first is None:
         return
     if second is None:
-        yield RawText(stem, first)
+        yield RawText(stem, *first)
         return
-    yield RawText(f"{stem}-0", first)
-    yield RawText(f"{stem}-1", second)
-    for index, text in enumerate(texts, start=2):
-        yield RawText(f"{stem}-{index}", text)
+    yield RawText(f"{stem}-0", *first)
+    yield RawText(f"{stem}-1", *second)
+    for index, values in enumerate(rows, start=2):
+        yield RawText(f"{stem}-{index}", *values)
 
 
-def checked(values: Iterable[object], column: str, what: str) -> Iterator[str]:
-    """What stands in a column, each of it text that UTF-8 can express, without a byte order mark in front."""
+def checked(rows: Iterable[Row], columns: Columns, what: str) -> Iterator[tuple[str, ...]]:
+    """What stands in the columns, each of it text that UTF-8 can express, without a byte order mark in front.
+
+    A target is not empty.
+    """
     is_marked = False
-    for index, text in enumerate(values):
-        if not isinstance(text, str):
-            given = "nothing" if text is None else type(text).__name__
-            raise UserError(f"data.column {column!r} of {what} must hold text, row {index} holds {given}.")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise UserError(f"{what} is not UTF-8 text: row {index} holds half a character ({error.reason}).") from None
-        if text.startswith(BOM) and not is_marked:
+    for index, row in enumerate(rows):
+        texts = [_text_of(value, columns.keys[name], name, what, index) for name, value in _of(columns, row)]
+        if len(texts) > 1 and not texts[1]:
+            raise UserError(f"data.target_column {columns.target!r} of {what} is empty in row {index}.")
+        if texts[0].startswith(BOM) and not is_marked:
             is_marked = True
             log.warning("a text of %s begins with a byte order mark, which is left out", what)
-        yield text.removeprefix(BOM)
+        yield (texts[0].removeprefix(BOM), *texts[1:])
+
+
+def _of(columns: Columns, row: Row) -> Iterator[tuple[str, object]]:
+    return zip(columns.names, row, strict=True)
+
+
+def _text_of(value: object, key: str, column: str, what: str, index: int) -> str:
+    if not isinstance(value, str):
+        given = "nothing" if value is None else type(value).__name__
+        raise UserError(f"{key} {column!r} of {what} must hold text, row {index} holds {given}.")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{what} is not UTF-8 text: row {index} holds half a character ({error.reason}).") from None
+    return value
 
 
 def _unpacked(stream: io.BufferedReader, packing: Packing | None) -> IO[bytes]:
@@ -101,11 +148,11 @@ def _unpacked(stream: io.BufferedReader, packing: Packing | None) -> IO[bytes]:
     return stream
 
 
-def _text(stream: IO[bytes], column: str, what: str) -> Iterator[object]:
+def _text(stream: IO[bytes], columns: Columns, what: str) -> Iterator[Row]:
     """A whole file is a document."""
     text = stream.read().decode()
     if text:
-        yield text
+        yield (text,)
 
 
 def _lines(stream: IO[bytes], what: str) -> Iterator[str]:
@@ -122,9 +169,9 @@ def _lines(stream: IO[bytes], what: str) -> Iterator[str]:
         yield text
 
 
-def _jsonl(stream: IO[bytes], column: str, what: str) -> Iterator[object]:
+def _jsonl(stream: IO[bytes], columns: Columns, what: str) -> Iterator[Row]:
     """A line is a document; empty lines are none."""
-    return _of_objects(_objects(_lines(stream, what), what), column, what)
+    return _of_objects(_objects(_lines(stream, what), what), columns, what)
 
 
 def _objects(lines: Iterator[str], what: str) -> Iterator[object]:
@@ -136,7 +183,7 @@ def _objects(lines: Iterator[str], what: str) -> Iterator[object]:
                 raise UserError(f"{what} cannot be read: line {number} is not JSON: {first_line(error)}") from error
 
 
-def _json(stream: IO[bytes], column: str, what: str) -> Iterator[object]:
+def _json(stream: IO[bytes], columns: Columns, what: str) -> Iterator[Row]:
     """A list of objects, one object, or lines as in jsonl."""
     content = "".join(_lines(stream, what))
     if not content.strip():
@@ -146,28 +193,28 @@ def _json(stream: IO[bytes], column: str, what: str) -> Iterator[object]:
     except json.JSONDecodeError as error:
         if not error.msg.startswith("Extra data"):
             raise
-        return _of_objects(_objects(iter(content.split("\n")), what), column, what)
-    return _of_objects(iter(found if isinstance(found, list) else [found]), column, what)
+        return _of_objects(_objects(iter(content.split("\n")), what), columns, what)
+    return _of_objects(iter(found if isinstance(found, list) else [found]), columns, what)
 
 
-def _of_objects(objects: Iterator[object], column: str, what: str) -> Iterator[object]:
+def _of_objects(objects: Iterator[object], columns: Columns, what: str) -> Iterator[Row]:
     for index, one in enumerate(objects):
         if not isinstance(one, dict):
             raise UserError(f"{what} must hold JSON objects, row {index} holds {type(one).__name__}.")
         if index == 0:
-            check_column(list(one), column, what)
-        yield one.get(column)
+            columns.check(list(one), what)
+        yield tuple(one.get(name) for name in columns.names)
 
 
-def _table(stream: IO[bytes], column: str, what: str, *, delimiter: str) -> Iterator[object]:
+def _table(stream: IO[bytes], columns: Columns, what: str, *, delimiter: str) -> Iterator[Row]:
     """A row is a document, the first one names the columns; quoted as RFC 4180 has it."""
     csv.field_size_limit(sys.maxsize)
     rows = csv.reader(_lines(stream, what), delimiter=delimiter, strict=True)
     names = next(rows, None)
     if names is None:
         return
-    check_column(names, column, what)
-    place = names.index(column)
+    columns.check(names, what)
+    places = [names.index(name) for name in columns.names]
     for row in rows:
         if row and len(row) != len(names):
             raise UserError(
@@ -175,29 +222,21 @@ def _table(stream: IO[bytes], column: str, what: str, *, delimiter: str) -> Iter
                 f"{len(names)}; a field that holds {delimiter!r} must be quoted."
             )
         if row:
-            yield row[place]
+            yield tuple(row[place] for place in places)
 
 
-def _parquet(stream: IO[bytes], column: str, what: str) -> Iterator[object]:
+def _parquet(stream: IO[bytes], columns: Columns, what: str) -> Iterator[Row]:
     """A row is a document. Parquet is read from its end, so the file is held in memory as it is."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     content = pq.ParquetFile(pa.BufferReader(stream.read()))
-    check_column(content.schema_arrow.names, column, what)
-    for batch in content.iter_batches(ROWS, columns=[column]):
-        yield from batch.column(column).to_pylist()
+    columns.check(content.schema_arrow.names, what)
+    for batch in content.iter_batches(ROWS, columns=columns.names):
+        yield from zip(*(batch.column(name).to_pylist() for name in columns.names), strict=True)
 
 
-def check_column(names: list[str], column: str, what: str) -> None:
-    """Raise UserError unless there is one column of this name."""
-    if column not in names:
-        raise UserError(f"data.column {column!r} is not in {what}: it has {', '.join(map(repr, names))}.")
-    if names.count(column) > 1:
-        raise UserError(f"data.column {column!r} is in {what} {names.count(column)} times; keep one of them.")
-
-
-_READERS: dict[Format, Callable[[IO[bytes], str, str], Iterator[object]]] = {
+_READERS: dict[Format, Callable[[IO[bytes], Columns, str], Iterator[Row]]] = {
     "text": _text,
     "jsonl": _jsonl,
     "json": _json,

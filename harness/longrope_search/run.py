@@ -16,6 +16,7 @@ from harness.cells.device import check_device, placement
 from harness.cells.prepare import identify
 from harness.data import documents
 from harness.data.documents import DocumentSet
+from harness.data.lengths import check_lengths
 from harness.data.overlap import check_disjoint
 from harness.engine.ready import ready
 from harness.errors import UserError
@@ -98,7 +99,7 @@ def _know(config: SearchConfig) -> Known:
         for spec in (config.search_data, config.data)
     ]
     check_disjoint(*sets)
-    documents.check_lengths(sets[0], max(config.ctx))
+    check_lengths(sets[0], max(config.ctx))
     dtype = placement(config.engine).dtype
     identity = identify(known, sets[0].fingerprint, config.protocol, dtype)
     return Known(known, known.geometry, identity, spaces, *sets)

@@ -62,6 +62,11 @@ def data_params(spec: Mapping[str, Any]) -> str:
     return json.dumps({k: v for k, v in sorted(spec.items()) if k != "name" and v is not None})
 
 
+def of_needle(name: str) -> Callable[[Any], Any]:
+    """A fact of the needle that a document holds; null where it holds none."""
+    return lambda unit: None if unit.document.needle is None else getattr(unit.document.needle, name)
+
+
 TEXT, INTEGER, REAL = pa.string(), pa.int64(), pa.float64()
 WINDOWS, POSITIONS, TOKENS = ("windows",), ("positions",), ("tokens",)
 SUMS = ("windows", "positions")
@@ -106,6 +111,9 @@ COLUMNS: list[Column] = [
     # Of the document
     Column("document", TEXT, EVERY, "its name", lambda u: u.document.name),
     Column("document_index", INTEGER, EVERY, "its place in the data set", is_key=True),
+    Column("depth", REAL, WINDOWS, "of its needle: share of the haystack before it", of_needle("depth"), since=5),
+    Column("repeat", INTEGER, WINDOWS, "of its needle: which haystack, fact and numbers", of_needle("repeat"), since=5),
+    Column("right", pa.bool_(), WINDOWS, "its needle holds the number asked for", of_needle("right"), since=5),
     # Of the window
     Column("window", INTEGER, ("windows", "tokens"), "which of the document's", is_key=True),
     Column("begin", INTEGER, WINDOWS, "first token that the model sees", lambda u: u.span.begin),

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from harness.data import documents
+from harness.data.lengths import check_lengths
 from harness.data.sources import DataSpec
 from harness.errors import UserError
 from harness.models.checkpoint.load import load_tokenizer
@@ -263,12 +264,12 @@ def test_too_few_documents(read):
 def test_a_ctx_that_no_document_or_not_every_document_reaches(read):
     found = read()
     lengths = sorted(d.num_tokens for d in found.documents)
-    documents.check_lengths(found, lengths[0])
+    check_lengths(found, lengths[0])
     shortest = min(found.documents, key=lambda d: d.num_tokens).name
     with pytest.raises(UserError, match=f"document '{shortest}' has {lengths[0]} tokens, fewer than ctx={lengths[1]}"):
-        documents.check_lengths(found, lengths[1])
+        check_lengths(found, lengths[1])
     with pytest.raises(UserError, match=f"no document is long enough for ctx=9999: the longest has {lengths[-1]}"):
-        documents.check_lengths(found, 9999)
+        check_lengths(found, 9999)
 
 
 def test_a_mixture_of_kinds_and_a_folder_of_nothing(read, tmp_path):

@@ -15,7 +15,7 @@ from tests.evaluations import protocol_named
 from tests.reference.protocols import DEFINITIONS
 
 ROOT = Path(__file__).parents[2]
-DRAWN = {"fixed_targets": ((8, 16), 3), "last": ((8,), None)}  # ctx, num_targets; all others at ctx = 8
+DRAWN = {"fixed_targets": ((8, 16), 3), "last": ((8,), None)}  # ctx, scored tokens; all others at ctx = 8
 
 
 def missing(protocol: type[Protocol]) -> list[str]:
@@ -53,7 +53,7 @@ def drawing(protocol: type[Protocol]) -> str:
     options = {"bos": "none", "stride": 4, "num_targets": num_targets}
     own = {field.name for field in fields(protocol)}
     made = protocol(**{key: value for key, value in options.items() if key in own})
-    return "\n".join(_line(w, 20) for ctx in lengths for w in plan(20, ctx, made))
+    return "\n".join(_line(w, 20) for ctx in lengths for w in plan(20, ctx, made, num_targets=num_targets))
 
 
 def _line(w: Window, num_tokens: int) -> str:

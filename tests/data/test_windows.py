@@ -62,6 +62,8 @@ TABLES = [
     (20, 8, "fixed_targets", "none", {"num_targets": 3}, [(12, 20, 17, 0)]),
     (20, 16, "fixed_targets", "none", {"num_targets": 3}, [(4, 20, 17, 0)]),
     (20, 8, "fixed_targets", "every_window", {"num_targets": 3}, [(13, 20, 17, 1)]),
+    (20, 8, "targets", "none", {}, [(12, 20, 13, 0)]),
+    (20, 8, "targets", "every_window", {}, [(13, 20, 13, 1)]),
     (9, 4, "overlapping_full", "none", {"stride": 2}, [(0, 4, 1, 0), (2, 6, 3, 0), (4, 8, 5, 0)]),
     (9, 4, "overlapping_full", "first_window", {"stride": 2}, [(0, 3, 0, 1), (1, 5, 2, 0), (3, 7, 4, 0), (5, 9, 6, 0)]),
 ]  # fmt: skip

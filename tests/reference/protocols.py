@@ -95,11 +95,15 @@ def _second_half(s: Setting) -> list[tuple[Seen, Scored]]:
 
 
 def _fixed_targets(s: Setting) -> list[tuple[Seen, Scored]]:
-    """The end of the text; a BOS is in the place of the first of its ctx tokens."""
-    text = list(range(s.length))
-    seen = text[-s.ctx :] if s.bos == "none" else [BOS, *text[s.length - s.ctx + 1 :]]
+    seen = _end(s)
     assert s.last is not None
     return [(seen, seen[-s.last :])]
+
+
+def _end(s: Setting) -> Seen:
+    """The end of the text; a BOS is in the place of the first of its ctx tokens."""
+    text = list(range(s.length))
+    return text[-s.ctx :] if s.bos == "none" else [BOS, *text[s.length - s.ctx + 1 :]]
 
 
 def _rolling(s: Setting) -> list[tuple[Seen, Scored]]:
@@ -123,6 +127,7 @@ DEFINITIONS: dict[str, Definition] = {
     "last": lambda s: [(w, w[-(s.last or s.stride) :]) for w in _full(s)],
     "second_half": _second_half,
     "fixed_targets": _fixed_targets,
+    "targets": lambda s: [(seen := _end(s), seen)],  # of documents that do not say which tokens count
     "overlapping_full": lambda s: [(w, w) for w in _full(s)],
 }
 

@@ -37,6 +37,9 @@ def windows(nll=1.5, count=3):
             "num_bytes": 100,
             "num_words": 20,
             "num_top1": 7,
+            "depth": 0.5,
+            "repeat": 3,
+            "right": True,
         }
     )
 

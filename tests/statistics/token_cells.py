@@ -38,7 +38,7 @@ def cell(losses: Losses, ids: Sequence[Sequence[int]] | None = None, width: int 
             known | place | {
                 "begin": 0, "end": len(own), "score_from": scored[0], "bos": False, "num_scored": len(scored),
                 "nll_sum": math.fsum(own[i] for i in scored), "weight": 1.0, "num_bytes": width * len(scored),
-                "num_words": None, "num_top1": None,
+                "num_words": None, "num_top1": None, "depth": None, "repeat": None, "right": None,
             }
         )  # fmt: skip
     return {"windows": pd.DataFrame(windows), "tokens": pd.DataFrame(tokens)}
