@@ -3,6 +3,11 @@
 import logging
 import os
 import sys
+from collections.abc import Collection, Iterable
+from typing import TypeVar
+
+T = TypeVar("T")
+PATIENCE_S = 1.0  # of work, after which a bar says how far it is and what is left
 
 
 def configure_logging() -> None:
@@ -15,3 +20,10 @@ def quiet_bars() -> None:
     """Progress bars that end in a log file: a line every half minute. Before tqdm is imported."""
     assert "tqdm" not in sys.modules
     os.environ.setdefault("TQDM_MININTERVAL", "30")
+
+
+def progress(things: Collection[T], doing: str, unit: str) -> Iterable[T]:
+    """The same things, with a progress bar and the time that is left where they take longer than a second."""
+    from tqdm import tqdm
+
+    return tqdm(things, desc=doing, unit=unit, delay=PATIENCE_S, leave=False, dynamic_ncols=True)

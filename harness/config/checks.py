@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -71,8 +72,7 @@ def chosen(specs: Mapping[str, type[T]], values: dict[str, Any], name: str) -> T
 
 
 def _checked(spec: type[T], given: dict[str, Any], name: str, beside: tuple[str, ...] = ()) -> T:
-    hints = get_type_hints(spec)
-    hints = {key: hint for key, hint in hints.items() if get_origin(hint) is not ClassVar}
+    hints = _hints(spec)  # type: ignore[arg-type]  # a class has a hash
     for key, value in given.items():
         if key not in hints:
             raise unknown("key", f"{name}.{key}", [f"{name}.{k}" for k in (*beside, *hints)])
@@ -85,6 +85,11 @@ def _checked(spec: type[T], given: dict[str, Any], name: str, beside: tuple[str,
         elif len(kinds - {type(None)}) == 1:
             typed(f"{name}.{key}", value, next(iter(kinds - {type(None)})))
     return spec(**given)
+
+
+@cache
+def _hints(spec: type) -> dict[str, Any]:
+    return {key: hint for key, hint in get_type_hints(spec).items() if get_origin(hint) is not ClassVar}
 
 
 def admitted(hint: Any) -> set[type]:

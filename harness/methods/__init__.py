@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import cache
 from numbers import Real
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -107,8 +108,7 @@ def construct(name: str, params: Mapping[str, Any]) -> Method:
 
 
 def _typed(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
-    hints = get_type_hints(METHODS[name])
-    allowed = {field.name: hints[field.name] for field in fields(METHODS[name])}
+    allowed = _parameters(METHODS[name])
     for param, value in params.items():
         if param not in allowed:
             raise (
@@ -119,6 +119,13 @@ def _typed(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
         if not _fits(value, allowed[param]):
             raise UserError(f"{name}: {param} must be of type {_words(allowed[param])}, got {value!r}.")
     return {param: _as_float(value, allowed[param]) for param, value in params.items()}
+
+
+@cache
+def _parameters(method: type[Method]) -> dict[str, Any]:
+    """The names of a method's parameters, and what may stand there."""
+    hints = get_type_hints(method)
+    return {field.name: hints[field.name] for field in fields(method)}
 
 
 def _fits(value: object, hint: object) -> bool:

@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -10,8 +9,9 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from harness.config import shared_keys
+from harness.config.composed import Composer
 from harness.errors import one_line
-from hydra_plugins.harness_plugins.launcher import HarnessLauncher, compose
+from hydra_plugins.harness_plugins.launcher import HarnessLauncher, compose, composer_of
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +34,9 @@ class HarnessSweeper(BasicSweeper):
         """Under another launcher, one task a cell; the end is read from files, whatever the launcher returns."""
         from harness.runs import sweep
 
-        assert self.hydra_context is not None
-        assert self.config is not None
         assert self.launcher is not None
         sweep.check_launcher(type(self.launcher).__module__)
-        configs = compose(self.hydra_context, self.config, cells)
+        configs = compose(self._composer(), cells)
         launch = self.launcher.launch
 
         def run(missing: list[int]) -> None:
@@ -49,6 +47,13 @@ class HarnessSweeper(BasicSweeper):
 
         sweep.elsewhere(configs, run)
 
+    def _composer(self) -> Composer:
+        if isinstance(self.launcher, HarnessLauncher):
+            return self.launcher.composer
+        assert self.hydra_context is not None
+        assert self.config is not None
+        return composer_of(self.hydra_context, self.config)
+
     def _cells(self, arguments: list[str]) -> list[list[str]]:
         """The overrides of every cell; what the command line names replaces the preset's own sweep."""
         assert self.hydra_context is not None
@@ -57,9 +62,7 @@ class HarnessSweeper(BasicSweeper):
         given = {a.split("=", 1)[0].lstrip("+~") for a in arguments}
         preset = [p for p in self._parse_config() if p.split("=", 1)[0] not in given]
         (batch,) = self.split_arguments(parser.parse_overrides([*preset, *arguments]), None)
-        cells, lines = shared_keys.applied(
-            batch, partial(self.hydra_context.config_loader.load_sweep_config, self.config)
-        )
+        cells, lines = shared_keys.applied(batch, self._composer().tree)
         for line in lines:
             log.warning("%s", line)
         return cells
