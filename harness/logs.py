@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -22,8 +22,8 @@ def quiet_bars() -> None:
     os.environ.setdefault("TQDM_MININTERVAL", "30")
 
 
-def progress(things: Collection[T], doing: str, unit: str) -> Iterable[T]:
+def progress(things: Iterable[T], doing: str, unit: str, total: int | None = None) -> Iterable[T]:
     """The same things, with a progress bar and the time that is left where they take longer than a second."""
     from tqdm import tqdm
 
-    return tqdm(things, desc=doing, unit=unit, delay=PATIENCE_S, leave=False, dynamic_ncols=True)
+    return tqdm(things, total=total, desc=doing, unit=unit, delay=PATIENCE_S, leave=False, dynamic_ncols=True)

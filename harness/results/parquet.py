@@ -5,19 +5,24 @@ does not let us read (StorageError): nothing is known of that, and nothing must 
 """
 
 import json
+import os
 import stat
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.errors import first_line
+from harness.logs import progress
 from harness.results import schema
+from harness.storage import cache
 from harness.storage.files import StorageError
 
+T = TypeVar("T")
 KINDS = {
     stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
@@ -79,6 +84,18 @@ def opened(path: Path) -> Iterator[pq.ParquetFile]:
         yield pq.ParquetFile(stream, page_checksum_verification=True)
 
 
+def state(path: Path) -> tuple[int, ...]:
+    """What differs after a change of a file. Raises FileNotFoundError, StorageError."""
+    with reading(path):
+        return tuple(cache.state(path.stat()))
+
+
+def each(paths: Sequence[Path], work: Callable[[Path], T], doing: str) -> list[T]:
+    """The work of each file, in their order, several at a time: unpacking holds no lock. Raises as `work` does."""
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return list(progress(pool.map(work, paths), doing, "file", total=len(paths)))
+
+
 def footer(path: Path) -> Footer:
     """What the file says of itself; reads none of its rows. Raises as `opened` does."""
     with opened(path) as file:
@@ -93,7 +110,7 @@ def check(path: Path) -> None:
     """Read all of a file once, part by part, so that a byte gone wrong is found. Raises as `opened` does."""
     with opened(path) as file:
         for group in range(file.num_row_groups):
-            file.read_row_group(group)
+            file.read_row_group(group, use_threads=False)
 
 
 def read(path: Path, table: str) -> tuple[Footer, pa.Table]:
@@ -102,11 +119,10 @@ def read(path: Path, table: str) -> tuple[Footer, pa.Table]:
         found = _footer(file)
         if fault := schema.fault(table, found.schema, found.num_rows, exact=False):
             raise NotATable(fault)
-        try:
+        provenance = {}
+        with suppress(ValueError):  # another program's
             provenance = found.provenance
-        except ValueError:  # another program's
-            provenance = {}
-        return found, schema.fitted(table, file.read(), provenance)
+        return found, schema.fitted(table, file.read(use_threads=False), provenance)
 
 
 def fill(content: pa.Table, stream: IO[bytes]) -> None:

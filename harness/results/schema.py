@@ -198,6 +198,8 @@ def fault(table: str, found: pa.Schema, num_rows: int, *, exact: bool) -> str | 
     A column that it lacks is no fault where the column is younger than the file. `exact`: types as they are written
     today, not only such as a reader can take for them.
     """
+    if num_rows and found.equals(arrow(table)):
+        return None
     written = file_version(found.metadata or {})
     known = columns(table)
     lacking = [c.name for c in known if c.name not in found.names and c.since <= written]
@@ -228,6 +230,9 @@ def fitted(table: str, content: pa.Table, provenance: Mapping[str, Any]) -> pa.T
 
     A lacking column that the file's provenance tells is as told there.
     """
+
+    if content.schema.equals(arrow(table)):
+        return content.replace_schema_metadata()
 
     def filled(column: Column) -> pa.Array:
         value = None

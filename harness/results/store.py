@@ -11,8 +11,8 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -67,20 +67,27 @@ def is_finished(cell: Path, tables: Iterable[str], run_id: str | None = None) ->
     return True
 
 
-def set_damaged_aside(cell: Path, tables: Iterable[str]) -> None:
-    """Rename what lies in place of a table of this cell and is none, with a line for each; reads the files whole.
+def set_damaged_aside(tables: Iterable[tuple[Path, str]]) -> None:
+    """Rename what lies in place of tables and is none, with a line for each; reads the files whole.
 
-    Once, at the start of a run: nothing else renames or removes a table. Raises StorageError, and renames nothing that
-    could not be read.
+    `tables`: the `place` of a cell, and the name of a table of it. Once, at the start of a run: nothing else renames or
+    removes a table. Raises StorageError, and renames nothing that could not be read.
     """
-    for name in tables:
-        file = table_file(cell, name)
-        with contextlib.suppress(FileNotFoundError):
-            try:
-                _footer(cell, name)
-                parquet.check(file)
-            except NotATable as error:
-                _set_aside(file, error)
+    named = {table_file(cell, name): (cell, name) for cell, name in tables}
+
+    def damage(file: Path) -> NotATable | None:
+        try:
+            _footer(*named[file])
+            parquet.check(file)
+        except FileNotFoundError:
+            return None
+        except NotATable as error:
+            return error
+        return None
+
+    for file, error in zip(named, parquet.each(list(named), damage, "checking results"), strict=True):
+        if error is not None:
+            _set_aside(file, error)
 
 
 def _intact_footer(cell: Path, table: str) -> Footer | None:
@@ -93,10 +100,16 @@ def _intact_footer(cell: Path, table: str) -> Footer | None:
 def _footer(cell: Path, table: str) -> Footer:
     """Of a table of this cell, as this program wrote it. Raises FileNotFoundError, NotATable, StorageError."""
     file = table_file(cell, table)
+    return _understood(file, cell.name, table, parquet.state(file), schema.version())
+
+
+@lru_cache(maxsize=100_000)
+def _understood(file: Path, cell: str, table: str, state: tuple[int, ...], version: int) -> Footer:
+    """The footer of a file in a state of it: a run asks several times what is finished."""
     found = parquet.footer(file)
     with parquet.reading(file):
-        if not cell.name.endswith(found.metadata.get(b"cell_id", b"?").decode()):
-            raise NotATable(f"it is not of the cell {cell.name}")
+        if not cell.endswith(found.metadata.get(b"cell_id", b"?").decode()):
+            raise NotATable(f"it is not of the cell {cell}")
         if b"provenance" not in found.metadata:
             raise NotATable("it does not say how it was made")
         if fault := schema.fault(table, found.schema, found.num_rows, exact=True):
@@ -169,12 +182,24 @@ def load_results(path: str | Path, table: str = "windows") -> pd.DataFrame:
     """
     if table not in schema.table_names():
         raise unknown("table", table, schema.table_names())
-    files = tables_under(path, table)
-    read = [found for file in files if (found := _read(file, table)) is not None]
-    if not read:
+    rows = load_files(tables_under(path, table), table)
+    if rows is None:
         raise UserError(f"no finished cells (*.{table}.parquet) under {str(path)!r}{_apart(Path(path))}.")
+    return rows
+
+
+def load_files(files: Sequence[Path], table: str = "windows") -> pd.DataFrame | None:
+    """The rows of these files as `load_results`; None where none of them is a table. Raises StorageError."""
+    read = []
+    for found in parquet.each(files, partial(_read, table=table), "reading results"):
+        if isinstance(found, str):
+            log.warning("%s; left out", found)
+        else:
+            read.append(found)
+    if not read:
+        return None
     _say_newer([footer for footer, _ in read], table)
-    rows = named_apart(pd.concat([content.to_pandas() for _, content in read], ignore_index=True))
+    rows = named_apart(pa.concat_tables([content for _, content in read]).to_pandas())
     return rows.drop_duplicates(schema.keys(table)).reset_index(drop=True)
 
 
@@ -217,14 +242,14 @@ def _below(root: Path, ending: str) -> Iterator[Path]:
             yield from (Path(folder, name) for name in [*names, *folders] if name.endswith(ending))
 
 
-def _read(file: Path, table: str) -> tuple[Footer, pa.Table] | None:
+def _read(file: Path, table: str) -> tuple[Footer, pa.Table] | str:
+    """What `parquet.read` gives, or why it does not, in words."""
     try:
         return parquet.read(file, table)
     except NotATable as error:
-        log.warning("%s is not a results file (%s); left out", file, error)
+        return f"{file} is not a results file ({error})"
     except FileNotFoundError:  # removed since it was found
-        log.warning("%s is gone; left out", file)
-    return None
+        return f"{file} is gone"
 
 
 def _say_newer(footers: list[Footer], table: str) -> None:

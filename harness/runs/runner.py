@@ -20,10 +20,11 @@ from harness.engine.batches import num_tokens
 from harness.errors import UserError, one_line
 from harness.results import rows, store
 from harness.runs import checkpoints
+from harness.runs.leftovers import Leftovers
 from harness.runs.provenance import provenance
 from harness.runs.ranks import lead
 from harness.runs.share import Resources
-from harness.storage.files import StorageError, remove_temporary
+from harness.storage.files import StorageError
 from harness.storage.leases import Leases
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ class _Runner:
         self.leases = leases
         self.resources = resources
         self.raise_mistakes = raise_mistakes
+        self.leftovers = Leftovers()
         self.is_device_lost = False
         self.is_waiting = False
 
@@ -68,6 +70,7 @@ class _Runner:
         """Try every pass once; returns what became of its cells, and the cells that are still open."""
         outcomes: list[Outcome] = []
         left: list[Pass] = []
+        self.leftovers = Leftovers()
         for current in pending:
             made, rest = self.attempt(current)
             outcomes += made
@@ -117,32 +120,19 @@ class _Runner:
             gc.collect()  # the traceback held the tensors of the failed pass
             return failed, current.cells[len(same) :]
         for p in current.cells:
-            _remove_leftovers(p.files)
+            self.leftovers.remove(p.files)
         return [Outcome(p.files, "computed") for p in current.cells], ()
 
     def _tidy(self, files: CellFiles) -> None:
         """Remove what a process that was killed right behind its last write left of a finished cell."""
-        if _leftovers(files) and self.leases.acquire([files.lease]):
-            _remove_leftovers(files)
+        if self.leftovers.of(files) and self.leases.acquire([files.lease]):
+            self.leftovers.remove(files)
             self.leases.release([files.lease])
 
     def _log_waiting(self, one: Prepared) -> None:
         if not self.is_waiting:
             log.info("%s is being computed by another process; waiting where nothing else is to do", one.files.label)
         self.is_waiting = True
-
-
-def _leftovers(files: CellFiles) -> bool:
-    name = files.place.name
-    return any(f.suffix != ".parquet" and ".set-aside-" not in f.name for f in files.place.parent.glob(f"*{name}*"))
-
-
-def _remove_leftovers(files: CellFiles) -> None:
-    """Checkpoints, the log of an earlier failure, and temporary files of killed writers."""
-    files.log.unlink(missing_ok=True)
-    for folder in files.place.parent.glob(f"{files.place.name}.checkpoint*"):
-        checkpoints.discard(folder)
-    remove_temporary(files.place.parent, files.place.name)
 
 
 def _fail(files: CellFiles, error: Exception) -> Outcome:

@@ -29,8 +29,8 @@ def report(outcomes: Sequence[Outcome], figure: Path) -> None:
     """Print the table of all finished cells, draw their curves where there is more than one length, list failures."""
     done = [o for o in outcomes if o.is_done]
     if done:
-        rows = store.named_apart(pd.concat([store.load_results(o.files.windows) for o in done], ignore_index=True))
-        summary = summarize(rows.drop_duplicates(["cell_id", "document_index", "window"]))
+        rows = _loaded([o.files.windows for o in done], "windows")
+        summary = summarize(rows)
         print(summary_table(summary))
         print()
         if (used := _use_of_context(done, rows)) is not None:
@@ -47,6 +47,13 @@ def report(outcomes: Sequence[Outcome], figure: Path) -> None:
     _list_failures([o for o in outcomes if not o.is_done], len(outcomes))
 
 
+def _loaded(files: list[Path], table: str) -> pd.DataFrame:
+    rows = store.load_files(files, table)
+    if rows is None:
+        raise UserError(f"none of the {len(files)} results files of this run can be read any more.")
+    return rows
+
+
 def _use_of_context(done: Sequence[Outcome], rows: pd.DataFrame) -> str | None:
     """The table of long contexts, or in a line why there is none; None where nobody asked for it.
 
@@ -56,8 +63,7 @@ def _use_of_context(done: Sequence[Outcome], rows: pd.DataFrame) -> str | None:
     if not kept or not {"single_pass", "sliding"} <= set(rows["protocol"]):
         return None
     tokens, positions = (
-        store.named_apart(pd.concat([store.load_results(store.table_file(o.files.place, table), table) for o in kept]))
-        for table in ("tokens", "positions")
+        _loaded([store.table_file(o.files.place, table) for o in kept], table) for table in ("tokens", "positions")
     )
     try:
         return long_context_text(long_context(rows, tokens, positions), PLAIN)

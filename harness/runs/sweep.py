@@ -82,8 +82,8 @@ def _start(configs: Sequence[Config], *, sweep: bool) -> list[Prepared]:
     for plots in {c.plots_dir for c in configs if sweep and not c.dry_run}:
         store.check_writable(plots, "figures")
     prepared = prepare(configs, uuid.uuid4().hex, sweep=sweep)
-    for files in {p.files for p in prepared if not p.cell.config.dry_run}:
-        store.set_damaged_aside(files.place, files.tables)
+    found = [p.files for p in prepared if not p.cell.config.dry_run]
+    store.set_damaged_aside((files.place, table) for files in found for table in files.tables)
     return prepared
 
 

@@ -58,17 +58,20 @@ def _contrasts(
     num_documents, cells = numerator.shape
     ratio = numerator.sum(axis=0) / denominator.sum(axis=0)
     parts = np.column_stack([numerator - ratio * denominator, denominator])
-    i, j = np.triu_indices(2 * cells)
-    summed = np.column_stack([parts, parts[:, i] * parts[:, j]])
+    pairs = [(i, j) for i in range(2 * cells) for j in range(i, 2 * cells)]
+    summed = np.column_stack([parts, *(parts[:, i] * parts[:, j] for i, j in pairs)])
     sums = np.concatenate([counts.astype(np.float64) @ summed for counts in blocks])
-    deviations, denominators, products = np.split(sums, [cells, 2 * cells], axis=1)
+    sums = np.ascontiguousarray(sums.T)  # a row a sum: what follows runs along the draws
+    deviations, denominators, products = np.split(sums, [cells, 2 * cells])
     shifts = deviations / denominators
-    ratios = ratio + shifts
-    slopes = coefficients / (denominators / num_documents) / (ratios if log else 1.0)
-    weights = np.hstack([slopes, -slopes * shifts])
-    squares = (weights[:, i] * weights[:, j] * np.where(i == j, 1, 2) * products).sum(axis=1)
+    ratios = ratio[:, None] + shifts
+    slopes = coefficients[:, None] / (denominators / num_documents) / (ratios if log else 1.0)
+    weights = np.concatenate([slopes, -slopes * shifts])
+    squares = np.zeros(sums.shape[1])
+    for (i, j), product in zip(pairs, products, strict=True):
+        squares += weights[i] * weights[j] * (1 if i == j else 2) * product
     variance = np.maximum(squares, 0) / (num_documents * (num_documents - 1))
-    return (np.log(ratios) if log else ratios) @ coefficients, np.sqrt(variance)
+    return coefficients @ (np.log(ratios) if log else ratios), np.sqrt(variance)
 
 
 def resamples(num_documents: int, seed: int) -> Iterable[NDArray[np.uint16]]:

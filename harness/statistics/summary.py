@@ -15,6 +15,7 @@ The document is the sampling unit everywhere; the spread that sampling windows a
 spread between documents that the intervals measure. Works on the tidy tables; knows no files and draws nothing.
 """
 
+import itertools
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, get_args
@@ -23,7 +24,9 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import UserError, unknown
+from harness.logs import progress
 from harness.results.schema import cell_columns
+from harness.statistics.apart import Apart
 from harness.statistics.intervals import Array, Interval, interval
 from harness.statistics.metric import NOTE, PERPLEXITY, SHORT, Metric
 
@@ -61,6 +64,15 @@ class Ratios(NamedTuple):
     log: bool  # the ratio is a perplexity, so its logarithm is what is combined
 
 
+def ratios_of(apart: Apart, averaging: Averaging, metric: Metric = PERPLEXITY) -> list[Ratios]:
+    """Of each group, arrays (documents, 1)."""
+    sums = document_ratios(apart.rows, averaging.aggregate, metric, [apart.groups])
+    groups = sums.index.get_level_values(0).to_numpy()
+    places = np.searchsorted(groups, np.arange(len(apart.ends) + 1))
+    whole = together([sums], averaging, metric)
+    return [Ratios(whole.numerator[a:b], whole.denominator[a:b], whole.log) for a, b in itertools.pairwise(places)]
+
+
 def summarize(rows: pd.DataFrame, averaging: Averaging = DEFAULT, metric: Metric = PERPLEXITY) -> pd.DataFrame:
     """One line a cell: what identifies it, perplexity (or another metric) with interval, counts, bits per byte.
 
@@ -69,16 +81,19 @@ def summarize(rows: pd.DataFrame, averaging: Averaging = DEFAULT, metric: Metric
     a metric counts beside that, and with whom; `short_windows` the perplexity of the same tokens in short windows.
     """
     check(rows, metric)
-    lines = [_line(cell, averaging, metric) for _, cell in rows.groupby("cell_id", sort=False, dropna=False)]
+    apart = Apart(rows, ["cell_id"])
+    ratios = progress(ratios_of(apart, averaging, metric), "intervals", "cell")
+    cells = enumerate(zip(apart.first(), ratios, strict=True))
+    lines = [_line(cell, place, apart, own, averaging, metric) for place, (cell, own) in cells]
     order = ["model", "dataset", "protocol", "protocol_params", "method", "method_params", "ctx", "cell_id"]
     return pd.DataFrame(lines).sort_values(order, ignore_index=True, kind="stable")
 
 
-def _line(cell: pd.DataFrame, averaging: Averaging, metric: Metric) -> Line:
-    ratios = together([document_ratios(cell, averaging.aggregate, metric)], averaging, metric)
+def _line(cell: Line, place: int, apart: Apart, ratios: Ratios, averaging: Averaging, metric: Metric) -> Line:
+    """Of one cell; `cell`: its first row, by column."""
     estimate = perplexity(ratios, averaging, metric)
     return {
-        **cell.iloc[0][cell_columns()].to_dict(),
+        **{name: cell[name] for name in cell_columns()},
         "aggregate": averaging.aggregate,
         "confidence": averaging.confidence,
         "metric": metric.name,
@@ -86,27 +101,29 @@ def _line(cell: pd.DataFrame, averaging: Averaging, metric: Metric) -> Line:
         "low": estimate.low,
         "high": estimate.high,
         "num_documents": len(ratios.numerator),
-        "num_windows": len(cell),
-        "num_scored": int(cell["num_scored"].sum()),
-        "sampled": bool((cell["weight"] != 1).any()),
-        **{name: value for name, value in _of_text(cell).items() if name != metric.name},
-        **({NOTE: cell[NOTE].iloc[0]} if NOTE in cell else {}),
-        **({"short_windows": _in_short_windows(cell)} if SHORT in cell else {}),
+        "num_windows": len(apart.of(place, "weight")),
+        "num_scored": int(apart.of(place, "num_scored").sum()),
+        "sampled": bool((apart.of(place, "weight") != 1).any()),
+        **{name: value for name, value in _of_text(apart, place).items() if name != metric.name},
+        **({NOTE: cell[NOTE]} if NOTE in cell else {}),
+        **({"short_windows": _in_short_windows(apart, place)} if SHORT in cell else {}),
     }
 
 
-def _in_short_windows(cell: pd.DataFrame) -> float:
+def _in_short_windows(apart: Apart, place: int) -> float:
     """Perplexity of the counted tokens in windows that cannot reach back; NaN where not all have one."""
-    return float(np.exp(cell[SHORT].sum(skipna=False) / cell["num_scored"].sum()))
+    return float(np.exp(apart.of(place, SHORT).sum() / apart.of(place, "num_scored").sum()))
 
 
-def _of_text(cell: pd.DataFrame) -> dict[str, float]:
+def _of_text(apart: Apart, place: int) -> dict[str, float]:
     """What does not depend on the tokenizer, from sums over the whole cell; NaN where the text was not counted."""
-    nll = (cell["weight"] * cell["nll_sum"]).sum() if "nll_sum" in cell else np.nan
-    sums = {
-        name: (cell["weight"] * cell[name]).sum(skipna=False) for name in ("num_bytes", "num_words") if name in cell
-    }
-    a_byte, a_word = (nll / sums[name] if sums.get(name, 0) > 0 else np.nan for name in ("num_bytes", "num_words"))
+    known = apart.rows.columns
+    weight = apart.of(place, "weight")
+    nll, num_bytes, num_words = (
+        float((weight * apart.of(place, name)).sum()) if name in known else np.nan
+        for name in ("nll_sum", "num_bytes", "num_words")
+    )
+    a_byte, a_word = (nll / count if count > 0 else np.nan for count in (num_bytes, num_words))
     with np.errstate(over="ignore"):  # of words that are no words
         return {
             "bits_per_byte": float(a_byte / np.log(2)),
@@ -142,8 +159,13 @@ def check(rows: pd.DataFrame, metric: Metric = PERPLEXITY) -> None:
         )
 
 
-def document_ratios(cell: pd.DataFrame, aggregate: Aggregate, metric: Metric = PERPLEXITY) -> pd.DataFrame:
-    """One line a document of one cell: `numerator` y_d and `denominator` x_d of its aggregate."""
+def document_ratios(
+    cell: pd.DataFrame, aggregate: Aggregate, metric: Metric = PERPLEXITY, apart: Sequence[pd.Series] = ()
+) -> pd.DataFrame:
+    """One line a document of one cell: `numerator` y_d and `denominator` x_d of its aggregate.
+
+    `apart`: for the rows of several cells, what they are told apart by, (rows,); the lines of each one after another.
+    """
     weight = cell["weight"].astype(np.float64)
     keys = [cell[name] for name in DOCUMENT]
     total, count = cell[metric.total], cell[metric.count]
@@ -157,10 +179,10 @@ def document_ratios(cell: pd.DataFrame, aggregate: Aggregate, metric: Metric = P
         numerator, denominator = weight * total / count, weight
     else:
         numerator, denominator = weight * total, weight * count
-    sums = pd.DataFrame({"numerator": numerator, "denominator": denominator}).groupby(keys, sort=True).sum()
+    sums = pd.DataFrame({"numerator": numerator, "denominator": denominator}).groupby([*apart, *keys], sort=True).sum()
     if metric.of_text and not (sums["denominator"] > 0).all():
         empty = sums.index[~(sums["denominator"] > 0)][0]
-        raise UserError(f"{metric.name}: document {empty[1]!r} has no {metric.count} among its scored tokens.")
+        raise UserError(f"{metric.name}: document {empty[-1]!r} has no {metric.count} among its scored tokens.")
     if aggregate in ("document", "mean_of_perplexities"):
         mean = sums["numerator"] / sums["denominator"]
         sums["numerator"] = np.exp(mean) if aggregate == "mean_of_perplexities" else mean
@@ -197,16 +219,18 @@ def loss_by_position(positions: pd.DataFrame, averaging: Averaging = DEFAULT) ->
     """
     check(positions.assign(window=positions["position_begin"]))
     averaging = replace(averaging, aggregate="token")
-    bins = positions.groupby(["cell_id", "position_begin", "position_end"], sort=True)
-    return pd.DataFrame([_bin(rows, averaging) for _, rows in bins])
+    apart = Apart(positions, ["cell_id", "position_begin", "position_end"], sort=True)
+    ratios = progress(ratios_of(apart, averaging), "intervals", "bin")
+    bins = enumerate(zip(apart.first(), ratios, strict=True))
+    return pd.DataFrame([_bin(known, place, apart, own, averaging) for place, (known, own) in bins])
 
 
-def _bin(rows: pd.DataFrame, averaging: Averaging) -> Line:
-    begin, end = rows["position_begin"].iloc[0], rows["position_end"].iloc[0]
-    ratios = together([document_ratios(rows, averaging.aggregate)], averaging)
+def _bin(known: Line, place: int, apart: Apart, ratios: Ratios, averaging: Averaging) -> Line:
+    """Of one bin; `known`: its first row, by column."""
     estimate = combine(ratios, np.ones(1), averaging)
+    begin, end = known["position_begin"], known["position_end"]
     return {
-        **rows.iloc[0][cell_columns()].to_dict(),
+        **{name: known[name] for name in cell_columns()},
         "position_begin": begin,
         "position_end": end,
         "position": float(np.sqrt(begin * (end - 1))),
@@ -214,8 +238,8 @@ def _bin(rows: pd.DataFrame, averaging: Averaging) -> Line:
         "low": estimate.low,
         "high": estimate.high,
         "num_documents": len(ratios.numerator),
-        "num_scored": int(rows["num_scored"].sum()),
+        "num_scored": int(apart.of(place, "num_scored").sum()),
         "aggregate": averaging.aggregate,
         "confidence": averaging.confidence,
-        "sampled": bool((rows["weight"] != 1).any()),
+        "sampled": bool((apart.of(place, "weight") != 1).any()),
     }

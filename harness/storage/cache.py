@@ -41,18 +41,18 @@ def file_hash(file: Path) -> str:
     """SHA-256 of a file's content, remembered by its path, inode, size and both times of change. Raises OSError."""
     with file.open("rb") as stream:
         now, stat = time.time_ns(), os.fstat(stream.fileno())
-        known = path("hashes", digest([str(file.resolve()), *_state(stat)]), ".txt")
+        known = path("hashes", digest([str(file.resolve()), *state(stat)]), ".txt")
         with suppress(OSError):
             if len(remembered := known.read_text()) == SHA256_DIGITS:  # a machine that lost power leaves it empty
                 return remembered
         content = hashlib.file_digest(stream, "sha256").hexdigest()
-        is_settled = now - stat.st_ctime_ns > SETTLED_NS and _state(os.fstat(stream.fileno())) == _state(stat)
+        is_settled = now - stat.st_ctime_ns > SETTLED_NS and state(os.fstat(stream.fileno())) == state(stat)
     if is_settled:
         write(known, lambda kept: kept.write(content.encode()))
     return content
 
 
-def _state(stat: os.stat_result) -> list[int]:
+def state(stat: os.stat_result) -> list[int]:
     """What differs after a change of a file; the time of its inode cannot be set back as that of its content can."""
     return [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 

@@ -90,7 +90,7 @@ def test_a_cell_of_before_is_finished(old, caplog):
     assert store.is_finished(cell(old), TABLES)
     assert store.is_finished(cell(old), TABLES, run_id="run")
     assert not store.is_finished(cell(old), TABLES, run_id="another")
-    store.set_damaged_aside(cell(old), TABLES)
+    store.set_damaged_aside((cell(old), table) for table in TABLES)
     assert not caplog.records
 
 
@@ -181,7 +181,7 @@ def test_a_column_too_few_that_is_not_newer_is_refused_by_all(old, table, caplog
             load_results(old, table)
         reason = f"it lacks the column {column}, which files of schema version 1 have"
         assert f"{file} is not a results file ({reason}); left out" in caplog.messages
-        store.set_damaged_aside(cell(old), TABLES)
+        store.set_damaged_aside((cell(old), table) for table in TABLES)
         assert not file.exists()
 
 

@@ -149,7 +149,7 @@ DAMAGES = [*SEEN_IN_THE_FOOTER, (one_byte_wrong, "CRC checksum verification fail
 
 
 def set_aside(results, tables=("windows",)):
-    store.set_damaged_aside(store.place(results, COLUMNS), tables)
+    store.set_damaged_aside((store.place(results, COLUMNS), table) for table in tables)
 
 
 def everything(folder):
