@@ -63,6 +63,17 @@ def _needs_m(reason: str, overrides: Sequence[str]) -> UserError:
     return UserError(f"{reason}; run it with -m: {shlex.join(['python', '-m', 'harness', '-m', *overrides])}")
 
 
+def _with_format(arguments: Sequence[str]) -> list[str]:
+    """Arguments with `--format NAME`, as compare takes it, as the override that Hydra understands."""
+    words = list(arguments)
+    for place, word in enumerate(words):
+        if word == "--format" and place + 1 < len(words):
+            words[place : place + 2] = [f"format={words[place + 1]}"]
+        elif word.startswith("--format="):
+            words[place] = word.removeprefix("--")
+    return words
+
+
 def run_app(task: Callable[[DictConfig], object], config_name: str, conf: str = "conf") -> None:
     """Run a Hydra app over conf/<config_name>.yaml; a user's mistake becomes one line and exit code 2.
 
@@ -74,6 +85,7 @@ def run_app(task: Callable[[DictConfig], object], config_name: str, conf: str = 
         options["version_base"] = "1.3"  # from 1.4 on the parameter is deprecated
     configure_logging()
     keep_interrupts()
+    sys.argv[1:] = _with_format(sys.argv[1:])
     if torchrun.size() > 1 and config_name != "config":
         exit_with(UserError(f"python -m harness.{config_name} runs in one process: run it without torchrun."))
     if config_name == "config":

@@ -19,16 +19,18 @@ def _task(composed: DictConfig) -> None:
     from harness.runs.cluster import slurm
     from harness.runs.cluster.record import Sweep
     from harness.runs.summary import report
+    from harness.statistics.format_names import beside, check_format
 
     values = plain(composed)
     results = folder(values, "results_dir")
     sweep = Sweep.newest(results) if values["sweep"] is None else Sweep.load(_named(results, str(values["sweep"])))
-    print(f"sweep    {sweep.run_id}: {sweep.command}\n")
+    table = check_format(values["format"])
+    print(f"sweep    {sweep.run_id}: {sweep.command}\n", file=beside(table))
     queue = slurm.Queue(sweep.jobs)
     if sweep.jobs and not values["wait"]:
         queue.settle()
     found = slurm.wait(sweep) if values["wait"] else slurm.outcomes(sweep, queue)
-    report(found, sweep.figure)
+    report(found, sweep.figure, table)
     if not all(o.is_done for o in found):
         sys.exit(1)
 

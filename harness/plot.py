@@ -34,11 +34,13 @@ def task(composed: DictConfig) -> None:
     """Draw what the configuration asks for. Raises UserError for anything that cannot be drawn."""
     from harness.config.checks import plain
     from harness.figures import files
+    from harness.statistics.format_names import beside, check_format
 
     values = plain(composed)
     if values["columns"] is not None and not isinstance(values["columns"], list):
         values["columns"] = [values["columns"]]
     files.check_formats(values["formats"])
+    values["format"] = check_format(values["format"])
     chosen = values["published"]
     if chosen["paper"] is not None and not chosen["overlay"]:
         drawn = {f"published-{chosen['paper']}": _published(chosen)}
@@ -47,7 +49,7 @@ def task(composed: DictConfig) -> None:
     for name, figure in drawn.items():
         stem = Path(values["plots_dir"]).expanduser() / (values["name"] if values["name"] and len(drawn) == 1 else name)
         for path in files.save(figure, stem, values["formats"]):
-            print(f"figure   {path}")
+            print(f"figure   {path}", file=beside(values["format"]))
 
 
 def _published(chosen: dict[str, Any]) -> "Figure":
@@ -70,7 +72,7 @@ def _measured(values: dict[str, Any]) -> dict[str, "Figure"]:
     metric = source.metric
     layout = Layout(values["x"], values["hue"], values["columns"])
     if "perplexity" in names:
-        _print_tables(source, values["tolerance"])
+        _print_table(source, values)
         layout = replace(layout, under=_overlay(source.summary, chosen) if chosen["overlay"] else None)
     if chosen["overlay"] and metric.name != "perplexity":
         raise UserError(f"published.overlay=true lies under metric=perplexity only, got metric={metric.name}.")
@@ -113,14 +115,15 @@ def _file(figure: str, metric: str) -> str:
     return metric if figure == "perplexity" else f"{figure}-{metric}"
 
 
-def _print_tables(source: "Source", tolerance: float) -> None:
-    """Perplexity by method and length, and where there are several lengths, up to which of them each line holds."""
-    from harness.statistics import text
-    from harness.statistics.context_length import effective_context_length
+def _print_table(source: "Source", values: dict[str, Any]) -> None:
+    """The metric by method and length, with ratios to the baseline, the best, and how far each line holds."""
+    from harness.statistics.decision import Terms, decide
+    from harness.statistics.format_names import beside
+    from harness.statistics.formats import formatted
 
-    print(text.summary_table(source.summary) + "\n")
-    if source.metric.name == "perplexity" and source.summary["ctx"].nunique() > 1:
-        print(text.effective_table(effective_context_length(source.rows, tolerance, source.averaging)) + "\n")
+    terms = Terms(source.averaging, source.metric, source.baseline, values["tolerance"])
+    print(formatted(decide(source.measured, terms), values["format"]))
+    print(file=beside(values["format"]))
 
 
 def _overlay(summary: "pd.DataFrame", chosen: dict[str, Any]) -> "pd.DataFrame":

@@ -1,3 +1,4 @@
+import json
 import sys
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def test_perplexity_with_its_table(draw, tmp_path: Path) -> None:
     code, out, _ = draw()
     assert code == 0
     assert "perplexity: reference, sotu, sliding, stride 256" in out
-    assert "effective context length" in out
+    assert "effective: the last length before it rises by more than 5 %" in out
     assert (tmp_path / "perplexity.svg").stat().st_size > 10_000
 
 
@@ -87,3 +88,11 @@ def test_mistakes_are_one_line_and_exit_code_2(draw, overrides: list[str], messa
     assert code == 2
     assert error.startswith("error: ")
     assert message in error
+
+
+@pytest.mark.parametrize("given", [["--format", "json"], ["--format=json"], ["format=json"]])
+def test_the_table_for_programs_is_alone_on_stdout(draw, given: list[str]) -> None:
+    code, out, err = draw(*given)
+    assert code == 0
+    assert {record["method"] for record in json.loads(out)} >= {"none", "yarn"}
+    assert err.startswith("figure ")

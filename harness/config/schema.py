@@ -19,6 +19,7 @@ from harness.errors import UserError, unknown
 from harness.methods.modifiers.kv_cache import KvCache, kv_cache
 from harness.methods.modifiers.query_scale import QueryScale, query_scale
 from harness.models.checkpoint.spec import ModelSpec
+from harness.statistics.format_names import Format, check_format
 
 MODIFIERS = ("query_scale", "kv_cache", "resonance")  # keys beside a method that combine with any method
 
@@ -58,6 +59,7 @@ class Config:
     force: bool
     dry_run: bool
     save_tokens: bool
+    format: Format = "text"  # of the printed table
     cluster: ClusterSpec = field(default_factory=ClusterSpec)  # where, without influence on what
     short_windows: ShortWindows | None = None  # that a sweep runs beside this cell
     overrides: tuple[str, ...] = ()  # as the user gave them for this cell
@@ -98,7 +100,7 @@ class Config:
 _OPTIONAL = ("short_windows",)
 _GROUPS = ("model", "method", "data", "protocol", "engine", "cluster", "experiment")
 _TOP: dict[str, type] = {"ctx": int, "seed": int, "force": bool, "dry_run": bool, "save_tokens": bool}
-_TEXT = ("results_dir", "plots_dir", "experiment_name")
+_TEXT = ("results_dir", "plots_dir", "experiment_name", "format")
 
 
 def parse(composed: DictConfig, overrides: Sequence[str] = ()) -> Config:
@@ -123,6 +125,7 @@ def config_of(values: dict[str, Any], overrides: Sequence[str] = ()) -> Config:
         short_windows=section(ShortWindows, values, "short_windows") if values.get("short_windows") else None,
         overrides=tuple(overrides),
         experiment=str(values.get("experiment_name") or ""),
+        format=check_format(values.get("format")),
         results_dir=folder(values, "results_dir"),
         plots_dir=folder(values, "plots_dir"),
     )

@@ -32,7 +32,7 @@ def provenance(prepared: Prepared) -> dict[str, object]:
 
 def _without_places(config: dict[str, object]) -> dict[str, object]:
     """The configuration without where its files lie: that says nothing about the numbers, and much about a machine."""
-    return {key: value for key, value in config.items() if key not in ("results_dir", "plots_dir")}
+    return {key: value for key, value in config.items() if key not in ("results_dir", "plots_dir", "format")}
 
 
 @cache

@@ -4,6 +4,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 import pandas as pd
 
@@ -12,11 +13,12 @@ from harness.config.schema import Config
 from harness.errors import UserError
 from harness.results import store
 from harness.results.selection import note_last
+from harness.statistics.decision import decide
+from harness.statistics.format_names import Format, beside
+from harness.statistics.formats import formatted
 from harness.statistics.long_context import long_context
 from harness.statistics.long_context_text import long_context_text
 from harness.statistics.metric import PLAIN
-from harness.statistics.summary import summarize
-from harness.statistics.text import summary_table
 
 
 def figure_path(config: Config) -> Path:
@@ -25,26 +27,26 @@ def figure_path(config: Config) -> Path:
     return config.plots_dir / store.safe(name)
 
 
-def report(outcomes: Sequence[Outcome], figure: Path) -> None:
+def report(outcomes: Sequence[Outcome], figure: Path, table: Format = "text") -> None:
     """Print the table of all finished cells, draw their curves where there is more than one length, list failures."""
     done = [o for o in outcomes if o.is_done]
+    out = beside(table)
     if done:
         rows = _loaded([o.files.windows for o in done], "windows")
-        summary = summarize(rows)
-        print(summary_table(summary))
-        print()
+        decided = decide(rows)
+        print(formatted(decided, table))
         if (used := _use_of_context(done, rows)) is not None:
-            print(f"{used}\n")
+            print(f"\n{used}", file=out)
         computed = sum(o.status == "computed" for o in done)
         count = f"{len(done)} cell" + "s" * (len(done) > 1)
-        print(f"{count}: {computed} computed, {len(done) - computed} found finished")
+        print(f"\n{count}: {computed} computed, {len(done) - computed} found finished", file=out)
         for results in sorted({o.files.place.parents[2] for o in done}):
             cells = [o.files.cell_id for o in done if o.files.place.parents[2] == results]
             note_last(results, shlex.join(["python", "-m", "harness", *sys.argv[1:]]), cells)
-            print(f"results  {_short(results)}/")
-        for drawn in _figures(summary, figure):
-            print(f"figure   {_short(drawn)}")
-    _list_failures([o for o in outcomes if not o.is_done], len(outcomes))
+            print(f"results  {_short(results)}/", file=out)
+        for drawn in _figures(decided, figure):
+            print(f"figure   {_short(drawn)}", file=out)
+    _list_failures([o for o in outcomes if not o.is_done], len(outcomes), out)
 
 
 def _loaded(files: list[Path], table: str) -> pd.DataFrame:
@@ -79,16 +81,16 @@ def _figures(summary: pd.DataFrame, figure: Path) -> list[Path]:
     return files.save(curves.perplexity(summary), figure)
 
 
-def _list_failures(failed: Sequence[Outcome], total: int) -> None:
+def _list_failures(failed: Sequence[Outcome], total: int, out: TextIO) -> None:
     if not failed:
         return
-    print(f"\n{len(failed)} of {total} cells have no result:")
+    print(f"\n{len(failed)} of {total} cells have no result:", file=out)
     for outcome in failed:
-        print(f"{outcome.status.upper():8} {outcome.files.label}: {outcome.message}")
+        print(f"{outcome.status.upper():8} {outcome.files.label}: {outcome.message}", file=out)
         if outcome.status == "failed":
-            print(f"         traceback  {_short(outcome.files.log)}")
-        print(f"         again      {outcome.files.command}")
-    print("The same command again computes only what is missing.")
+            print(f"         traceback  {_short(outcome.files.log)}", file=out)
+        print(f"         again      {outcome.files.command}", file=out)
+    print("The same command again computes only what is missing.", file=out)
 
 
 def _short(path: Path) -> Path:

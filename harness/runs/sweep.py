@@ -88,7 +88,7 @@ def _start(configs: Sequence[Config], *, sweep: bool) -> list[Prepared]:
 
 
 def _end(outcomes: list[Outcome], config: Config) -> None:
-    report(outcomes, figure_path(config))
+    report(outcomes, figure_path(config), config.format)
     if not all(o.is_done for o in outcomes):
         sys.exit(1)
 

@@ -3,7 +3,7 @@
 All intervals are paired: the lengths of a line are compared on the same documents.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -27,24 +27,26 @@ def effective_context_length(
     """
     if not tolerance >= 0:
         raise UserError(f"tolerance must be >= 0 (0.05: five per cent above the best), got {tolerance}.")
-    lines = []
-    for line, cells in _lines(rows):
-        lengths = list(cells)
-        steps = _steps(list(cells.values()), averaging)
-        kept = Interval(*(_walk(lengths, [step[bound] for step in steps], tolerance) for bound in range(3)))
-        lines.append(
-            line
-            | {
-                "effective_ctx": kept.value,
-                "low": kept.high,  # the upper limit of the ratio fails first
-                "high": kept.low,
-                "beyond": kept.value == lengths[-1],
-                "tolerance": tolerance,
-                "shortest": lengths[0],
-                "longest": lengths[-1],
-            }
-        )
-    return pd.DataFrame(lines)
+    return pd.DataFrame([line | length_of(cells, tolerance, averaging) for line, cells in _lines(rows)])
+
+
+def length_of(cells: Mapping[int, pd.DataFrame], tolerance: float, averaging: Averaging = DEFAULT) -> Line:
+    """The effective context length of one line, as `effective_context_length` has it.
+
+    cells: the windows of each length, shortest first. Raises UserError where lengths have different documents.
+    """
+    lengths = list(cells)
+    steps = _steps(list(cells.values()), averaging)
+    kept = Interval(*(_walk(lengths, [step[bound] for step in steps], tolerance) for bound in range(3)))
+    return {
+        "effective_ctx": kept.value,
+        "low": kept.high,  # the upper limit of the ratio fails first
+        "high": kept.low,
+        "beyond": kept.value == lengths[-1],
+        "tolerance": tolerance,
+        "shortest": lengths[0],
+        "longest": lengths[-1],
+    }
 
 
 def slope(rows: pd.DataFrame, averaging: Averaging = DEFAULT, shortest: int = 0) -> pd.DataFrame:

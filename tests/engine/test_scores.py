@@ -20,8 +20,9 @@ from harness.engine.spec import EngineSpec
 from harness.results.rows import table_rows
 from harness.results.units import position_edges
 from harness.runs import runner
+from harness.statistics.decision import decide
+from harness.statistics.formats import formatted
 from harness.statistics.summary import AGGREGATES, Averaging, document_ratios, loss_by_position, point
-from harness.statistics.text import summary_table
 from tests.evaluations import BOS, CELL, numbered, own_number, protocol_named, scores, windows_table
 from tests.sweeps import save_texts
 from tests.tiny import tiny_llama, tokens
@@ -330,9 +331,10 @@ def test_samples_are_told_and_widen_the_interval():
     documents = numbered(*[300] * 8)
     rows = all_rows("sliding", documents)
     everything = summarize(rows)
-    sampled = [summarize(sample(rows, "sliding", seed, documents, 3)) for seed in range(8)]
-    assert "sampled windows" in summary_table(sampled[0])
-    assert "sampled" not in summary_table(everything)
+    some = [sample(rows, "sliding", seed, documents, 3) for seed in range(8)]
+    assert "sampled windows" in formatted(decide(some[0]), "text")
+    assert "sampled" not in formatted(decide(rows), "text")
+    sampled = [summarize(one) for one in some]
     assert all(s["sampled"].item() for s in sampled)
     width = np.mean([np.log(s["high"] / s["low"]).item() for s in sampled])
     assert width > 1.5 * np.log(everything["high"] / everything["low"]).item()

@@ -4,9 +4,10 @@ import pandas as pd
 import pytest
 
 from harness.errors import UserError
+from harness.statistics.decision import decide
+from harness.statistics.formats import formatted
 from harness.statistics.lines import label, panels, tokens
 from harness.statistics.summary import summarize
-from harness.statistics.text import summary_table
 from tests import synthetic
 
 
@@ -53,7 +54,7 @@ def test_cells_that_nothing_tells_apart_are_numbered() -> None:
     two = pd.concat([one.assign(cell_id="aaaaaaaa1"), one.assign(cell_id="bbbbbbbb1")])
     summary = summarize(two)
     assert list(lines(summary)) == ["none, cell 1 of 2", "none, cell 2 of 2"]
-    assert "cell 2 of 2" in summary_table(summary)
+    assert "cell 2 of 2" in formatted(decide(two), "text")
 
 
 def test_models_read_at_two_trained_lengths_are_two_panels() -> None:

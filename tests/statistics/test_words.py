@@ -5,9 +5,10 @@ import json
 import pandas as pd
 import pytest
 
+from harness.statistics.decision import decide
+from harness.statistics.formats import formatted
 from harness.statistics.lines import label, panels
 from harness.statistics.summary import summarize
-from harness.statistics.text import summary_table
 from harness.statistics.words import last_parts
 from tests import synthetic
 
@@ -72,7 +73,7 @@ def test_blocks_of_the_printed_table_say_it_as_well() -> None:
         )
         for hashed, count in (("aaaa", 8), ("bbbb", 5))
     ]
-    text = summary_table(summarize(pd.concat(parts)))
+    text = formatted(decide(pd.concat(parts)), "text")
     assert "sotu, 8 documents," in text
     assert "sotu, 5 documents," in text
 
