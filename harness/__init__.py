@@ -5,12 +5,13 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from harness.notebook import figure, run
     from harness.results.store import load_results
     from harness.statistics.long_context import long_context
     from harness.statistics.metric import Choice
     from harness.statistics.summary import Averaging, summarize
 
-__all__ = ["Averaging", "Choice", "__version__", "load_results", "long_context", "summarize"]
+__all__ = ["Averaging", "Choice", "__version__", "figure", "load_results", "long_context", "run", "summarize"]
 __version__ = version("longctx-harness")
 
 _PLACES = {
@@ -19,6 +20,8 @@ _PLACES = {
     "summarize": "harness.statistics.summary",
     "Choice": "harness.statistics.metric",
     "long_context": "harness.statistics.long_context",
+    "figure": "harness.notebook",
+    "run": "harness.notebook",
 }
 
 

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import NoReturn
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
@@ -63,6 +64,36 @@ def _needs_m(reason: str, overrides: Sequence[str]) -> UserError:
     return UserError(f"{reason}; run it with -m: {shlex.join(['python', '-m', 'harness', '-m', *overrides])}")
 
 
+def run_sweep(overrides: Sequence[str]) -> DictConfig:
+    """What `python -m harness -m` does with these overrides, in this process; returns the configuration before them.
+
+    Raises UserError for a mistake, and SystemExit(1) where a cell failed.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    configure_logging()
+    before = sys.argv
+    sys.argv = ["harness", "-m", *overrides]  # where keys wait, and what results say of the command that made them
+    shared_keys.hold()
+    try:
+        with hydra.initialize_config_module("harness.conf", **_version_base()):
+            app = GlobalHydra.instance().hydra
+            assert app is not None
+            app.multirun("config", _never, sys.argv[2:], with_log_configuration=False)
+            return app.compose_config("config", [], run_mode=RunMode.RUN, with_log_configuration=False)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(said_by(error)) from error
+    finally:
+        sys.argv = before
+
+
+def _never(_composed: DictConfig) -> None:
+    raise AssertionError("the harness sweeper runs its cells together")
+
+
+def _version_base() -> dict[str, str]:
+    return {"version_base": "1.3"} if int(version("hydra-core").split(".")[1]) < 4 else {}  # from 1.4 on deprecated
+
+
 def _with_format(arguments: Sequence[str]) -> list[str]:
     """Arguments with `--format NAME`, as compare takes it, as the override that Hydra understands."""
     words = list(arguments)
@@ -80,9 +111,7 @@ def run_app(task: Callable[[DictConfig], object], config_name: str, conf: str = 
     `conf`: the folder of configuration, from that of the task's module.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us instead of being printed by Hydra
-    options: dict[str, str] = {"config_path": conf, "config_name": config_name}
-    if int(version("hydra-core").split(".")[1]) < 4:
-        options["version_base"] = "1.3"  # from 1.4 on the parameter is deprecated
+    options = {"config_path": conf, "config_name": config_name, **_version_base()}
     configure_logging()
     keep_interrupts()
     sys.argv[1:] = _with_format(sys.argv[1:])

@@ -11,7 +11,18 @@ from tests import syntax
 
 PACKAGE = Path(__file__).parents[1] / "harness"
 LAYERS = [
-    ["__main__", "collect", "compare", "export", "plot", "report", "search", "theory", "train"],  # what a user types
+    [
+        "__main__",
+        "collect",
+        "compare",
+        "export",
+        "notebook",
+        "plot",
+        "report",
+        "search",
+        "theory",
+        "train",
+    ],  # what a user types
     ["external"],  # a command that is a folder
     ["cli"],
     ["runs", "longrope_search", "training"],  # what is done
