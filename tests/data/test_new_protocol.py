@@ -41,7 +41,9 @@ def missing(protocol: type[Protocol]) -> list[str]:
     section = text[begin : text.find("\n\n**`", begin + 1)] if begin >= 0 else ""
     if f"\n\n{drawn}\n" not in f"{section}\n":
         steps.append(f"docs/protocols.md: under `## Windows` write **`{name}`**, what it is, and its drawing:\n{drawn}")
-    row = next(line for line in (ROOT / "docs" / "choices.md").read_text().splitlines() if line.startswith("| `protocol=` |"))
+    row = next(
+        line for line in (ROOT / "docs" / "choices.md").read_text().splitlines() if line.startswith("| `protocol=` |")
+    )
     if name not in row.replace("`", " ").split():
         steps.append(f"docs/choices.md: name {name} in the row of `protocol=`.")
     return steps
