@@ -112,7 +112,7 @@ def tiny_config(family: str, **overrides: Any) -> Any:
     if hasattr(config, "original_max_position_embeddings"):
         config.original_max_position_embeddings = TRAINED
     if getattr(config, "rope_parameters", None) and "rope_parameters" not in overrides:
-        config.rope_parameters = _unscaled(config.rope_parameters)
+        config.rope_parameters = unscaled(config.rope_parameters)
     return config
 
 
@@ -153,9 +153,15 @@ def logits(model: nn.Module, ids: torch.Tensor) -> torch.Tensor:
         return model(ids, use_cache=False).logits
 
 
-def _unscaled(parameters: dict[str, Any]) -> dict[str, Any]:
-    nested = {key: value for key, value in parameters.items() if isinstance(value, dict)}
+# Of rope parameters; the last two scale queries, not frequencies (Ministral 3).
+UNSCALED = ("rope_theta", "partial_rotary_factor", "llama_4_scaling_beta", "original_max_position_embeddings")
+
+
+def unscaled(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Rope parameters without the scaling that they declare."""
+    nested = {key: value for key, value in parameters.items() if isinstance(value, dict | None)}
     if nested:
-        return {key: _unscaled(value) for key, value in nested.items()}
-    kept = {key: parameters[key] for key in ("rope_theta", "partial_rotary_factor") if key in parameters}
+        return {key: value and unscaled(value) for key, value in nested.items()}
+    known = UNSCALED if UNSCALED[2] in parameters else UNSCALED[:2]
+    kept = {key: parameters[key] for key in known if key in parameters}
     return {**kept, "rope_type": "default"}

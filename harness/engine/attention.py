@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from harness.models.attention.causal import causal_attention
-from harness.models.attention.fused import fused, merged
+from harness.models.attention.fused import fused, masked, merged, widened
 from harness.models.attention.options import check_options
 from harness.models.attention.route import Attention
+from harness.models.checkpoint.families import SINKS
 
 MASKED_ROWS = 1024  # queries of one masked block, where a layer sees only a window
 
@@ -31,12 +32,14 @@ def attend(
     the first key that each query sees, None: all; output (batch, length, heads, channels).
     Raises LookupError for options that ask for anything else.
     """
-    check_options(module, query, first, options)
+    check_options(module, query, first, options, sinks=True)
+    sinks = options.get(SINKS)
+    assert sinks is None or isinstance(sinks, Tensor)
     if first is not None:
-        return windowed(query, key, value, first, scaling).transpose(1, 2).contiguous(), None
-    if query.shape[2] == key.shape[2]:
+        return windowed(query, key, value, first, scaling, sinks).transpose(1, 2).contiguous(), None
+    if query.shape[2] == key.shape[2] and sinks is None:
         return causal_attention(module, query, key, value, scaling)
-    return after_past(query, key, value, scaling).transpose(1, 2).contiguous(), None
+    return after_past(query, key, value, scaling, sinks).transpose(1, 2).contiguous(), None
 
 
 # A compiled layer binds scaled_dot_product_attention to the flash kernel, on Hopper the slower one: there it stays out.
@@ -48,27 +51,40 @@ def attention_on(device: torch.device) -> Attention:
     return _BY_DEVICE.get(device.type, attend)
 
 
-def after_past(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+def after_past(query: Tensor, key: Tensor, value: Tensor, scale: float | None, sinks: Tensor | None = None) -> Tensor:
     """Causal attention (batch, heads, queries, channels) of a chunk of queries that ends where the keys end.
 
-    query (batch, heads, queries, channels), key and value (batch, key_heads, keys, channels). Two exact
-    pieces merged by their log-sum-exp: all earlier keys, unmasked, and the chunk's own, causal.
+    query (batch, heads, queries, channels), key and value (batch, key_heads, keys, channels), whose channels may
+    differ; `sinks` (heads,) are logits without a value. Two exact pieces merged by their log-sum-exp: all earlier
+    keys, unmasked, and the chunk's own, causal.
     """
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    scale, width = query.shape[-1] ** -0.5 if scale is None else scale, value.shape[-1]
+    query, key, value = _equally_wide(query, key, value)
     past = key.shape[2] - query.shape[2]
-    before = fused(query, key[:, :, :past], value[:, :, :past], scale)
-    own = fused(query, key[:, :, past:], value[:, :, past:], scale, causal=True)
-    return merged([before, own]).to(query.dtype)
+    pieces = [fused(query, key[:, :, past:], value[:, :, past:], scale, causal=True)]
+    if past:
+        pieces.insert(0, fused(query, key[:, :, :past], value[:, :, :past], scale))
+    return merged(pieces, sinks).to(query.dtype)[..., :width]
+
+
+def _equally_wide(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As fused kernels want them: of one width, where multi-latent attention has two."""
+    if key.shape[-1] == value.shape[-1]:
+        return query, key, value
+    width = -(-max(key.shape[-1], value.shape[-1]) // 8) * 8
+    return widened(query, width), widened(key, width), widened(value, width)
 
 
 @torch.compiler.disable  # plans its blocks from numbers in tensors
-def windowed(query: Tensor, key: Tensor, value: Tensor, first: Tensor, scale: float | None) -> Tensor:
+def windowed(
+    query: Tensor, key: Tensor, value: Tensor, first: Tensor, scale: float | None, sinks: Tensor | None = None
+) -> Tensor:
     """Attention (batch, heads, queries, channels) of queries that see keys [first, own position], in blocks of rows.
 
-    query (batch, heads, queries, channels), key and value (batch, key_heads, keys, channels), first (1, 1, queries, 1).
+    query (batch, heads, queries, channels), key and value (batch, key_heads, keys, channels), first (1, 1, queries, 1),
+    `sinks` (heads,) logits without a value.
     """
     past = key.shape[2] - query.shape[2]
-    groups = query.shape[1] // key.shape[1]
     out = query.new_empty(*query.shape[:3], value.shape[-1])
     starts = first.flatten()
     for begin in range(0, query.shape[2], MASKED_ROWS):
@@ -77,11 +93,19 @@ def windowed(query: Tensor, key: Tensor, value: Tensor, first: Tensor, scale: fl
         keys = torch.arange(low, past + end, device=query.device)
         rows = torch.arange(past + begin, past + end, device=query.device)[:, None]
         seen = (keys >= starts[begin:end, None].to(query.device)) & (keys <= rows)
-        keys_seen, values_seen = (_repeated(x[:, :, low : past + end], groups) for x in (key, value))
-        out[:, :, begin:end] = scaled_dot_product_attention(
-            query[:, :, begin:end], keys_seen, values_seen, attn_mask=seen, scale=scale
-        )
+        states = query[:, :, begin:end], key[:, :, low : past + end], value[:, :, low : past + end]
+        out[:, :, begin:end] = _seeing(*states, seen, scale) if sinks is None else _sinking(*states, seen, scale, sinks)
     return out
+
+
+def _seeing(query: Tensor, key: Tensor, value: Tensor, seen: Tensor, scale: float | None) -> Tensor:
+    key, value = (_repeated(x, query.shape[1] // x.shape[1]) for x in (key, value))
+    return scaled_dot_product_attention(query, key, value, attn_mask=seen, scale=scale)
+
+
+def _sinking(query: Tensor, key: Tensor, value: Tensor, seen: Tensor, scale: float | None, sinks: Tensor) -> Tensor:
+    scale, width = query.shape[-1] ** -0.5 if scale is None else scale, value.shape[-1]
+    return merged([masked(*_equally_wide(query, key, value), seen, scale)], sinks)[..., :width]
 
 
 def _repeated(x: Tensor, groups: int) -> Tensor:

@@ -54,9 +54,11 @@ def chunked(
             run = _Layer(layer.forward, _home(layer), cache_name(layer), chunk, wanted, buffers, cache)
             forward = run if kept is None else partial(kept.run, number, run)
             stack.enter_context(swapped(layer, "forward", forward))
+        behind = _Behind(layers[-1].forward)
+        stack.enter_context(swapped(layers[-1], "forward", behind))
         for norm in final_norms(model):
-            tokenwise = partial(_tokenwise, norm.forward, _home(norm), chunk, first)
-            stack.enter_context(swapped(norm, "forward", tokenwise))
+            final = partial(_final_norm, behind, norm.forward, _home(norm), chunk, first)
+            stack.enter_context(swapped(norm, "forward", final))
         yield
 
 
@@ -123,6 +125,8 @@ class _Layer:
         length = hidden.shape[1]
         if length <= self.chunk and self.first == 0 and self.cache is None:
             return self.forward(hidden, *args, **kwargs)
+        if hidden.ndim != 3:
+            raise LookupError(f"layers hand on a stream of {hidden.ndim - 1} axes a row, not of tokens and channels")
         kwargs[self.cache_name] = None
         hidden = hidden.to(self.home)  # once, not chunk by chunk, where layers are spread over devices
         cache = (self.cache or LayerCache)(length, self.buffers, self.first)
@@ -151,10 +155,31 @@ def _cut(value: object, piece: slice, length: int) -> object:
     return value[:, :, piece] if axis == 2 else value[:, piece]
 
 
-def _tokenwise(
-    forward: Callable[..., Tensor], home: torch.device | None, chunk: int, first: int, hidden: Tensor
+@dataclass
+class _Behind:
+    """The last layer, and the shape of what came out of it until a norm has taken it; None: layers have not run."""
+
+    forward: Callable[..., LayerOutput]
+    shape: torch.Size | None = None
+
+    def __call__(self, *args: object, **kwargs: object) -> LayerOutput:
+        out = self.forward(*args, **kwargs)
+        self.shape = (out if isinstance(out, Tensor) else out[0]).shape
+        return out
+
+
+def _final_norm(
+    behind: _Behind,
+    forward: Callable[..., Tensor],
+    home: torch.device | None,
+    chunk: int,
+    first: int,
+    hidden: Tensor,
 ) -> Tensor:
-    hidden = hidden.to(home)
+    """A norm of what comes out of the layers, chunk by chunk; of all else (Gemma 4: inputs of layers) as it is."""
+    if hidden.shape != behind.shape:
+        return forward(hidden)
+    behind.shape, hidden = None, hidden.to(home)
     for begin in range(first, hidden.shape[1], chunk):
         hidden[:, begin : begin + chunk] = forward(hidden[:, begin : begin + chunk])
     return hidden

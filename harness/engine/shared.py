@@ -11,6 +11,7 @@ Pairs of stripes: The Llama 3 Herd of Models, arXiv:2407.21783, section 3.3.2.
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,8 +24,7 @@ from harness.engine.ring import Ring, RingCache
 from harness.engine.ring_attention import attend
 from harness.engine.ring_windows import first_seen_by_ranks
 from harness.engine.stripes import Stripes, in_order
-from harness.models.attention.causal import is_causal
-from harness.models.attention.first_seen import first_seen
+from harness.models.attention.causal import causal_mask
 from harness.models.parts import CausalLM, body_of
 from harness.models.rotary.layout import Rotation
 from harness.models.rotary.modules import rotary_modules
@@ -66,23 +66,12 @@ def _rotation(
     return cos[..., :-1, :], sin[..., :-1, :]
 
 
-def _mask(
-    stripes: Stripes, rank: int, *, mask_function: Callable[..., Tensor], device: torch.device, **_: object
-) -> Tensor | None:
+def _mask(stripes: Stripes, rank: int, **options: Any) -> Tensor | None:
     """As that of `chunked`, for the tokens of this rank; what it is asked for in terms of them does not count."""
-    if is_causal(mask_function):
-        return None
-    whole = first_seen(
-        batch_size=1,
-        q_length=stripes.length,
-        kv_length=stripes.length,
-        q_offset=0,
-        kv_offset=0,
-        mask_function=mask_function,
-        attention_mask=None,
-        device=device,
-    )
-    return None if whole is None else first_seen_by_ranks(whole, stripes, rank)
+    length = stripes.length
+    whole = {"batch_size": 1, "q_length": length, "kv_length": length, "q_offset": 0, "kv_offset": 0}
+    first = causal_mask(**{**options, **whole, "attention_mask": None})
+    return None if first is None else first_seen_by_ranks(first, stripes, rank)
 
 
 @torch.inference_mode()

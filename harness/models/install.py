@@ -29,6 +29,7 @@ from harness.models.encoded.apply import encoded_as
 from harness.models.installed import Installed
 from harness.models.parts import CausalLM
 from harness.models.positions import last_position
+from harness.models.proved_attention import check_regions
 from harness.models.rotary.find import Rotary, rotaries
 from harness.models.rotary.modules import Wanted
 from harness.models.rotary.softmax_scale import softmax_multiplier, softmax_scaled
@@ -103,6 +104,7 @@ def _rotating(model: CausalLM, method: Method, length: int, trained: int | None)
         if not rotary:
             _check_runs_without_rotary(model, method, length)
         elif isinstance(method, AttentionMethod):
+            check_regions(model, trained)
             installed = stack.enter_context(by_regions.applied(model, method, length, trained))
         elif method.kind == "native":
             for module in rotary:

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import MoeModelOutputWithPast
 
 from harness.models.checkpoint.families import CACHE_NAMES, DECODER_LAYER, INNER_SIZE, NORM, TEXT_PARTS, first_set
+from harness.models.checkpoint.geometry import check_one_width
 from harness.models.swap import swapped
 
 CausalLM = PreTrainedModel  # what transformers builds for a causal language model
@@ -29,6 +30,7 @@ class Widths(NamedTuple):
 def widths(model: CausalLM) -> Widths:
     """The widths of the text part, from the model's configuration."""
     config = model.config.get_text_config()
+    check_one_width(config)
     inner = first_set(config, INNER_SIZE) or 4 * config.hidden_size
     if isinstance(inner, list | tuple):  # one a layer (Gemma 3n)
         inner = max(inner)

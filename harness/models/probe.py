@@ -48,13 +48,15 @@ def probe_of(model: CausalLM) -> Probe:
     """A probe that sees every limit of the model's attention: on all of them shortened, or else long enough.
 
     A limit acts where the model's losses change by shortening it. One that does not is spanned by a longer probe; one
-    that is too long for that stays unseen.
+    that is too long for that stays unseen. Raises UserError where two forwards of the same tokens differ.
     """
     long = {name: length for name, length in limits(text_config(model.config)).items() if length > SHORT}
     probe = _seeing(model, long, 2 * fixed_reach(model) + PROBE_LENGTH)
     if probe.unseen and 2 * max(probe.unseen.values()) <= LONGEST:
         length = 2 * max(probe.unseen.values()) + PROBE_LENGTH
         probe = replace(_seeing(model, long, length), unseen={})
+    if _apart(_losses(model, probe.ids, {}), probe.own) > TOLERANCE.get(model.dtype, TOLERANCE[torch.float32]):
+        raise UserError(f"{type(model).__name__} gives other losses each time: its forward draws random numbers.")
     if not probe.own.isfinite().any():
         log.warning("%s: every loss of the probe is NaN or infinite, nothing to compare", type(model).__name__)
     return probe
@@ -83,7 +85,7 @@ def difference(model: CausalLM, nll: NLL, probe: Probe, *, attends: bool = True)
             with shortened(model):
                 got = nll(probe.ids[:rows], score_from)
         except FAILURES as error:
-            return f"{type(error).__name__}: {first_line(error)}"
+            return _why(error)
         expected = probe.own[scored]
         if not expected.isfinite().any():
             return None
@@ -94,6 +96,13 @@ def difference(model: CausalLM, nll: NLL, probe: Probe, *, attends: bool = True)
         if lost:
             return f"losses are those of a model without {lost[0]}"
     return None
+
+
+def _why(error: Exception) -> str:
+    """What stopped a forward: in our words, or in those of a family's code that asked for something else."""
+    if isinstance(error, UserError) or type(error) is LookupError:
+        return first_line(error).removesuffix(".")
+    return f"its layers stop with {type(error).__name__}: {first_line(error).removesuffix('.')}"
 
 
 @torch.inference_mode()

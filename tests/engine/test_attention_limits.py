@@ -30,7 +30,7 @@ FAMILIES = {
     "llama4_text": {"attention_chunk_size": WINDOW},
 }
 
-REFUSED = {("gemma2", "layered"), ("gpt_oss", "layered")}  # soft caps and sinks, which fused attention lacks
+REFUSED = {("gemma2", "layered")}  # soft caps, which fused attention lacks
 
 
 def made(family, **changes):

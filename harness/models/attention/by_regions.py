@@ -111,13 +111,14 @@ def applied(
             f"{text.model_type} norms queries and keys after rotating them: methods that change attention cannot run "
             "on it."
         )
-    rotations = layer_rotations(model, _sources(model, trained))
+    rotations = layer_rotations(model, sources(model, trained))
     layers = {module: _layer(rotation, method, length) for module, rotation in rotations.items()}
     with identity_rotation(model, length), routed(model, RegionAttention(method, layers), first_seen):
         yield _installed(rotations, layers)
 
 
-def _sources(model: CausalLM, trained: int | None) -> list[Source]:
+def sources(model: CausalLM, trained: int | None) -> list[Source]:
+    """What layers may rotate by: each rotary module, for each of its layer types."""
     return [
         Source(rotary, kind, rotary.geometry(kind, trained))
         for rotary in rotaries(model)

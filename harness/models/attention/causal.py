@@ -4,10 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import causal_mask_function
 
-from harness.models.attention.first_seen import first_seen
+from harness.models.attention.first_seen import check_unread, first_seen
+from harness.models.checkpoint.geometry import text_config
 
 
 def is_causal(mask_function: Callable[..., Tensor], attention_mask: Tensor | None = None) -> bool:
@@ -16,12 +18,13 @@ def is_causal(mask_function: Callable[..., Tensor], attention_mask: Tensor | Non
 
 
 def causal_mask(
-    *, mask_function: Callable[..., Tensor], attention_mask: Tensor | None, **options: Any
+    *, mask_function: Callable[..., Tensor], attention_mask: Tensor | None, config: PretrainedConfig, **options: Any
 ) -> Tensor | None:
     """None where a layer is simply causal; otherwise the first key that each query sees, (1, 1, length, 1)."""
+    check_unread(text_config(config).model_type, mask_function, options)
     if is_causal(mask_function, attention_mask):
         return None
-    return first_seen(mask_function=mask_function, attention_mask=attention_mask, **options)
+    return first_seen(mask_function=mask_function, attention_mask=attention_mask, config=config, **options)
 
 
 def causal_attention(

@@ -1,11 +1,14 @@
 """Which keys a layer lets its queries see, as one number a query: windows, chunks and packed documents."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
+from transformers import PretrainedConfig
+from transformers.masking_utils import causal_mask_function
 
 from harness.errors import UserError
+from harness.models.checkpoint.geometry import text_config
 
 
 def first_seen(
@@ -18,18 +21,21 @@ def first_seen(
     mask_function: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
     attention_mask: Tensor | None,
     device: torch.device,
-    **_: object,
+    config: PretrainedConfig,
+    **options: object,
 ) -> Tensor | None:
     """First key that each query of a layer sees, int64 (1, 1, length, 1) on the CPU; None: all see the first token.
 
     A mask function for transformers' AttentionMaskInterface: `mask_function(batch, head, query, key)` says whether a
     query sees a key. Each query must see an unbroken run of keys that ends at itself, the same in every row of the
-    batch; UserError otherwise (padding, caches, attention that is not causal).
+    batch; UserError otherwise (padding, caches, attention that is not causal, layers that read the mask themselves).
     """
+    name = text_config(config).model_type
+    check_unread(name, mask_function, options)
     if (q_length, q_offset, kv_offset) != (kv_length, 0, 0):
-        raise UserError("Methods that change attention score whole windows: run the model without a cache.")
+        raise UserError(f"{name}: attention is over whole windows here: run the model without a cache.")
     if attention_mask is not None and not bool(attention_mask.all()):
-        raise UserError("Methods that change attention score whole windows: run the model without padding.")
+        raise UserError(f"{name}: attention is over whole windows here: run the model without padding.")
     rows = torch.arange(batch_size, device=device)[:, None]
     queries = torch.arange(q_length, device=device).expand(batch_size, -1)
 
@@ -39,11 +45,20 @@ def first_seen(
     if not bool(sees(queries).all()) or bool(
         (sees((queries + 1).clamp(max=q_length - 1)) & (queries + 1 < q_length)).any()
     ):
-        raise UserError("Methods that change attention need causal attention in which every token sees itself.")
+        raise UserError(f"{name} asks for attention that is not causal, or in which a token does not see itself.")
     first = _search(sees, queries)
     if not bool((first == first[:1]).all()):
-        raise UserError("Methods that change attention need windows of one document each, the same in every row.")
+        raise UserError(f"{name}: windows need one document each here, the same in every row.")
     return None if not bool(first.any()) else first[0].cpu()[None, None, :, None]
+
+
+def check_unread(name: str, mask_function: Callable[..., Tensor], options: Mapping[str, object]) -> None:
+    """Raise UserError where a family wants a mask even if it is simply causal: its layers choose keys by it.
+
+    options: what transformers hands to a mask function, `allow_is_causal_skip` among it.
+    """
+    if mask_function is causal_mask_function and options.get("allow_is_causal_skip") is False:
+        raise UserError(f"{name} reads the attention mask by itself.")
 
 
 def _search(sees: Callable[[Tensor], Tensor], queries: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 Piece = tuple[Tensor, Tensor]  # output (batch, heads, queries, channels) and log-sum-exp (batch, heads, queries)
 
@@ -44,6 +45,44 @@ def _cudnn(query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool
         query, key, value, None, compute_log_sumexp=True, is_causal=causal, scale=scale
     )[:2]
     return out.reshape(batch, heads, length, -1), lse.reshape(batch, heads, length)
+
+
+def widened(states: Tensor, channels: int) -> Tensor:
+    """Queries, keys or values (..., channels) with zeros for the channels that are missing."""
+    missing = channels - states.shape[-1]
+    return pad(states, (0, missing)) if missing else states
+
+
+def masked(query: Tensor, key: Tensor, value: Tensor, seen: Tensor, scale: float) -> Piece:
+    """As `fused`, over the keys that each query sees, `seen` (queries, keys); rows that see none get 0 and -inf."""
+    bias = torch.zeros_like(seen, dtype=query.dtype).masked_fill_(~seen, -torch.inf)
+    if query.device.type == "cpu":
+        output, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            query, key, value, attn_mask=bias, scale=scale
+        )[:2]
+    else:
+        output, lse = torch.ops.aten._scaled_dot_product_efficient_attention(
+            query,
+            _for_each_head(query, key),
+            _for_each_head(query, value),
+            _aligned(bias, query),
+            compute_log_sumexp=True,
+            scale=scale,
+        )[:2]
+        lse = lse[..., : query.shape[2]]  # kernels may pad their rows
+    blind = ~seen.any(dim=-1)
+    return output.masked_fill(blind[:, None], 0), lse.masked_fill(blind, -torch.inf)
+
+
+def _aligned(bias: Tensor, query: Tensor) -> Tensor:
+    """The bias of every head, with rows that begin at addresses that the kernel accepts."""
+    columns = bias.shape[-1]
+    aligned = pad(bias, (0, -columns % 16))[:, :columns]
+    return aligned.expand(*query.shape[:2], -1, -1)
+
+
+def _for_each_head(query: Tensor, states: Tensor) -> Tensor:
+    return states.repeat_interleave(query.shape[1] // states.shape[1], dim=1)
 
 
 def merged(pieces: Sequence[Piece], sinks: Tensor | None = None) -> Tensor:

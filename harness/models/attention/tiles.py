@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import pad
 
 from harness.methods.attention.regions import Region
-from harness.models.attention.fused import Piece, fused, merged
+from harness.models.attention.fused import Piece, fused, masked, merged, widened
 from harness.models.attention.rotation import LayerRotation, Table
 
 BLOCK_ROWS = {"cpu": 256, "cuda": 1024}  # more rows: fewer launches, larger masked edges
@@ -146,48 +145,12 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, shape: TileShape, seen
     """Output and log-sum-exp of one tile; rows that see no key of it get 0 and -inf."""
     width = value.shape[-1]
     channels = -(-max(query.shape[-1], width) // 8) * 8  # fused kernels want equal widths, multiples of 8
-    query, key, value = (_widened(x, channels) for x in (query, key, value))
+    query, key, value = (widened(x, channels) for x in (query, key, value))
     if seen is not None:
-        output, lse = _masked(query, key, value, seen, scale)
+        output, lse = masked(query, key, value, seen, scale)
     elif shape == "upper":  # backwards, the keys from the diagonal are the keys up to it
         output, lse = fused(query.flip(2), key.flip(2), value.flip(2), scale, causal=True)
         output, lse = output.flip(2), lse.flip(2)
     else:
         output, lse = fused(query, key, value, scale, causal=shape == "lower")
     return output[..., :width], lse
-
-
-def _widened(states: Tensor, channels: int) -> Tensor:
-    missing = channels - states.shape[-1]
-    return pad(states, (0, missing)) if missing else states
-
-
-def _masked(query: Tensor, key: Tensor, value: Tensor, seen: Tensor, scale: float) -> Piece:
-    bias = torch.zeros_like(seen, dtype=query.dtype).masked_fill_(~seen, -torch.inf)
-    if query.device.type == "cpu":
-        output, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            query, key, value, attn_mask=bias, scale=scale
-        )[:2]
-    else:
-        output, lse = torch.ops.aten._scaled_dot_product_efficient_attention(
-            query,
-            _for_each_head(query, key),
-            _for_each_head(query, value),
-            _aligned(bias, query),
-            compute_log_sumexp=True,
-            scale=scale,
-        )[:2]
-        lse = lse[..., : query.shape[2]]  # kernels may pad their rows
-    blind = ~seen.any(dim=-1)
-    return output.masked_fill(blind[:, None], 0), lse.masked_fill(blind, -torch.inf)
-
-
-def _aligned(bias: Tensor, query: Tensor) -> Tensor:
-    """The bias of every head, with rows that begin at addresses that the kernel accepts."""
-    columns = bias.shape[-1]
-    aligned = pad(bias, (0, -columns % 16))[:, :columns]
-    return aligned.expand(*query.shape[:2], -1, -1)
-
-
-def _for_each_head(query: Tensor, states: Tensor) -> Tensor:
-    return states.repeat_interleave(query.shape[1] // states.shape[1], dim=1)

@@ -61,8 +61,11 @@ IDLE_OPTIONS = (
     *("output_attentions", "output_hidden_states", "output_router_logits"),
 )
 # Fields of configurations and modules that say how far attention sees, in tokens or keys: windows, chunks, top-k.
-REACH = re.compile(r"(^|_)window(_size|_len)?$|^attention_chunk_size$|^local_attention|^index_topk(_blocks)?$")
-FIXED_REACH = re.compile(r"^compress_(rates|ratios)$|^index_block_size$")  # that weights were made for
+REACH = re.compile(
+    r"(^|_)window(_size|_len)?$|^attention_chunk_size$|^local_attention|^index_topk(_blocks)?$|^indexer_budget$"
+)
+# Those that weights were made for.
+FIXED_REACH = re.compile(r"^compress_(rates|ratios)$|^index_block_size$|attn_chunk_length$")
 
 
 def first_set(config: "PretrainedConfig", names: tuple[str, ...]) -> Any:

@@ -34,6 +34,7 @@ def layer_geometry(text: PretrainedConfig, layer_type: str | None, trained: int 
     """The geometry of one layer type (None: of all layers) of a text configuration."""
     if not has_rope(text):
         raise no_rotary(text)
+    check_one_width(text)
     rotary_dim, resting = _channels(text, layer_type)
     return RopeGeometry(
         rotary_dim=rotary_dim,
@@ -41,6 +42,12 @@ def layer_geometry(text: PretrainedConfig, layer_type: str | None, trained: int 
         original_max_position_embeddings=trained or trained_length(text),
         resting=resting,
     )
+
+
+def check_one_width(text: PretrainedConfig) -> None:
+    """Raise UserError for a model made of parts that have widths of their own, and none together (Blt)."""
+    if not hasattr(text, "hidden_size"):
+        raise UserError(f"{text.model_type} is made of parts with widths of their own: it cannot run here.")
 
 
 def no_rotary(text: PretrainedConfig) -> UserError:

@@ -17,7 +17,7 @@ from harness.methods.attention.rerope import ReRope
 from harness.methods.attention.self_extend import SelfExtend
 from harness.methods.attention.windowed import Windowed
 from harness.methods.base import RopeGeometry
-from harness.models.attention.by_regions import _sources
+from harness.models.attention.by_regions import sources
 from harness.models.attention.layer_rotation import layer_rotations
 from harness.models.checkpoint.geometry import geometry
 from harness.models.install import applied
@@ -77,7 +77,7 @@ def test_every_family_rotates_as_its_own_rotary_embedding_does(model):
 def test_layers_without_position_stay_unrotated(family):
     overrides, expected = NO_POSITIONS[family]
     model = tiny_model(tiny_config(family, **overrides))
-    found = layer_rotations(model, _sources(model, None))
+    found = layer_rotations(model, sources(model, None))
     assert [found[layer] is None for layer in sorted(found, key=lambda m: m.layer_idx)] == expected
 
 
@@ -104,12 +104,12 @@ def test_norms_after_rotation_are_refused_by_name():
 
 def test_the_probe_sees_what_happens_after_rotation():
     model = tiny_hunyuan()
-    sources = _sources(model, None)
-    assert None not in layer_rotations(model, sources).values(), "norms whose weights are all 1 let rotations pass"
+    found = sources(model, None)
+    assert None not in layer_rotations(model, found).values(), "norms whose weights are all 1 let rotations pass"
     with torch.no_grad():
         model.model.layers[1].self_attn.query_layernorm.weight.uniform_(0.5, 2)
     with pytest.raises(UserError, match="hunyuan_v1_dense does more to queries"):
-        layer_rotations(model, sources)
+        layer_rotations(model, found)
 
 
 WIDE = RopeGeometry(rotary_dim=16, rope_theta=1e4, original_max_position_embeddings=TRAINED)
