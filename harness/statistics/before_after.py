@@ -77,7 +77,7 @@ def compare(
     sides: dict[Side, pd.DataFrame] = {"baseline": baseline, "candidate": candidate}
     for rows in sides.values():
         check(rows, metric)
-    tables = {side: _one_each(rows, side) for side, rows in sides.items()}
+    tables = {side: _one_each(cells, side) for side, cells in _by_checkpoint(sides).items()}
     by_id = {side: {str(i): cell for i, cell in rows.groupby("cell_id")} for side, rows in sides.items()}
 
     def differ(old: Line, new: Line) -> str | None:
@@ -113,8 +113,21 @@ def name(cell: Line) -> str:
     return f"{cell['model']} {cell['method']}{given} ctx {tokens(cell['ctx'])} {cell['protocol']} {cell['dataset']}"
 
 
-def _one_each(rows: pd.DataFrame, side: Side) -> pd.DataFrame:
-    table = cell_table(rows)
+def _by_checkpoint(sides: dict[Side, pd.DataFrame]) -> dict[Side, pd.DataFrame]:
+    """The cells of both sides; models of one name on one side with what they were read from behind their name."""
+    tables = {side: cell_table(rows) for side, rows in sides.items()}
+    several = set()
+    for table in tables.values():
+        if "model_source" in table:
+            counts = table.groupby("model")["model_source"].nunique()
+            several |= set(counts.index[counts > 1])
+    for table in tables.values():
+        named = table["model"].isin(several) & table["model_source"].notna() if several else []
+        table.loc[named, "model"] = table["model"] + " (" + table["model_source"].astype(str) + ")"
+    return tables
+
+
+def _one_each(table: pd.DataFrame, side: Side) -> pd.DataFrame:
     twice = table[table.duplicated(EXACT, keep=False)]
     if not twice.empty:
         ids = ", ".join(twice["cell_id"].iloc[:2])

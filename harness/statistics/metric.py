@@ -87,7 +87,7 @@ PERPLEXITY = Metric(name="perplexity", title="perplexity", rows=lambda load, cho
 
 def _bits(load: Load, choice: Choice) -> pd.DataFrame:
     rows = load("windows")
-    return rows[rows["num_bytes"] > 0].assign(bits=rows["nll_sum"] / np.log(2))
+    return rows.assign(bits=rows["nll_sum"] / np.log(2))
 
 
 def _with_words(load: Load, choice: Choice) -> pd.DataFrame:
@@ -108,5 +108,11 @@ WORD_PERPLEXITY = Metric(
     name="word_perplexity", title="perplexity of a word", rows=_with_words, count="num_words", of_text=True
 )
 BITS_PER_BYTE = Metric(
-    name="bits_per_byte", title="bits per byte", rows=_bits, scale="ratio", total="bits", count="num_bytes"
+    name="bits_per_byte",
+    title="bits per byte",
+    rows=_bits,
+    scale="ratio",
+    total="bits",
+    count="num_bytes",
+    of_text=True,
 )

@@ -162,3 +162,42 @@ def test_other_protocols_stay_apart_under_any_identity(rows: pd.DataFrame) -> No
     result = compare(of_before(rows), rows.assign(protocol_params=json.dumps({"stride": 128})))
     assert len(result.refused) == 6
     assert "its protocol differs" in result.refused[0]
+
+
+def checkpoint(rows: pd.DataFrame, name: str, factor: float = 1.0) -> pd.DataFrame:
+    """The same cells of another checkpoint under the same name of the model."""
+    return rows.assign(
+        cell_id=rows["cell_id"] + name, model_source=f"runs/{name}", model_fingerprint=name,
+        nll_sum=rows["nll_sum"] + np.log(factor) * rows["num_scored"],
+    )  # fmt: skip
+
+
+def test_two_checkpoints_under_one_name_are_named_and_compared_each_with_its_own(rows: pd.DataFrame) -> None:
+    before = pd.concat([checkpoint(rows, "ck1"), checkpoint(rows, "ck2", 1.5)])
+    after = pd.concat([checkpoint(rows, "ck2", 1.5 * 1.01), checkpoint(rows, "ck1")])
+    result = compare(before, after)
+    assert not result.refused
+    ratios = result.cells.groupby("model")["ratio"].agg(["min", "max", "size"])
+    assert ratios.index.tolist() == ["reference (runs/ck1)", "reference (runs/ck2)"]
+    assert ratios["size"].tolist() == [6, 6]
+    assert ratios["min"].tolist() == pytest.approx([1.0, 1.01], rel=1e-9)
+    assert ratios["max"].tolist() == pytest.approx([1.0, 1.01], rel=1e-9)
+
+
+def test_a_checkpoint_that_one_side_lacks_is_missing_by_its_name(rows: pd.DataFrame) -> None:
+    result = compare(checkpoint(rows, "ck1"), pd.concat([checkpoint(rows, "ck1"), checkpoint(rows, "ck2", 1.5)]))
+    assert set(result.cells["model"]) == {"reference (runs/ck1)"}
+    assert len(result.missing["baseline"]) == 6
+    assert all(named.startswith("reference (runs/ck2) ") for named in result.missing["baseline"])
+
+
+def test_one_checkpoint_before_and_another_after_are_compared(rows: pd.DataFrame) -> None:
+    result = compare(checkpoint(rows, "ck1"), checkpoint(rows, "ck2", 1.01))
+    assert result.cells["model"].unique().tolist() == ["reference"]
+    assert result.cells["ratio"].tolist() == pytest.approx([1.01] * 6, rel=1e-9)
+
+
+def test_two_checkpoints_of_one_place_cannot_be_told_apart(rows: pd.DataFrame) -> None:
+    twice = pd.concat([rows, checkpoint(rows, "ck1").assign(model_source=rows["model_source"])])
+    with pytest.raises(UserError, match=r"The baseline holds .* more than once"):
+        compare(twice, rows)

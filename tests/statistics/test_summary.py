@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 
 from harness.errors import UserError
+from harness.statistics.metric import BITS_PER_BYTE, BYTE_PERPLEXITY, PLAIN
 from harness.statistics.summary import AGGREGATES, Aggregate, Averaging, loss_by_position, point, summarize
 from tests import synthetic
 from tests.reference import statistics
@@ -37,6 +38,23 @@ def test_counts_and_bits_per_byte(rows: pd.DataFrame) -> None:
     assert (line["num_documents"], line["num_windows"], line["num_scored"]) == (6, 18, own["num_scored"].sum())
     assert line["bits_per_byte"] == pytest.approx(own["nll_sum"].sum() / np.log(2) / own["num_bytes"].sum(), rel=1e-12)
     assert not line["sampled"]
+
+
+@pytest.mark.parametrize("aggregate", ["token", "document"])
+def test_losses_in_windows_without_bytes_are_counted(rows: pd.DataFrame, aggregate: Aggregate) -> None:
+    """A window may score only parts of a character, whose bytes count where it ends: its loss is the text's, too."""
+    own = rows[rows["cell_id"] == rows["cell_id"].iloc[0]].copy()
+    own.loc[own["window"] == 1, "num_bytes"] = 0
+    bits = BITS_PER_BYTE.rows(lambda name: {"windows": own}[name], PLAIN)
+    value = summarize(bits, Averaging(aggregate), BITS_PER_BYTE)["bits_per_byte"].item()
+    by_document = own.groupby("document")[["nll_sum", "num_bytes"]].sum()
+    means = by_document["nll_sum"] / by_document["num_bytes"] / np.log(2)
+    total = own["nll_sum"].sum() / own["num_bytes"].sum() / np.log(2)
+    assert value == pytest.approx(total if aggregate == "token" else means.mean(), rel=1e-9)
+    one = summarize(own, Averaging(aggregate), BYTE_PERPLEXITY)["byte_perplexity"].item()
+    assert aggregate == "document" or 2**value == pytest.approx(one, rel=1e-9)
+    with pytest.raises(UserError, match="bits_per_byte has no mean of windows"):
+        summarize(bits, Averaging("window"), BITS_PER_BYTE)
 
 
 def test_one_document_cut_into_more_windows_changes_no_interval() -> None:

@@ -43,6 +43,15 @@ def adapter_files(name: str, folder: Path, *, allow_pickle: bool) -> list[Path]:
     return [config, weights]
 
 
+def check_no_adapter(name: str, folder: Path, gguf_file: str) -> None:
+    """Raise UserError where an adapter lies beside a GGUF file, into which it cannot be merged."""
+    if (folder / CONFIG).is_file():
+        raise UserError(
+            f"model {name}: {folder} holds an adapter beside {gguf_file}, into which it cannot be merged; take "
+            f"{CONFIG} away to evaluate the file alone."
+        )
+
+
 def merged(name: str, model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     """The model with the adapter of its folder added to its weights. Raises UserError."""
     from peft import PeftModel, get_peft_model_state_dict

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from harness.errors import UserError, first_line
-from harness.models.checkpoint.adapter import adapter_files
+from harness.models.checkpoint.adapter import adapter_files, check_no_adapter
 from harness.models.checkpoint.families import DUPLICATES, INSTALL
 from harness.models.checkpoint.fingerprint import fingerprint
 from harness.models.checkpoint.spec import ModelSpec
@@ -22,6 +22,7 @@ TOKENIZER = (
     "*.model",
     "*.tiktoken",
 )
+TAKES_CODE = ("config.json", "tokenizer_config.json")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -72,6 +73,7 @@ def tokenizer_files_fingerprint(spec: ModelSpec) -> str:
 def _model_files(spec: ModelSpec) -> list[Path]:
     folder = directory(spec)
     if spec.gguf_file is not None:
+        check_no_adapter(spec.name, folder, spec.gguf_file)
         return [folder / spec.gguf_file]
     adapter = adapter_files(spec.name, folder, allow_pickle=spec.allow_pickle)
     weights = weight_files(spec.name, folder, allow_pickle=spec.allow_pickle)
@@ -80,12 +82,15 @@ def _model_files(spec: ModelSpec) -> list[Path]:
 
 
 def _code(spec: ModelSpec, folder: Path) -> list[Path]:
-    """The Python files of a checkpoint, and those of another one on a hub that its configuration takes code from."""
-    config = folder / "config.json"
-    named = read_json(spec.name, config).get("auto_map") if config.is_file() else None
-    classes = [name for name in (named or {}).values() if isinstance(name, str) and "--" in name]
-    others = [_code_of_hub(spec.name, name.partition("--")[0]) for name in classes]
-    return [file for place in {folder, *others} for file in place.rglob(CODE)]
+    """The Python files of a checkpoint, and those of others on a hub that its settings take code from (repo--class)."""
+    named: list[object] = []
+    for file in (folder / name for name in TAKES_CODE):
+        classes = read_json(spec.name, file).get("auto_map") if file.is_file() else None
+        for value in classes.values() if isinstance(classes, dict) else (classes,):
+            named += value if isinstance(value, list) else [value]  # a tokenizer's: a slow class and a fast one
+    repositories = {name.partition("--")[0] for name in named if isinstance(name, str) and "--" in name}
+    others = [_code_of_hub(spec.name, repository) for repository in sorted(repositories)]
+    return [file for place in (folder, *others) for file in place.rglob(CODE)]
 
 
 def _of_package(package: str, name: str) -> Path:
@@ -132,5 +137,5 @@ def _code_of_hub(name: str, repository: str) -> Path:
         return Path(snapshot_download(repository, allow_patterns=CODE, local_files_only=True))
     except (OSError, ValueError):
         raise UserError(
-            f"model {name}: its config.json takes code from {repository}, which is not in the hub's local cache."
+            f"model {name}: it takes code from {repository}, which is not in the hub's local cache."
         ) from None

@@ -344,3 +344,56 @@ def test_a_configuration_that_changed_is_read_anew_in_the_same_process(tmp_path)
     assert (first.config.rms_norm_eps, second.config.rms_norm_eps) == (1e-6, 0.5)
     assert first.fingerprint != second.fingerprint
     assert ModelSpec(name="tiny", path=str(folder)) == second.spec
+
+
+# Code and adapters that lie elsewhere than expected ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("file", "auto_map"),
+    [
+        ("config.json", {"AutoConfig": "other/code--configuration.Own"}),
+        ("config.json", {"AutoModelForCausalLM": "other/code--modeling.Own", "AutoModel": "modeling.Own"}),
+        ("tokenizer_config.json", {"AutoTokenizer": [None, "other/code--tokens.OwnFast"]}),
+        ("tokenizer_config.json", {"AutoTokenizer": ["other/code--tokens.Own", None]}),
+    ],
+)
+def test_code_that_is_taken_from_another_repository_is_identified(tmp_path, monkeypatch, file, auto_map):
+    folder, other = save(tmp_path / "m", tiny_llama()), tmp_path / "other"
+    other.mkdir()
+    (other / "own.py").write_text("ONE = 1\n")
+    (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | {"auto_map": auto_map}))
+    asked = []
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **_: asked.append(name) or str(other))
+    files._code_of_hub.cache_clear()
+    trusting = spec_of(folder, trust_remote_code=True)
+    before = model_fingerprint(trusting), files.tokenizer_files_fingerprint(trusting)
+    assert asked == ["other/code"]
+    plain = model_fingerprint(spec_of(folder))
+    replacement = tmp_path / "own.py"
+    replacement.write_text("ONE = 2\n")
+    replace_keeping_times(other / "own.py", replacement)
+    after = model_fingerprint(trusting), files.tokenizer_files_fingerprint(trusting)
+    assert all(old != new for old, new in zip(before, after, strict=True))
+    assert model_fingerprint(spec_of(folder)) == plain  # code that is not trusted is not run
+    files._code_of_hub.cache_clear()
+
+
+def test_code_of_another_repository_that_is_not_here_is_refused(tmp_path, monkeypatch):
+    folder = save(tmp_path / "m", tiny_llama())
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoConfig": "nobody/code--a.B"}}))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    files._code_of_hub.cache_clear()
+    with pytest.raises(UserError, match="takes code from nobody/code, which is not in the hub's local cache"):
+        model_fingerprint(spec_of(folder, trust_remote_code=True))
+
+
+@pytest.mark.parametrize("kind", ["LORA", "IA3"])
+def test_an_adapter_beside_a_named_gguf_file_is_refused(tmp_path, kind):
+    folder = save(tmp_path / "m", tiny_llama())
+    (folder / "model.gguf").write_bytes(b"GGUF")
+    assert model_fingerprint(spec_of(folder, gguf_file="model.gguf"))
+    save_adapter(folder, peft_type=kind)
+    with pytest.raises(UserError, match=r"holds an adapter beside model\.gguf, into which it cannot be merged"):
+        model_fingerprint(spec_of(folder, gguf_file="model.gguf"))
