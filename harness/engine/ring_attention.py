@@ -33,6 +33,8 @@ def attend(
     output (batch, rows, heads, channels).
     """
     check_options(module, query, None if first is None else first[..., :1], options)
+    if key.shape[-1] != value.shape[-1]:  # before anything is on its way
+        raise LookupError(f"{type(module).__name__} has values of another width than its keys")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     keys, values = key.transpose(1, 2), value.transpose(1, 2)
     if first is not None:
