@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from transformers import BertConfig, BertForMaskedLM
+from transformers import BertConfig, BertForMaskedLM, BertLMHeadModel
 
 from harness import cli, collect, export, theory
 from tests.sweeps import Place, save_texts
@@ -158,6 +158,8 @@ MODELS = [
     Bad("no causal language model", "model.path={dir}/bert"),
     Bad("no tokenizer", "model.path={dir}/mute"),
     Bad("an attention window of no tokens", "model.sliding_window=0"),
+    Bad("an attention window where no layer sees one", "model.sliding_window=16"),
+    Bad("a model that sees later tokens", "model.path={dir}/seeing"),
 ]
 PLACES = [
     Bad("results in a file", "results_dir={dir}/empty.txt"),
@@ -266,8 +268,10 @@ def _bad_models(place):
         file.unlink()
     tiny = BertConfig(vocab_size=96, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
     BertForMaskedLM(tiny).save_pretrained(at / "bert")
+    BertLMHeadModel(tiny).save_pretrained(at / "seeing")
     for file in good.glob("tokenizer*"):
         shutil.copy(file, at / "bert")
+        shutil.copy(file, at / "seeing")
     Place(at / "elsewhere", poison_at=3).model.rename(at / "poisoned")
 
 
