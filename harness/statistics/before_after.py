@@ -122,8 +122,9 @@ def _by_checkpoint(sides: dict[Side, pd.DataFrame]) -> dict[Side, pd.DataFrame]:
             counts = table.groupby("model")["model_source"].nunique()
             several |= set(counts.index[counts > 1])
     for table in tables.values():
-        named = table["model"].isin(several) & table["model_source"].notna() if several else []
-        table.loc[named, "model"] = table["model"] + " (" + table["model_source"].astype(str) + ")"
+        if "model_source" in table:
+            named = table["model"].isin(several) & table["model_source"].notna()
+            table.loc[named, "model"] = table["model"] + " (" + table["model_source"].astype(str) + ")"
     return tables
 
 
