@@ -18,6 +18,7 @@ import torch
 from transformers import BertConfig, BertForMaskedLM, BertLMHeadModel
 
 from harness import cli, collect, export, theory
+from harness.external import __main__ as external
 from tests.sweeps import Place, save_texts
 from tests.tiny import tiny_llama
 
@@ -203,6 +204,29 @@ THEORY = [
     Bad("settings that say nothing", "config={dir}/smuggled/model.safetensors.index.json"),
     Bad("settings that are no JSON", "config={dir}/bytes.txt"),
 ]
+ENGINE = "name=m computed_by=e"  # how rows call an engine's losses
+EXTERNAL = [
+    Bad("nothing that is to be done", "file={dir}/prompts.jsonl"),
+    Bad("a mistyped action", "fecth url=http://localhost:8000"),
+    Bad("no file to write", "prompts"),
+    Bad("no length", "prompts file={dir}/prompts.jsonl ctx=[]"),
+    Bad("a length that is no number", "prompts file={dir}/prompts.jsonl ctx=[16,x]"),
+    Bad("prompts where nothing can be written", "prompts file=/proc/prompts.jsonl"),
+    Bad("no name for the engine", "read file={dir}/empty.txt name=m"),
+    Bad("a file that does not exist", f"read file={{dir}}/nope.jsonl {ENGINE}"),
+    Bad("an empty file", f"read file={{dir}}/empty.txt {ENGINE}"),
+    Bad("a file that is no text", f"read file={{dir}}/bytes.txt {ENGINE}"),
+    Bad("a line that is cut off", f"read file={{dir}}/cut.jsonl {ENGINE}"),
+    Bad("prompts in place of log-probabilities", f"read file={{dir}}/prompts-again.jsonl {ENGINE}"),
+    Bad("log-probabilities of other windows", f"read file={{dir}}/others.jsonl {ENGINE}"),
+    Bad("a window twice, with other numbers", f"read file={{dir}}/twice.jsonl {ENGINE}"),
+    Bad("an unknown dialect", f"fetch url=http://localhost:8000 dialect=vlm {ENGINE}"),
+    Bad("an address that is none", f"fetch url=localhost:8000 dialect=vllm {ENGINE}"),
+    Bad("no requests at the same time", f"fetch url=http://localhost:8000 dialect=vllm parallel=0 {ENGINE}"),
+    Bad("no server there", f"fetch url=http://127.0.0.1:9 dialect=vllm retries=0 {ENGINE}"),
+    Bad("a key that is not there", f"fetch url=http://localhost:8000 dialect=vllm key_variable=NO_KEY {ENGINE}"),
+    Bad("echo without a BOS", f"fetch url=http://localhost:8000 dialect=llama_cpp_python served=m {ENGINE}"),
+]
 SECTIONS = {
     "Command line": COMMAND_LINE,
     "Values": VALUES,
@@ -212,11 +236,13 @@ SECTIONS = {
     "python -m harness.collect": COLLECT,
     "python -m harness.export": EXPORT,
     "python -m harness.theory": THEORY,
+    "python -m harness.external": EXTERNAL,
 }
 OTHERS = {  # sections of commands of their own
     "python -m harness.collect": collect.main,
     "python -m harness.export": export.main,
     "python -m harness.theory": theory.main,
+    "python -m harness.external": external.main,
 }
 
 
@@ -239,6 +265,10 @@ def folder(tmp_path_factory):
     (at / "asked.jsonl").write_text(json.dumps(asked) + "\n")
     (at / "mute.jsonl").write_text(json.dumps(asked | {"answer": ""}) + "\n")
     save_texts(at / "poison.jsonl", poison_at=3)
+    (at / "cut.jsonl").write_text('{"id": "0123456789abcdef", "logpr')
+    (at / "prompts-again.jsonl").write_text('{"id": "0123456789abcdef", "ids": [1, 2]}\n')
+    (at / "others.jsonl").write_text('{"id": "0123456789abcdef", "logprobs": [null, -2.5]}\n')
+    (at / "twice.jsonl").write_text("".join(f'{{"id": "0", "logprobs": [null, {v}]}}\n' for v in (-1.5, -2.5)))
     _bad_models(place)
     record = at / "collected" / ".jobs" / "a1" / "sweep.json"
     record.parent.mkdir(parents=True)
@@ -332,7 +362,10 @@ def message(place, section, bad, monkeypatch, capsys):
     """What a bad input gets, with the folder's name taken out."""
     overrides = bad.overrides.replace("{dir}", str(place.folder)).split()
     usual = usual_overrides(place, overrides)
-    if section in OTHERS:
+    if section == "python -m harness.external":
+        common = [o for o in usual if not o.startswith("engine.")]
+        code, line = attempt(external.main, ["external", *overrides[:1], *common, *overrides[1:]], monkeypatch, capsys)
+    elif section in OTHERS:
         code, line = attempt(OTHERS[section], [section.rpartition(".")[2], *overrides], monkeypatch, capsys)
     else:
         flags, given = [o for o in overrides if o == "-m"], [o for o in overrides if o != "-m"]

@@ -90,8 +90,8 @@ def check(prompt: Prompt, answer: Answer) -> None:
         token = prompt.job.span.score_from + at - first
         if value is None:
             raise BadAnswer(f"no log-probability for token {token}, in {prompt.place}.")
-        if not math.isfinite(value) or value > ROUNDING:
-            raise BadAnswer(f"{value} is no logarithm of a probability, for token {token}, in {prompt.place}.")
+        if type(value) not in (int, float) or not math.isfinite(value) or value > ROUNDING:
+            raise BadAnswer(f"{value!r} is no logarithm of a probability, for token {token}, in {prompt.place}.")
 
 
 def scores(document: int, prompts: Sequence[Prompt], answers: Sequence[Answer]) -> Scores:

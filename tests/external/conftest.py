@@ -45,20 +45,31 @@ class External(Place):
         """Overrides that a cell and an engine's cell share."""
         return [o for o in self.overrides if not o.startswith(("engine.", "results_dir="))]
 
-    def run(self, action, *overrides, results="theirs"):
+    def command(self, action, *overrides, results="theirs"):
+        """The words of a command of harness.external."""
+        return ["external", action, *self.common, f"results_dir={self.folder / results}", *overrides]
+
+    def run(self, action, *overrides, **options):
         """A command of harness.external; returns its exit code."""
-        given = [*self.common, f"results_dir={self.folder / results}", *overrides]
-        return self._run(main, ["external", action, *given])
+        return self._run(main, self.command(action, *overrides, **options))
+
+    def fetch_command(self, url, dialect, *overrides, **options):
+        """A fetch under the usual names."""
+        names = ["name=tiny-engine", "computed_by='engine 1.0'", "wait_s=0.01"]
+        return self.command("fetch", f"url={url}", f"dialect={dialect}", *names, *overrides, **options)
 
     def fetch(self, url, dialect, *overrides, **options):
-        """Fetch under the usual names."""
-        names = ["name=tiny-engine", "computed_by='engine 1.0'", "wait_s=0.01"]
-        return self.run("fetch", f"url={url}", f"dialect={dialect}", *names, *overrides, **options)
+        """The same, run; returns its exit code."""
+        return self._run(main, self.fetch_command(url, dialect, *overrides, **options))
 
-    def compute(self, *overrides):
+    def compute(self, *overrides, flags=()):
         """The same cells, computed here."""
         engine = ["engine.device=cpu", "engine.dtype=float32", f"results_dir={self.folder / 'ours'}"]
-        return self._run(cli.main, ["harness", *self.common, *engine, *overrides])
+        return self._run(cli.main, ["harness", *flags, *self.common, *engine, *overrides])
+
+    def run_other(self, command, *arguments):
+        """Another command of the package, in this process."""
+        assert self._run(command, [*arguments]) == 0
 
     def _run(self, command, arguments):
         self.patch.setattr(sys, "argv", arguments)

@@ -25,6 +25,7 @@ class Engine:
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.adds_bos = False  # llama-cpp-python: what the GGUF file says of its tokenizer
         self.spoil = lambda answer: answer  # of a good answer
+        self.headers: dict[str, str] = {}  # of the last request
         self.delay_s = 0.0
 
     def table(self, ids: list[int]) -> torch.Tensor:
@@ -94,6 +95,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.engine.asked.append((self.path, body))
+        self.engine.headers = dict(self.headers)
         fault = self.engine.faults.pop(0) if self.engine.faults else ""
         time.sleep(self.engine.delay_s)
         if fault == "busy":

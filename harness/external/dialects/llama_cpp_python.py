@@ -58,8 +58,8 @@ class LlamaCppPython(Dialect):
     def _echo(self, post: Post, text: str, prompt: Prompt) -> Any:
         """The answer for a text behind a BOS, as many tokens as the window has. Raises BadAnswer."""
         if self.adds_bos is None:
-            count = self._count(post, text, prompt)
-            self.adds_bos = count != len(prompt.ids) - 1
+            plain = {**self.served, "prompt": text, "max_tokens": 1}
+            self.adds_bos = _tokens(post("/v1/completions", plain), prompt) == len(prompt.ids)
         answer = post("/v1/completions", self._body(text) | {"echo": True})
         count = _tokens(answer, prompt)
         if count != len(prompt.ids):
@@ -68,10 +68,6 @@ class LlamaCppPython(Dialect):
 
     def _text(self, ids: list[int]) -> str:
         return str(self.tokenizer.decode(ids, clean_up_tokenization_spaces=False))
-
-    def _count(self, post: Post, text: str, prompt: Prompt) -> int:
-        """Tokens that the server makes of a text that has no BOS in front."""
-        return _tokens(post("/v1/completions", {**self.served, "prompt": text, "max_tokens": 1}), prompt)
 
     def _body(self, text: str) -> dict[str, Any]:
         prompt = text if self.adds_bos else self.bos + text
