@@ -10,7 +10,7 @@ from harness.config.schema import Config, config_of
 from harness.errors import UserError, unknown
 
 Action = Literal["prompts", "read", "fetch"]
-DialectName = Literal["vllm", "sglang", "llama_cpp_python"]
+DialectName = Literal["vllm", "sglang", "llama_cpp_python", "llama_server"]
 ACTIONS: tuple[Action, ...] = get_args(Action)
 NEEDS: dict[Action, tuple[str, ...]] = {
     "prompts": ("file",),

@@ -67,6 +67,17 @@ class Engine:
             answer["choices"][0]["logprobs"] = self._listed(listed, rows, echo)  # type: ignore[index]
         return answer
 
+    def llama_server(self, body: dict[str, Any]) -> dict[str, Any]:
+        """/completion: the generated token's log-probability from the model's own logits."""
+        assert body["n_predict"] == body["n_probs"] == 1
+        row = self.table(body["prompt"])[-1]
+        biased = row.clone()
+        for token, added in body["logit_bias"]:
+            biased[token] += added
+        own, best = int(biased.argmax()), int(row.argmax())
+        given = {"id": own, "logprob": row[own].item(), "top_logprobs": [{"id": best, "logprob": row[best].item()}]}
+        return {"content": "", "tokens_evaluated": len(body["prompt"]), "completion_probabilities": [given]}
+
     def _listed(self, listed: list[int], rows: torch.Tensor, echo: bool) -> dict[str, Any]:
         pairs = list(zip(listed, rows, strict=False))
         own: list[float | None] = [row[token].item() for token, row in pairs]

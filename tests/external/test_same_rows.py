@@ -30,8 +30,10 @@ def assert_same(external, rtol=2e-6):
         np.testing.assert_allclose(theirs[losses], ours[losses], rtol=rtol, atol=2e-6)
 
 
-@pytest.mark.parametrize("dialect", ["vllm", "sglang"])
-@pytest.mark.parametrize("case", PROTOCOLS)
+CASES = [(dialect, case) for case in PROTOCOLS for dialect in ("vllm", "sglang")]
+
+
+@pytest.mark.parametrize(("dialect", "case"), [*CASES, ("llama_server", "sliding, sampled")])
 def test_fetched_rows_are_ours(external, engine, dialect, case):
     common = [*PROTOCOLS[case], "save_tokens=true", "method=none"]
     assert external.compute(*common) == 0
