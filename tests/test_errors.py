@@ -208,6 +208,7 @@ ENGINE = "name=m computed_by=e"  # how rows call an engine's losses
 EXTERNAL = [
     Bad("nothing that is to be done", "file={dir}/prompts.jsonl"),
     Bad("a mistyped action", "fecth url=http://localhost:8000"),
+    Bad("a sweep", "prompts -m file={dir}/prompts.jsonl ctx=16,32"),
     Bad("no file to write", "prompts"),
     Bad("no length", "prompts file={dir}/prompts.jsonl ctx=[]"),
     Bad("a length that is no number", "prompts file={dir}/prompts.jsonl ctx=[16,x]"),

@@ -24,6 +24,8 @@ def main() -> None:
     elif not asks_help:
         wrong = unknown("action", given, ACTIONS) if given and "=" not in given else None
         cli.exit_with(wrong or UserError(f"external needs an action first: {', '.join(ACTIONS)}, got {given!r}."))
+    if {"-m", "--multirun"} & set(sys.argv):
+        cli.exit_with(UserError("external takes several lengths as ctx=[512,2048] and runs without -m."))
     cli.run_app(_task, "external", "../conf")
 
 
