@@ -56,7 +56,7 @@ def _task(composed: "DictConfig") -> None:
         outcomes = finish.read(prepared, settings, documents, windows, found)
     else:
         outcomes = fetch.fetch(prepared, settings, documents, windows)
-    report(outcomes, figure_path(prepared[0].cell.config))
+    report(outcomes, figure_path(prepared[0].cell.config), configs[0].format)
     if not all(outcome.is_done for outcome in outcomes):
         sys.exit(1)
 
