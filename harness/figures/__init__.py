@@ -13,6 +13,7 @@ from harness.figures.canvas import PLAIN, Layout
 from harness.figures.curves import perplexity, position, ratio
 from harness.figures.heatmap import heatmap
 from harness.figures.long_context import sheet
+from harness.figures.needles import needles
 from harness.figures.source import Source
 
 
@@ -38,6 +39,7 @@ FIGURES: dict[str, FigureType] = {
         FigureType(
             "long_context", "perplexity beside LongPPL and far copies", lambda source: source.long_context, sheet
         ),
+        FigureType("needles", "needles by length and depth", lambda source: source.needles, needles),
         FigureType("position", "loss against position", lambda source: source.losses, position),
     )
 }

@@ -47,12 +47,13 @@ def frame(ax: Axes, values: pd.Series, low: pd.Series, high: pd.Series) -> None:
     """
     log = ax.get_yscale() == "log"
     places, below, above = (np.log(one) if log else one for one in (values, low.clip(lower=1e-300), high))
-    span = max(places.max() - places.min(), 0.02 * abs(places).max())
+    span = max(places.max() - places.min(), 0.02 * abs(places).max()) or 1.0  # all zero
     bottom = np.nanmax([places.min() - span, np.nanmin([below.min(), places.min()])])
     top = np.nanmin([places.max() + span, np.nanmax([above.max(), places.max()])])
     margin = 0.04 * (top - bottom)
     limits = (bottom - margin, top + margin)
-    ax.set_ylim(*(np.exp(limits) if log else (max(0.0, limits[0]), limits[1])))
+    below_zero = min(values.min(), low.min()) < 0  # differences may lie there; all else ends at zero
+    ax.set_ylim(*(np.exp(limits) if log else limits if below_zero else (max(0.0, limits[0]), limits[1])))
 
 
 def _subdivisions(decades: float) -> tuple[float, ...]:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from harness.statistics.long_context import long_context
 from harness.statistics.metric import PERPLEXITY, PLAIN, Choice, Metric
+from harness.statistics.needles import NEEDLE_GAIN, OF_NEEDLES, by_depth
 from harness.statistics.paired import paired
 from harness.statistics.summary import DEFAULT, Averaging, loss_by_position, summarize
 from harness.statistics.token_losses import token_rows
@@ -56,6 +57,12 @@ class Source:
         load = self._kept
         made = long_context(load("windows"), token_rows(load), load("positions"), self.choice, self.averaging)
         return self.shown(made)
+
+    @cached_property
+    def needles(self) -> pd.DataFrame:
+        """Of `by_depth`: one line a cell and depth, of the metric if it is one of needles, else of their gain."""
+        metric = self.metric if self.metric in OF_NEEDLES else NEEDLE_GAIN
+        return by_depth(metric.rows(self._table, self.choice), self.averaging, metric)
 
     @cached_property
     def _kept(self) -> Callable[[str], pd.DataFrame]:

@@ -13,12 +13,13 @@ from harness.config.schema import Config
 from harness.errors import UserError
 from harness.results import store
 from harness.results.selection import note_last
-from harness.statistics.decision import decide
+from harness.statistics.decision import Terms, decide
 from harness.statistics.format_names import Format, beside
 from harness.statistics.formats import formatted
 from harness.statistics.long_context import long_context
 from harness.statistics.long_context_text import long_context_text
 from harness.statistics.metric import PLAIN
+from harness.statistics.needles import OF_NEEDLES
 
 
 def figure_path(config: Config) -> Path:
@@ -33,8 +34,10 @@ def report(outcomes: Sequence[Outcome], figure: Path, table: Format = "text") ->
     out = beside(table)
     if done:
         rows = _loaded([o.files.windows for o in done], "windows")
-        decided = decide(rows)
+        decided, *more = _decided(rows)
         print(formatted(decided, table))
+        for one in more:
+            print(f"\n{formatted(one, 'text')}", file=out)
         if (used := _use_of_context(done, rows)) is not None:
             print(f"\n{used}", file=out)
         computed = sum(o.status == "computed" for o in done)
@@ -47,6 +50,16 @@ def report(outcomes: Sequence[Outcome], figure: Path, table: Format = "text") ->
         for drawn in _figures(decided, figure):
             print(f"figure   {_short(drawn)}", file=out)
     _list_failures([o for o in outcomes if not o.is_done], len(outcomes), out)
+
+
+def _decided(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """Perplexities, and of cells with needles, whose answers alone are scored, gain and accuracy in their place."""
+    has_needle = rows["depth"].notna()
+    tables = [] if has_needle.all() else [decide(rows[~has_needle])]
+    if has_needle.any():
+        asked = rows[has_needle]
+        tables += [decide(one.rows(lambda table: asked, PLAIN), Terms(metric=one)) for one in OF_NEEDLES]
+    return tables
 
 
 def _loaded(files: list[Path], table: str) -> pd.DataFrame:

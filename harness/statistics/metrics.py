@@ -7,8 +7,9 @@ from harness.statistics.far_copies import FAR_COPIES
 from harness.statistics.gain import GAIN
 from harness.statistics.longppl import LONGPPL
 from harness.statistics.metric import BITS_PER_BYTE, BYTE_PERPLEXITY, PERPLEXITY, WORD_PERPLEXITY, Metric
+from harness.statistics.needles import OF_NEEDLES
 
-_ALL = (PERPLEXITY, BITS_PER_BYTE, BYTE_PERPLEXITY, WORD_PERPLEXITY, LONGPPL, FAR_COPIES, GAIN)
+_ALL = (PERPLEXITY, BITS_PER_BYTE, BYTE_PERPLEXITY, WORD_PERPLEXITY, LONGPPL, FAR_COPIES, GAIN, *OF_NEEDLES)
 METRICS: dict[str, Metric] = {one.name: one for one in _ALL}
 
 

@@ -34,8 +34,8 @@ def counts(summary: pd.DataFrame, layout: Layout) -> Figure:
 
 
 def without_tokens() -> list[str]:
-    """The figures that these results allow, which kept no tokens."""
-    return [name for name in FIGURES if name != "long_context"]
+    """The figures that these results allow, which kept no tokens and have no needles."""
+    return [name for name in FIGURES if name not in ("long_context", "needles")]
 
 
 @pytest.fixture
