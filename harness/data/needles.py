@@ -110,24 +110,22 @@ def _drawn(spec: NeedleSpec, tokenizer: "PreTrainedTokenizerBase", seed: int, re
     names = spec.templates if spec.templates is not None and part == "evaluation" else list(TEMPLATES[part])
     template = TEMPLATES[part][names[repeat % len(names)]]
     key, *others = (KEYS[part][i] for i in rng.permutation(len(KEYS[part]))[: 1 + spec.distractors])
-    number = _number(rng, spec.digits, part)
-    right = _fact(template, key, number, tokenizer)
-    wrong = _wrong(template, key, number, right, tokenizer, rng, part)
-    taken, distractors = {number}, []
+    number, right, wrong = _pair(template, key, spec.digits, tokenizer, rng, part)
+    distractors = []
     for other in others:
-        own = _number(rng, spec.digits, part, taken)
-        taken.add(own)
+        own = _number(rng, spec.digits, part, but=number)
         distractors.append((float(rng.random()), _fact(template, other, own, tokenizer)))
     question = "\n" + template.question.format(key=key)
     tail = tokens_of(f"{question} {number}", tokenizer)
     return Drawn(where, right, wrong, distractors, Piece(tail.ids, np.diff(tail.byte_ends)), tail.behind(question))
 
 
-def _number(rng: Generator, digits: int, part: Part, taken: set[str] = frozenset()) -> str:  # type: ignore[assignment]
-    """A number that is not taken, of the part's parity, its first digit no zero."""
+def _number(rng: Generator, digits: int, part: Part, but: str = "") -> str:
+    """A number of the part's parity, its first digit no zero, which has no digit in common with `but` at its place."""
     while True:
         number = str(rng.integers(10 ** (digits - 1), 10**digits))
-        if sum(map(int, number)) % 2 == parity(part) and number not in taken:
+        differs = all(a != b for a, b in zip(number, but, strict=False))
+        if sum(map(int, number)) % 2 == parity(part) and differs:
             return number
 
 
@@ -135,18 +133,17 @@ def _fact(template: Template, key: str, number: str, tokenizer: "PreTrainedToken
     return Piece.of(" " + template.fact.format(key=key, number=number), tokenizer)
 
 
-def _wrong(
-    template: Template, key: str, number: str, right: Piece, tokenizer: "PreTrainedTokenizerBase", rng: Generator,
-    part: Part,
-) -> Piece:  # fmt: skip
-    """The fact with a number that differs in every digit and is as many tokens long."""
+def _pair(
+    template: Template, key: str, digits: int, tokenizer: "PreTrainedTokenizerBase", rng: Generator, part: Part
+) -> tuple[str, Piece, Piece]:
+    """A number, the fact with it, and with another that differs in every digit and is as many tokens long."""
     for _ in range(TRIES):
-        other = _number(rng, len(number), part)
-        if all(a != b for a, b in zip(number, other, strict=True)):
-            fact = _fact(template, key, other, tokenizer)
-            if len(fact.ids) == len(right.ids):
-                return fact
-    raise UserError(f"needles: the tokenizer has no other number of as many tokens as {number}; take fewer digits.")
+        number = _number(rng, digits, part)
+        other = _number(rng, digits, part, but=number)
+        right, wrong = (_fact(template, key, one, tokenizer) for one in (number, other))
+        if len(right.ids) == len(wrong.ids):
+            return number, right, wrong
+    raise UserError(f"needles: the tokenizer has no two numbers of {digits} digits and as many tokens; take fewer.")
 
 
 def _of_repeat(name: str, text: Text, spec: NeedleSpec, drawn: Drawn, length: int, repeat: int) -> Iterator[Document]:
