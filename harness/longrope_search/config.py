@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from harness.config.checks import chosen, folder, section, typed
-from harness.data.protocols import PROTOCOLS
+from harness.data.needle_spec import NeedleSpec
+from harness.data.protocols import PROTOCOLS, Targets
 from harness.data.sources import DataSpec
 from harness.data.windows import Protocol
 from harness.engine.spec import EngineSpec
@@ -17,12 +18,16 @@ from harness.methods.base import RopeGeometry, check_choice
 from harness.methods.frequency.longrope import LongRope
 from harness.models.checkpoint.spec import ModelSpec
 
+Aim = Literal["perplexity", "needle"]
+NEEDLES = NeedleSpec(depths=[0, 0.25, 0.5, 0.75, 1], repeats=4)  # of a search whose search_data names none
+
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSpec(Evolution):
     """What is searched for, and how long."""
 
     variant: Variant = "longrope"
+    objective: Aim = "perplexity"  # needle: the loss of answers to needles in the search documents, as in LongRoPE2
     n_hat: bool = True  # false: every position is rescaled
     temperature: str | float = "su"  # su | yarn | none | a number: of the search and of the factors it finds
     critical_pair: Literal["search"] | int | None = None  # longrope2: null (from the geometry) | an index | search
@@ -32,6 +37,7 @@ class SearchSpec(Evolution):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("search", "variant", self.variant, get_args(Variant))
+        check_choice("search", "objective", self.objective, get_args(Aim))
         if self.batch is not None and self.batch < 1:
             raise UserError(f"search.batch must be null or at least 1, got {self.batch}.")
         LongRope(long_factor=[1.0], temperature=self.temperature)  # checks it
@@ -108,9 +114,25 @@ def parse(values: dict[str, Any]) -> SearchConfig:
         output_dir=folder(values, "output_dir"),
         plots_dir=folder(values, "plots_dir"),
     )
+    parsed = _of_objective(parsed)
     for ctx in parsed.ctx:
         parsed.protocol.check(ctx)
     return parsed
+
+
+def _of_objective(config: SearchConfig) -> SearchConfig:
+    """With the protocol and the needles that the objective needs. Raises UserError where others are asked for."""
+    if config.search.objective == "perplexity":
+        if config.search_data.needles is not None:
+            raise UserError("search_data.needles are what search.objective=needle judges by, got objective=perplexity.")
+        return config
+    if config.protocol.name not in ("single_pass", "targets"):
+        raise UserError(
+            "search.objective=needle scores answers in one window: protocol must be single_pass or targets, "
+            f"got {config.protocol.name}."
+        )
+    hidden = dataclasses.replace(config.search_data, needles=config.search_data.needles or NEEDLES)
+    return dataclasses.replace(config, protocol=Targets(bos=config.protocol.bos), search_data=hidden)
 
 
 def _lengths(given: object) -> tuple[int, ...]:
@@ -121,5 +143,6 @@ def _lengths(given: object) -> tuple[int, ...]:
 
 
 def parameters(spec: SearchSpec) -> dict[str, object]:
-    """What determines the course of a search; how long it goes on is not part of it."""
-    return {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec) if f.name != "iterations"}
+    """What determines the course of a search; how long it goes on is not part of it, nor the usual objective."""
+    left_out = {"iterations"} | ({"objective"} if spec.objective == "perplexity" else set())
+    return {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec) if f.name not in left_out}

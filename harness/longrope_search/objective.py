@@ -28,7 +28,7 @@ SQUEEZED = 8.0  # factor of the probe: positions by which rows differ
 
 
 class Objective(NamedTuple):
-    """Plain perplexity at one length: every scored token of the search set counts alike."""
+    """Plain perplexity at one length: every scored token of the search set, or of its answers, counts alike."""
 
     engine: Engine
     trained: int | None  # tokens, as of `Ready`

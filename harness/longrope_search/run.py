@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +14,8 @@ from harness import methods
 from harness.cells.cell import Identity
 from harness.cells.device import check_device, placement
 from harness.cells.prepare import identify
-from harness.data import documents
-from harness.data.documents import DocumentSet
+from harness.data import documents, needles
+from harness.data.documents import Document, DocumentSet
 from harness.data.lengths import check_lengths
 from harness.data.overlap import check_disjoint
 from harness.engine.ready import ready
@@ -48,6 +48,7 @@ class Known(NamedTuple):
     spaces: dict[int, Space]  # by length
     search_set: DocumentSet
     evaluation_set: DocumentSet
+    judged: Mapping[int, Sequence[Document]]  # by length: what individuals are judged by
 
 
 class Stage(NamedTuple):
@@ -75,7 +76,7 @@ def search(config: SearchConfig) -> list[Path]:
     with Leases() as leases:
         for ctx in config.ctx:
             judge = Objective(
-                engine, trained, known.search_set.documents, ctx,
+                engine, trained, known.judged[ctx], ctx,
                 dataclasses.replace(config.protocol, bos=known.identity.bos),
                 config.seed, device, known.header.prefix_token_id, together, known.search_set.shorter,
             )  # fmt: skip
@@ -99,10 +100,19 @@ def _know(config: SearchConfig) -> Known:
         for spec in (config.search_data, config.data)
     ]
     check_disjoint(*sets)
-    check_lengths(sets[0], max(config.ctx))
+    judged = {ctx: _judged(config, known, sets[0], ctx) for ctx in reversed(config.ctx)}
     dtype = placement(config.engine).dtype
     identity = identify(known, sets[0].fingerprint, config.protocol, dtype)
-    return Known(known, known.geometry, identity, spaces, *sets)
+    return Known(known, known.geometry, identity, spaces, sets[0], sets[1], judged)
+
+
+def _judged(config: SearchConfig, known: Header, search_set: DocumentSet, ctx: int) -> list[Document]:
+    """The search documents, or needles in them: words and numbers that no evaluation has, the right number alone."""
+    if config.search.objective == "needle":
+        made = needles.planted(search_set, config.search_data, known.tokenizer, ctx, config.seed, "search")
+        return [document for document in made.documents if document.needle is not None and document.needle.right]
+    check_lengths(search_set, ctx)
+    return search_set.documents
 
 
 def _folder(config: SearchConfig, ctx: int) -> Path:
@@ -158,6 +168,7 @@ def _stage(config: SearchConfig, known: Known, judge: Objective, leases: Leases)
             bar.set_postfix_str(f"generation {born[0].generation}, best {_best_perplexity(individuals):.4f}")
     found = result.found(individuals, {name: record["nll"] for name, record in yardsticks.items()})
     asked = {"target_ctx": judge.ctx, "factor": space.factor, "temperature": spec.temperature}
+    asked |= {} if spec.objective == "perplexity" else {"objective": spec.objective}
     work = {"evaluations": len(individuals), "recipe": _recipe(config, known, judge.ctx)}
     return Stage(judge.ctx, found, individuals, {**asked, **found._asdict(), **work})
 
@@ -211,7 +222,8 @@ def _write_stage(config: SearchConfig, stage: Stage, started_from: dict[str, Gen
     table = result.table(stage.individuals)
     parquet = _folder(config, stage.ctx) / "individuals.parquet"
     store.write_frame(parquet, table)
-    title = f"{config.model.name}, ctx={stage.ctx}"
+    aim = ", answers to needles" if config.search.objective == "needle" else ""
+    title = f"{config.model.name}, ctx={stage.ctx}{aim}"
     curves = {name: genome.factors for name, genome in started_from.items()}
     stem = f"search_{store.safe(config.model.name)}_{stage.ctx}"
     drawn = [
