@@ -55,4 +55,4 @@ def _grid(ax: Axes, wide: pd.DataFrame, scale: Normalize) -> None:
     for (row, column), value in np.ndenumerate(values.to_numpy()):
         if np.isfinite(value):
             colour = "white" if scale(value) > 0.5 else "black"
-            ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9, color=colour)
+            ax.text(column, row, f"{round(value, 2) + 0.0:.2f}", ha="center", va="center", fontsize=9, color=colour)
