@@ -14,10 +14,10 @@ import time
 from pathlib import Path
 
 from harness.results import store
+from harness.statistics.decision import Terms, decide
+from harness.statistics.formats import decision_text
 from harness.statistics.metric import PLAIN
 from harness.statistics.needles import OF_NEEDLES
-from harness.statistics.summary import summarize
-from harness.statistics.text import summary_table
 
 LENGTHS = "512,1024,2048,4096,8192,16384"
 
@@ -36,7 +36,7 @@ def main() -> None:
         print(f"{file.name}: {made['tokens']} tokens in {made['seconds']:.1f} s on {made['device']}")
     print(f"{len(rows)} documents, {rows['end'].sum() - rows['begin'].sum()} tokens; the command took {whole:.0f} s\n")
     for metric in OF_NEEDLES:
-        print(summary_table(summarize(metric.rows(lambda table: rows, PLAIN), metric=metric)) + "\n")
+        print(decision_text(decide(metric.rows(lambda table: rows, PLAIN), Terms(metric=metric))) + "\n")
         run("harness.plot", "figure=needles", f"metric={metric.name}", *places)
 
 
