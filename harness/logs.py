@@ -24,6 +24,6 @@ def quiet_bars() -> None:
 
 def progress(things: Iterable[T], doing: str, unit: str, total: int | None = None) -> Iterable[T]:
     """The same things, with a progress bar and the time that is left where they take longer than a second."""
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     return tqdm(things, total=total, desc=doing, unit=unit, delay=PATIENCE_S, leave=False, dynamic_ncols=True)

@@ -144,7 +144,7 @@ def _ordered(texts: Iterator[RawText], spec: DataSpec, seed: int) -> Iterator[Ra
 
 
 def _taken(spec: DataSpec, texts: Iterator[RawText], tokenizer: "PreTrainedTokenizerBase") -> list[Document]:
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     taken: list[Document] = []
     longest, left_to_skip = 0, spec.skip

@@ -26,7 +26,7 @@ def fetch(
     prepared: Sequence[Prepared], settings: Settings, documents: Documents, windows: Sequence[Windows]
 ) -> list[Outcome]:
     """What became of every cell; finished ones are not asked for. Raises UserError, and keeps what is there."""
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     todo = [not p.files.is_finished() for p in prepared]
     if not any(todo):

@@ -102,7 +102,7 @@ def _scores(
     loaded: Ready, documents: list[Document], planned: list[list[Window]], current: Pass, finished: Collection[int]
 ) -> Iterator[Scores]:
     """The losses of this rank's documents that are not finished, each as soon as it is complete."""
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     engine = loaded.engine
     lengths = [num_tokens(windows) for windows in planned]

@@ -84,7 +84,7 @@ class Progress:
     """A bar over the cells of a sweep that counts files."""
 
     def __init__(self, cells: Sequence[CellFiles]) -> None:
-        from tqdm import tqdm
+        from tqdm.auto import tqdm
 
         self.open = list(cells)
         self.note = ""
