@@ -1,8 +1,14 @@
 """Perplexity of language models beyond the context length they were trained on."""
 
+import sys
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
+
+from harness import console
+
+if console.is_command():
+    console.until_guarded()
 
 if TYPE_CHECKING:
     from harness.notebook import figure, run
@@ -12,7 +18,13 @@ if TYPE_CHECKING:
     from harness.statistics.summary import Averaging, summarize
 
 __all__ = ["Averaging", "Choice", "__version__", "figure", "load_results", "long_context", "run", "summarize"]
-__version__ = version("longctx-harness")
+try:
+    __version__ = version("longctx-harness")
+except PackageNotFoundError:
+    INSTALL = "harness is not installed. In its folder: pip install -e '.[demo]' (or make run, into a .venv there)"
+    if console.is_command():
+        sys.exit(f"error: {INSTALL}")
+    raise ImportError(INSTALL) from None
 
 _PLACES = {
     "load_results": "harness.results.store",

@@ -17,8 +17,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from harness import torchrun
-from harness.config import shared_keys
+from harness import console, torchrun
+from harness.config import composing, shared_keys
 from harness.errors import UserError, one_line, unknown
 from harness.logs import configure_logging
 from harness.methods import METHODS
@@ -112,23 +112,22 @@ def run_app(task: Callable[[DictConfig], object], config_name: str, conf: str = 
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us instead of being printed by Hydra
     options = {"config_path": conf, "config_name": config_name, **_version_base()}
-    configure_logging()
-    keep_interrupts()
-    sys.argv[1:] = _with_format(sys.argv[1:])
-    if torchrun.size() > 1 and config_name != "config":
-        exit_with(UserError(f"python -m harness.{config_name} runs in one process: run it without torchrun."))
-    if config_name == "config":
-        shared_keys.hold()
-    try:
-        hydra.main(**options)(_reported_at_once(task))()
-    except (UserError, HydraException, OmegaConfBaseException) as error:
-        exit_with(error)
-    except ValueError as error:
-        if not str(error).startswith("Config group override"):  # Hydra's own, for method=null
-            raise
-        exit_with(error)
-    except KeyboardInterrupt:
-        sys.exit("interrupted; finished cells are kept, the same command goes on from here")
+    with console.guarded("interrupted; finished cells are kept, the same command goes on from here"):
+        configure_logging()
+        keep_interrupts()
+        sys.argv[1:] = _with_format(sys.argv[1:])
+        if torchrun.size() > 1 and config_name != "config":
+            exit_with(UserError(f"python -m harness.{config_name} runs in one process: run it without torchrun."))
+        if config_name == "config":
+            shared_keys.hold()
+        try:
+            hydra.main(**options)(_reported_at_once(task))()
+        except (UserError, HydraException, OmegaConfBaseException) as error:
+            exit_with(error)
+        except Exception as error:
+            if (mistake := composing.mistake(error)) is None:
+                raise
+            exit_with(UserError(mistake))
 
 
 def _reported_at_once(task: Callable[[DictConfig], object]) -> Callable[[DictConfig], object]:
@@ -138,7 +137,7 @@ def _reported_at_once(task: Callable[[DictConfig], object]) -> Callable[[DictCon
     def reporting(composed: DictConfig) -> object:
         try:
             return task(composed)
-        except UserError as error:
+        except (UserError, OmegaConfBaseException) as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise  # to a launcher that is not ours
             exit_with(error)

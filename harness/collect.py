@@ -15,13 +15,14 @@ def main() -> None:
 
 
 def _task(composed: DictConfig) -> None:
-    from harness.config.checks import folder, plain
+    from harness.config.checks import check_kinds, folder, plain
     from harness.runs.cluster import slurm
     from harness.runs.cluster.record import Sweep
     from harness.runs.summary import report
     from harness.statistics.format_names import beside, check_format
 
     values = plain(composed)
+    check_kinds(values, {"sweep": str | int | None, "wait": bool})
     results = folder(values, "results_dir")
     sweep = Sweep.newest(results) if values["sweep"] is None else Sweep.load(_named(results, str(values["sweep"])))
     table = check_format(values["format"])

@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 def main(arguments: list[str] | None = None) -> int:
     """Compare two results directories, print the table, draw it, and return the exit code."""
     options = parser().parse_args(arguments)
-    from harness import cli
+    from harness import cli, console
 
-    try:
-        return run(options)
-    except UserError as error:
-        cli.exit_with(error)
-        raise AssertionError("unreachable") from error
+    with console.guarded():
+        try:
+            return run(options)
+        except UserError as error:
+            cli.exit_with(error)
+            raise AssertionError("unreachable") from error
 
 
 def run(options: argparse.Namespace) -> int:

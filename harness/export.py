@@ -21,18 +21,32 @@ if TYPE_CHECKING:
     from harness.statistics.intervals import Interval
 
 
+KINDS: dict[str, Any] = {  # of the keys of conf/export.yaml
+    **dict.fromkeys(("best", "together", "aggregate"), str),
+    **dict.fromkeys(
+        ("to", "output", "results_dir", "evaluator_results", "dataset", "protocol", "experiment"), str | None
+    ),
+    **dict.fromkeys(("ctx", "near"), int | None),
+    "evaluator": list | str,
+    "order": int,
+    "confidence": float,
+    "method": dict,
+}
+
+
 def main() -> None:
     """Print what each engine needs, and write a checkpoint that needs nothing more where one is asked for."""
     cli.run_app(_task, "export")
 
 
 def _task(composed: DictConfig) -> None:
-    from harness.config.checks import plain, section
+    from harness.config.checks import check_kinds, place, plain, section
     from harness.deployment.engines import ENGINES
     from harness.deployment.express import express
     from harness.models.checkpoint.spec import ModelSpec
 
     values = plain(composed)
+    check_kinds(values, KINDS)
     if values["to"] is not None and values["to"] not in ENGINES:
         raise unknown("engine", str(values["to"]), ENGINES)
     ctx = values["ctx"]
@@ -57,7 +71,7 @@ def _task(composed: DictConfig) -> None:
         if values["to"] in (None, engine):
             print("\n".join(_section(spell(expression, target))))
     if values["output"] is not None:
-        print(f"written  {_written(values['to'], spec, expression, target, Path(values['output']).expanduser())}")
+        print(f"written  {_written(values['to'], spec, expression, target, place(values, 'output'))}")
 
 
 def _native(scaled: bool, output: object, target: "Target") -> None:

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
@@ -19,6 +18,21 @@ if TYPE_CHECKING:
     from harness.figures.source import Source
 
 
+KINDS: dict[str, Any] = {  # of the keys of conf/plot.yaml
+    **dict.fromkeys(("figure", "metric", "together", "x", "hue", "aggregate", "baseline"), str),
+    "formats": list,
+    "evaluator": list | str,
+    **dict.fromkeys(("evaluator_results", "name"), str | None),
+    **dict.fromkeys(("order", "seed"), int),
+    **dict.fromkeys(("confidence", "tolerance"), float),
+    "columns": list | None,
+    "near": int | None,
+    "last": bool,
+    "where": dict | None,
+    "published": dict,
+}
+
+
 def main() -> None:
     """Compose conf/plot.yaml, draw, and print tables and paths."""
     from harness import published
@@ -32,13 +46,15 @@ def main() -> None:
 
 def task(composed: DictConfig) -> None:
     """Draw what the configuration asks for. Raises UserError for anything that cannot be drawn."""
-    from harness.config.checks import plain
+    from harness.config.checks import check_kinds, place, plain
     from harness.figures import files
     from harness.statistics.format_names import beside, check_format
 
     values = plain(composed)
-    if values["columns"] is not None and not isinstance(values["columns"], list):
-        values["columns"] = [values["columns"]]
+    for key in ("columns", "formats"):
+        values[key] = [values[key]] if isinstance(values[key], str) else values[key]
+    check_kinds(values, KINDS)
+    values["where"] = values["where"] or {}
     files.check_formats(values["formats"])
     values["format"] = check_format(values["format"])
     chosen = values["published"]
@@ -47,7 +63,7 @@ def task(composed: DictConfig) -> None:
     else:
         drawn = _measured(values)
     for name, figure in drawn.items():
-        stem = Path(values["plots_dir"]).expanduser() / (values["name"] if values["name"] and len(drawn) == 1 else name)
+        stem = place(values, "plots_dir") / (values["name"] if values["name"] and len(drawn) == 1 else name)
         for path in files.save(figure, stem, values["formats"]):
             print(f"figure   {path}", file=beside(values["format"]))
 
@@ -91,6 +107,7 @@ def _measured(values: dict[str, Any]) -> dict[str, "Figure"]:
 
 def _source(values: dict[str, Any]) -> "Source":
     """The tables of the selected cells."""
+    from harness.config.checks import place
     from harness.figures.source import Source
     from harness.results.selection import Selection, around, fitting, load
     from harness.statistics.summary import Averaging
@@ -98,7 +115,7 @@ def _source(values: dict[str, Any]) -> "Source":
     averaging = Averaging(values["aggregate"], values["confidence"], values["seed"])
     metric, choice = chosen_metric(values)
 
-    selection, results = Selection(values["where"], bool(values["last"])), Path(values["results_dir"]).expanduser()
+    selection, results = Selection(values["where"], bool(values["last"])), place(values, "results_dir")
     if choice.judge is None and values["where"].get("model") is not None:  # the evaluator may be another model
         choice = replace(choice, judge=partial(load, results))
     return Source(

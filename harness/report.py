@@ -42,15 +42,16 @@ DIGITS = {
 def main(arguments: list[str] | None = None) -> int:
     """Write the page; returns 0, or leaves with 2 and one line for a mistake."""
     options = parser().parse_args(arguments)
-    from harness import cli
+    from harness import cli, console
 
-    try:
-        text = _page(options)
-        _write(options.output, text)
-    except UserError as error:
-        cli.exit_with(error)
-    print(f"report   {options.output}")
-    return 0
+    with console.guarded():
+        try:
+            text = _page(options)
+            _write(options.output, text)
+        except UserError as error:
+            cli.exit_with(error)
+        print(f"report   {options.output}")
+        return 0
 
 
 def _page(options: argparse.Namespace) -> str:

@@ -21,13 +21,15 @@ def main() -> None:
 
 
 def _task(composed: DictConfig) -> None:
-    from harness.config.checks import plain
+    from harness.config.checks import check_kinds, place, plain, section
     from harness.figures import files, spectrum
     from harness.scaling_laws import bounds
 
     values = plain(composed)
+    check_kinds(values, {"ctx": int | None, "methods": list | None, "params": dict | None, "config": str | None})
+    values["params"] = values["params"] or {}
     if values["config"] is not None:
-        print(_declared(Path(str(values["config"])).expanduser(), values.get("model")))
+        print(_declared(place(values, "config"), values.get("model")))
         return
     names = _names(values["methods"])
     if values.get("model") is None and values["ctx"] is None:
@@ -41,12 +43,12 @@ def _task(composed: DictConfig) -> None:
         raise UserError(f"ctx must be an integer >= 2 (tokens), got {ctx!r}.")
     if values["methods"] is None:
         names = list(bounds.OF_ROTARY_MODELS)
-    geometry = _geometry(ModelSpec(**values["model"]))
+    geometry = _geometry(section(ModelSpec, values, "model"))
     print(report(geometry, ctx, names, values["params"]))
     table = bounds.spectrum(geometry, ctx, names, values["params"])
     if table.empty:
         return  # no method named has frequencies of its own to draw
-    for path in files.save(spectrum.draw(table, geometry, ctx), Path(values["plots_dir"]) / "spectrum"):
+    for path in files.save(spectrum.draw(table, geometry, ctx), place(values, "plots_dir") / "spectrum"):
         print(path)
 
 

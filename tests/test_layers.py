@@ -32,7 +32,7 @@ LAYERS = [
     ["results"],  # its rows are made from what lies in data
     ["models", "data"],
     ["methods", "published", "storage"],
-    ["errors", "logs", "torchrun"],
+    ["console", "errors", "logs", "torchrun"],
 ]
 FLOOR = {room: number for number, row in enumerate(reversed(LAYERS)) for room in row}
 FILES = {

@@ -1,6 +1,7 @@
 """From a composed configuration to dataclasses: every key, type and choice checked, a mistake said in one line."""
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -13,11 +14,21 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from harness.errors import UserError, first_line, unknown
 
 T = TypeVar("T")
-WANTED: dict[type, str] = {int: "an integer", float: "a number", bool: "true or false", str: "text", list: "a list"}
+LARGEST = 2**63  # what tables and tensors hold
+WANTED: dict[type, str] = {
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    list: "a list",
+    dict: "keys with values",
+}
 
 
 def plain(composed: DictConfig) -> dict[str, Any]:
     """A composed configuration as plain Python, interpolations resolved, Hydra's own part left out."""
+    if not all(isinstance(key, str) for key in composed):
+        raise UserError(f"configuration: keys must be text, got {[k for k in composed if not isinstance(k, str)]}.")
     try:
         ours = OmegaConf.masked_copy(composed, [str(k) for k in composed if k != "hydra"])
         values = OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)
@@ -33,17 +44,52 @@ def typed(key: str, value: object, kind: type[T]) -> T:
         value = float(value)
     if type(value) is not kind:
         raise UserError(f"{key} must be {WANTED.get(kind, kind.__name__)}, got {value!r}.")
+    if isinstance(value, int) and abs(value) >= LARGEST:
+        raise UserError(f"{key} must be below {LARGEST}, got {value}.")
+    if isinstance(value, str) and not value.isprintable():
+        raise UserError(f"{key} must be printable text, got {value!r}.")
     return value
 
 
+def check_kinds(values: Mapping[str, object], kinds: Mapping[str, Any]) -> None:
+    """That the value of each key is of the kind that its annotation names, as `str | None`. Raises UserError."""
+    for key, hint in kinds.items():
+        allowed, given = admitted(hint), values.get(key)
+        if type(given) in allowed or (float in allowed and type(given) is int):
+            if given is not None:
+                typed(key, given, type(given))
+            continue
+        names = [WANTED.get(kind, kind.__name__) for kind in allowed if kind is not type(None)]
+        raise UserError(f"{key} must be {' or '.join(sorted(names))}, got {given!r}.")
+
+
 def folder(values: Mapping[str, object], key: str) -> Path:
-    """The directory that a key names, absolute."""
-    return Path(str(values[key])).expanduser().absolute()
+    """The directory that a key names, absolute. Raises UserError for what is no name."""
+    return place(values, key).absolute()
+
+
+def place(values: Mapping[str, object], key: str) -> Path:
+    """The file or directory that a key names, ~ resolved. Raises UserError for what is no name."""
+    given = values.get(key)
+    if not isinstance(given, str) or not given.strip() or "\0" in given:
+        raise UserError(f"{key} must be the name of a file or directory, got {given!r}.")
+    path = os.path.expanduser(given)
+    if path.startswith("~"):
+        raise UserError(f"{key}: {given!r} begins with a home directory that is not known.")
+    return Path(path)
 
 
 def section(spec: type[T], values: dict[str, Any], name: str) -> T:
     """One group of the configuration as its dataclass, every key and type checked against it. Raises UserError."""
-    return _checked(spec, values.get(name) or {}, name)
+    return _checked(spec, group(values, name), name)
+
+
+def group(values: Mapping[str, object], name: str) -> dict[str, Any]:
+    """One group of the configuration, its keys not looked at; {} where it is null. Raises UserError for a value."""
+    given = values.get(name)
+    if given is not None and not isinstance(given, dict):
+        raise UserError(f"{name} must hold keys, got {given!r}.")
+    return {str(key): value for key, value in (given or {}).items()}
 
 
 def structured(spec: type[T], given: Mapping[str, object], name: str) -> T:
@@ -64,7 +110,7 @@ def structured(spec: type[T], given: Mapping[str, object], name: str) -> T:
 
 def chosen(specs: Mapping[str, type[T]], values: dict[str, Any], name: str) -> T:
     """One group of the configuration whose `name` says which dataclass it is; otherwise as `section`."""
-    given = dict(values.get(name) or {})
+    given = group(values, name)
     choice = str(given.pop("name", ""))
     if choice not in specs:
         raise unknown(name, choice, specs)
@@ -84,6 +130,10 @@ def _checked(spec: type[T], given: dict[str, Any], name: str, beside: tuple[str,
             given = given | {key: _checked(kind, value, f"{name}.{key}")}
         elif len(kinds - {type(None)}) == 1:
             typed(f"{name}.{key}", value, next(iter(kinds - {type(None)})))
+    known = dataclasses.fields(spec)  # type: ignore[arg-type]  # it is one
+    missing = [f.name for f in known if f.init and f.default is f.default_factory is dataclasses.MISSING]
+    if lacking := [f"{name}.{key}" for key in missing if key not in given]:
+        raise UserError(f"{', '.join(lacking)} must be given.")
     return spec(**given)
 
 

@@ -1,6 +1,7 @@
 """The choice of a metric where a user types it: options of compare and report, keys of conf/plot.yaml."""
 
 import argparse
+import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -57,6 +58,6 @@ def chosen_metric(values: Mapping[str, Any]) -> "tuple[Metric, Choice]":
         together=values["together"],
         order=values["order"],
         near=values["near"],
-        judge=None if elsewhere is None else partial(store.load_results, Path(elsewhere).expanduser()),
+        judge=None if elsewhere is None else partial(store.load_results, Path(os.path.expanduser(elsewhere))),
     )
     return metrics.named(values["metric"]), choice

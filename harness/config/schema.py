@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from harness import methods
-from harness.config.checks import chosen, folder, plain, section, typed
+from harness.config.checks import chosen, folder, group, plain, section, typed
 from harness.config.cluster import ClusterSpec
 from harness.config.short_windows import ShortWindows
 from harness.data.protocols import PROTOCOLS
@@ -114,18 +114,23 @@ def config_of(values: dict[str, Any], overrides: Sequence[str] = ()) -> Config:
     for key in values:
         if key not in known:
             raise unknown("key", key, known)
+    if values.get("experiment"):  # it would be ignored
+        raise UserError("experiment: the file of a preset must begin with the line `# @package _global_`.")
+    label = values.get("experiment_name")
+    if isinstance(label, dict | list):
+        raise UserError(f"experiment_name must be text, got {label!r}.")
     return Config(
         **{key: typed(key, values.get(key), kind) for key, kind in _TOP.items()},
         model=section(ModelSpec, values, "model"),
-        method=method_spec(values.get("method") or {}),
+        method=method_spec(group(values, "method")),
         data=section(DataSpec, values, "data"),
         protocol=chosen(PROTOCOLS, values, "protocol"),
         engine=section(EngineSpec, values, "engine"),
         cluster=section(ClusterSpec, values, "cluster"),
         short_windows=section(ShortWindows, values, "short_windows") if values.get("short_windows") else None,
         overrides=tuple(overrides),
-        experiment=str(values.get("experiment_name") or ""),
         format=check_format(values.get("format")),
+        experiment=typed("experiment_name", str(label or ""), str),
         results_dir=folder(values, "results_dir"),
         plots_dir=folder(values, "plots_dir"),
     )

@@ -44,6 +44,8 @@ class DataSpec:
     needles: NeedleSpec | None = None  # facts that are hidden in these documents, and asked for
 
     def __post_init__(self) -> None:
+        if not self.name.strip():
+            raise UserError("data.name must say something: rows and figures are named by it.")
         if self.source not in SOURCES:
             raise unknown("data.source", self.source, SOURCES)
         if self.selection not in get_args(Selection):

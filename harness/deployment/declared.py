@@ -1,6 +1,7 @@
 """What a file says of rotations: a checkpoint's config.json, overrides for vLLM or SGLang, or a GGUF file."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,14 +53,14 @@ class Declared:
 
 def read(path: Path) -> Declared:
     """What a file declares, or a folder's config.json. Raises UserError where nothing is said of rotations."""
-    file = path / "config.json" if path.is_dir() else path
-    if not file.is_file():
+    file = path / "config.json" if os.path.isdir(path) else path
+    if not os.path.isfile(file):
         raise UserError(f"config must be a config.json, a folder with one, or a GGUF file, got {path}: no such file.")
     if file.suffix == ".gguf":
         return _of_gguf(file)
     try:
         content = json.loads(file.read_text())
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file} is not JSON: {error}.") from error
     if not isinstance(content, dict):
         raise UserError(f"{file} must hold a JSON object, got a {type(content).__name__}.")

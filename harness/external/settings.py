@@ -1,5 +1,6 @@
 """What a user can say of an engine: keys of conf/external.yaml beside those of a cell."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -65,7 +66,7 @@ class Settings:
     def path(self) -> Path:
         """The file."""
         assert self.file is not None
-        return Path(self.file).expanduser()
+        return Path(os.path.expanduser(self.file))
 
 
 def of(values: dict[str, Any], action: Action, overrides: Sequence[str]) -> tuple[Settings, list[Config]]:

@@ -1,8 +1,10 @@
 """Hashes of files and the on-disk cache of what is derived from them; nothing in it is ever a result."""
 
+import errno
 import hashlib
 import json
 import os
+import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -38,23 +40,28 @@ def digest(value: object, length: int = 16) -> str:
 
 
 def file_hash(file: Path) -> str:
-    """SHA-256 of a file's content, remembered by its path, inode, size and both times of change. Raises OSError."""
+    """SHA-256 of a file's content, remembered by its path, inode, size and both times of change. Raises OSError.
+
+    A pipe or a device is refused: reading it might never end.
+    """
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise OSError(errno.EINVAL, "Is no regular file" if not file.is_dir() else "Is a directory", str(file))
     with file.open("rb") as stream:
-        now, stat = time.time_ns(), os.fstat(stream.fileno())
-        known = path("hashes", digest([str(file.resolve()), *state(stat)]), ".txt")
+        now, before = time.time_ns(), os.fstat(stream.fileno())
+        known = path("hashes", digest([str(file.resolve()), *state(before)]), ".txt")
         with suppress(OSError):
             if len(remembered := known.read_text()) == SHA256_DIGITS:  # a machine that lost power leaves it empty
                 return remembered
         content = hashlib.file_digest(stream, "sha256").hexdigest()
-        is_settled = now - stat.st_ctime_ns > SETTLED_NS and state(os.fstat(stream.fileno())) == state(stat)
+        is_settled = now - before.st_ctime_ns > SETTLED_NS and state(os.fstat(stream.fileno())) == state(before)
     if is_settled:
         write(known, lambda kept: kept.write(content.encode()))
     return content
 
 
-def state(stat: os.stat_result) -> list[int]:
+def state(found: os.stat_result) -> list[int]:
     """What differs after a change of a file; the time of its inode cannot be set back as that of its content can."""
-    return [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+    return [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
 def write(file: Path, fill: Callable[[IO[bytes]], object]) -> None:

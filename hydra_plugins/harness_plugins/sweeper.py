@@ -8,7 +8,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from harness.config import shared_keys
+from harness.config import grid, shared_keys
 from harness.config.composed import Composer
 from harness.errors import one_line
 from hydra_plugins.harness_plugins.launcher import HarnessLauncher, compose, composer_of
@@ -61,7 +61,9 @@ class HarnessSweeper(BasicSweeper):
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         given = {a.split("=", 1)[0].lstrip("+~") for a in arguments}
         preset = [p for p in self._parse_config() if p.split("=", 1)[0] not in given]
-        (batch,) = self.split_arguments(parser.parse_overrides([*preset, *arguments]), None)
+        overrides = parser.parse_overrides([*preset, *arguments])
+        grid.check(overrides)
+        (batch,) = self.split_arguments(overrides, None)
         cells, lines = shared_keys.applied(batch, self._composer().tree)
         for line in lines:
             log.warning("%s", line)

@@ -3,13 +3,14 @@
 import csv
 import json
 import math
+import os
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from harness.errors import UserError, unknown
+from harness.errors import UserError, first_line, unknown
 
 FOUND = Path(__file__).with_name("found")  # sets found by harness.search, files as it writes them
 
@@ -76,8 +77,8 @@ def read(name_or_path: str, length: float = math.inf) -> RescaleFactors:
     """
     if name_or_path in published_sets():
         return RescaleFactors(list(_published_factors()[name_or_path]))
-    path = FOUND / f"{name_or_path}.json" if name_or_path in named_sets() else Path(name_or_path).expanduser()
-    if not path.is_file():
+    path = FOUND / f"{name_or_path}.json" if name_or_path in named_sets() else Path(os.path.expanduser(name_or_path))
+    if not os.path.isfile(path):
         if path.suffix in {".json", ".csv", ".txt"}:
             raise UserError(f"longrope: no file with rescale factors at {name_or_path}.")
         raise unknown("set of LongRoPE factors (nor a file)", name_or_path, named_sets())
@@ -87,8 +88,8 @@ def read(name_or_path: str, length: float = math.inf) -> RescaleFactors:
 def _from_json(path: Path, length: float) -> RescaleFactors:
     try:
         content = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"longrope: {path} is not JSON: {error}.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"longrope: {path} is not JSON: {first_line(error)}.") from error
     if isinstance(content, dict):
         content = content.get("rope_scaling") or content.get("rope_parameters") or content
     if not isinstance(content, dict):
@@ -123,14 +124,18 @@ def _is_stage(stage: Any) -> bool:
 def _numbers(path: Path, value: Any) -> list[float]:
     if not isinstance(value, list) or not all(type(item) in (int, float) for item in value):
         raise UserError(f"longrope: {path} must hold a list of numbers, alone or as long_factor.")
-    return [float(item) for item in value]
+    try:
+        return [float(item) for item in value]
+    except OverflowError:
+        raise UserError(f"longrope: {path} holds a number that is too large.") from None
 
 
 def _from_text(path: Path) -> list[float]:
     try:
         rows = np.loadtxt(path, delimiter=",", ndmin=2)
-    except ValueError as error:
-        raise UserError(f"longrope: {path} must hold numbers separated by commas or lines: {error}.") from error
+    except (OSError, ValueError) as error:
+        reason = first_line(error)
+        raise UserError(f"longrope: {path} must hold numbers separated by commas or lines: {reason}.") from error
     if rows.shape[1] == 1:
         return rows[:, 0].tolist()
     if np.any(rows != rows[0]):

@@ -1,6 +1,7 @@
 """Where a model's files lie: the package, a directory, another package, or the local cache of the hub."""
 
 import importlib.util
+import os
 import re
 from functools import cache
 from pathlib import Path
@@ -34,8 +35,8 @@ def directory(spec: ModelSpec) -> Path:
     if spec.package is not None:
         return _of_package(spec.package, spec.name)
     assert spec.path is not None  # a spec has one or the other
-    path = Path(spec.path).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(spec.path))
+    if os.path.isdir(path):
         return path
     if HUB_ID.fullmatch(spec.path):
         return _of_hub(spec)
@@ -96,7 +97,7 @@ def _code(spec: ModelSpec, folder: Path) -> list[Path]:
 def _of_package(package: str, name: str) -> Path:
     try:  # found, not imported: the package may need what is not installed
         found = importlib.util.find_spec(package)
-    except ModuleNotFoundError:
+    except (ImportError, ValueError):
         found = None
     if found is None or not found.submodule_search_locations:
         install = INSTALL.get(package, f"pip install {package}")

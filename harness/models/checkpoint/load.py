@@ -36,6 +36,7 @@ from harness.models.checkpoint.spec import ModelSpec
 from harness.models.probe import check_window
 
 T = TypeVar("T")
+MOST_LAYERS = 10_000
 
 
 @dataclass(frozen=True)
@@ -100,13 +101,21 @@ def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
 
 @cache
 def _read_tokenizer(spec: ModelSpec, state: str) -> PreTrainedTokenizerBase:
-    return _reading(spec, "tokenizer", lambda: AutoTokenizer.from_pretrained(directory(spec), **_source(spec)))
+    def read() -> PreTrainedTokenizerBase:
+        tokenizer = AutoTokenizer.from_pretrained(directory(spec), **_source(spec))
+        tokenizer("a")  # what is wrong in its files shows in use
+        return tokenizer
+
+    return _reading(spec, "tokenizer", read)
 
 
 @cache
 def _read_config(spec: ModelSpec, state: str) -> PretrainedConfig:
     config = _reading(spec, "config", lambda: AutoConfig.from_pretrained(directory(spec), **_source(spec)))
     _check_causal(spec, config)
+    layers = getattr(text_config(config), "num_hidden_layers", 0)
+    if type(layers) is not int or layers > MOST_LAYERS:  # building them would not end
+        raise UserError(f"model {spec.name}: its config.json must have at most {MOST_LAYERS} layers, got {layers!r}.")
     return config
 
 

@@ -45,6 +45,8 @@ class ModelSpec:
             raise UserError(f"model.original_max_position_embeddings must be null or an integer >= 2, got {trained!r}.")
         if self.device_map not in (None, "auto"):
             raise UserError(f"model.device_map must be null or auto, got {self.device_map!r}.")
-        if (self.path is None) == (self.package is None):
+        if not self.name.strip():
+            raise UserError("model.name must say something: rows, files and figures are named by it.")
+        if bool(self.path) == bool(self.package):
             given = "both" if self.path else "neither"
             raise UserError(f"model {self.name}: give model.path (directory or hub id) or model.package, got {given}.")
