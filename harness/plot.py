@@ -25,7 +25,7 @@ KINDS: dict[str, Any] = {  # of the keys of conf/plot.yaml
     **dict.fromkeys(("evaluator_results", "name"), str | None),
     **dict.fromkeys(("order", "seed"), int),
     **dict.fromkeys(("confidence", "tolerance"), float),
-    "columns": list | None,
+    "columns": list | str | None,
     "near": int | None,
     "last": bool,
     "where": dict | None,

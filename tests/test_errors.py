@@ -17,8 +17,9 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM, BertLMHeadModel
 
-from harness import cli, collect, export, theory
+from harness import cli, collect, export, plot, theory
 from harness.external import __main__ as external
+from tests import hostile
 from tests.sweeps import Place, save_texts
 from tests.tiny import tiny_llama
 
@@ -228,18 +229,73 @@ EXTERNAL = [
     Bad("a key that is not there", f"fetch url=http://localhost:8000 dialect=vllm key_variable=NO_KEY {ENGINE}"),
     Bad("echo without a BOS", f"fetch url=http://localhost:8000 dialect=llama_cpp_python served=m {ENGINE}"),
 ]
+PRESETS = [
+    Bad(f"a preset: {what}", f"--config-dir={{dir}}/own experiment={name}")
+    for name, what in {
+        "scan": "a bracket that is not closed",
+        "tab": "a tab",
+        "latin": "not UTF-8",
+        "python": "a Python object",
+        "twice": "a key twice",
+        "list": "a list",
+        "defaults": "defaults that are no list",
+        "unpackaged": "without its first line",
+        "number": "a number for a key",
+        "unknown": "a mistyped key",
+    }.items()
+]
+CHECKPOINTS = [
+    Bad(f"a checkpoint: {name.replace('_', ' ')}", f"model.path={{dir}}/{name}")
+    for name in (*hostile.CONFIGS, *hostile.FILES, "pipe_config.json", "pipe_tokenizer.json", "pipe_model.safetensors")
+]
+HOSTILE = [
+    Bad("documents nested without end", "data.path={dir}/deep.jsonl"),
+    Bad("a number for a document", "data.path={dir}/number.jsonl"),
+    Bad("a row that is a list", "data.path={dir}/row.jsonl"),
+    Bad("half a character", "data.path={dir}/half.jsonl"),
+    Bad("a pipe for a text", "data.path={dir}/pipe.txt"),
+    Bad("factors nested without end", "method=longrope method.factors={dir}/factors_deep.json"),
+    Bad("a factor of 400 digits", "method=longrope method.factors={dir}/factors_large.json"),
+    Bad("words for factors", "method=longrope method.factors={dir}/factors_text.json"),
+    Bad("a home of nobody", "results_dir='~nosuchuser/x'"),
+    Bad("a relative package", "model.path=null model.package=.own"),
+    Bad("a number beyond all tables", "seed=99999999999999999999"),
+    Bad("null for a folder", "results_dir=null"),
+    Bad("a list for a folder", "plots_dir=[a,b]"),
+    Bad("a list for a label", "experiment_name=[a]"),
+    Bad("a variable that is not set", "experiment_name=${oc.env:NOPE}"),
+    Bad("an interpolation of itself", "experiment_name=${experiment_name}"),
+    Bad("a glob that meets nothing", "-m ctx=glob(*)"),
+    Bad("a range of no step", "-m ctx=range(2,8,0)"),
+    Bad("a grid without end", "-m ctx=range(2,1000000000)"),
+    Bad("a sweep's configuration asked for", "-m --cfg=job"),
+    Bad("--resolve alone", "--resolve"),
+    Bad("a launcher that is none", "-m hydra.launcher._target_=os.system"),
+    Bad("Hydra's folder where nothing can be written", "hydra.run.dir=/proc/x"),
+]
+PLOT = [
+    Bad("null for a list", "formats=null"),
+    Bad("a format that is not known", "formats=svgz"),
+    Bad("null for a folder", "results_dir=null"),
+    Bad("a number for panels", "columns=5"),
+]
 SECTIONS = {
     "Command line": COMMAND_LINE,
     "Values": VALUES,
     "Documents": DATA,
     "Models": MODELS,
     "Places and results": PLACES,
+    "Presets of one's own": PRESETS,
+    "Checkpoints with anything in them": CHECKPOINTS,
+    "Whatever else": HOSTILE,
+    "python -m harness.plot": PLOT,
     "python -m harness.collect": COLLECT,
     "python -m harness.export": EXPORT,
     "python -m harness.theory": THEORY,
     "python -m harness.external": EXTERNAL,
 }
 OTHERS = {  # sections of commands of their own
+    "python -m harness.plot": plot.main,
     "python -m harness.collect": collect.main,
     "python -m harness.export": export.main,
     "python -m harness.theory": theory.main,
@@ -271,6 +327,7 @@ def folder(tmp_path_factory):
     (at / "others.jsonl").write_text('{"id": "0123456789abcdef", "logprobs": [null, -2.5]}\n')
     (at / "twice.jsonl").write_text("".join(f'{{"id": "0", "logprobs": [null, {v}]}}\n' for v in (-1.5, -2.5)))
     _bad_models(place)
+    hostile.write(at, place.model)
     record = at / "collected" / ".jobs" / "a1" / "sweep.json"
     record.parent.mkdir(parents=True)
     record.write_text("{}")
@@ -369,7 +426,7 @@ def message(place, section, bad, monkeypatch, capsys):
     elif section in OTHERS:
         code, line = attempt(OTHERS[section], [section.rpartition(".")[2], *overrides], monkeypatch, capsys)
     else:
-        flags, given = [o for o in overrides if o == "-m"], [o for o in overrides if o != "-m"]
+        flags, given = [o for o in overrides if o.startswith("-")], [o for o in overrides if not o.startswith("-")]
         code, line = attempt(cli.main, ["harness", *flags, *usual, *given], monkeypatch, capsys)
     assert code == bad.code
     line = line.replace(shlex.join(usual), "...").replace(str(place.folder), "DIR")

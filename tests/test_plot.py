@@ -79,8 +79,8 @@ def test_published_alone_needs_no_results(draw, tmp_path: Path) -> None:
         (["results_dir=nowhere"], "'nowhere' does not exist"),
         (["formats=[jpg]"], "Unknown figure format 'jpg'"),
         (["x=length"], "There is no column 'length' to draw by."),
-        (["columns=5"], "There is no column 5 to draw by."),
-        (["hue=[method,ctx]"], "There is no column ['method', 'ctx'] to draw by."),
+        (["columns=5"], "columns must be a list or text, got 5."),
+        (["hue=[method,ctx]"], "hue must be text, got ['method', 'ctx']."),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(draw, overrides: list[str], message: str) -> None:
