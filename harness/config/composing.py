@@ -7,11 +7,11 @@ from types import FrameType, TracebackType
 import hydra
 from yaml import MarkedYAMLError
 
-import harness
 import hydra_plugins.harness_plugins
 from harness.errors import one_line
 
-HYDRA, HARNESS, PLUGINS = (f"{next(iter(p.__path__))}/" for p in (hydra, harness, hydra_plugins.harness_plugins))
+HYDRA, PLUGINS = (f"{next(iter(package.__path__))}/" for package in (hydra, hydra_plugins.harness_plugins))
+HARNESS = f"{Path(__file__).parents[1]}/"
 
 
 def mistake(error: Exception) -> str | None:
