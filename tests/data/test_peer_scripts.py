@@ -137,8 +137,9 @@ def test_the_number_of_a_script_is_had_by_naming_its_protocol(tmp_path, own_cach
     rows = computed(tmp_path, case.ours, case.documents)
     ours = summarize(rows, Averaging(case.aggregate))["perplexity"].item()
     assert ours == pytest.approx(case.number, rel=1e-6)
-    others = {summarize(rows, Averaging(aggregate))["perplexity"].item() for aggregate in AGGREGATES} - {ours}
-    assert all(abs(other / case.number - 1) > 1e-6 for other in others)
+    if rows["num_scored"].nunique() > 1:  # otherwise some averages are the same
+        others = {summarize(rows, Averaging(aggregate))["perplexity"].item() for aggregate in AGGREGATES} - {ours}
+        assert all(abs(other / case.number - 1) > 1e-6 for other in others)
 
 
 def test_the_page_of_transformers_counts_a_token_too_few_in_all_windows_but_the_first(tmp_path, own_cache):
