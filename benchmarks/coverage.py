@@ -42,9 +42,9 @@ def main(repeats: int) -> None:
         for n in (5, 10, 20, 100):
             rng = np.random.default_rng([n, 2])
             limits = []
-            for seed in range(repeats):
+            for _ in range(repeats):  # one draw of resamples for all, as cells of as many documents share it
                 drawn = documents(kind, n, rng)
-                limits.append((*interval(*drawn, seed=seed)[1:], *student(*drawn)))
+                limits.append((*interval(*drawn)[1:], *student(*drawn)))
             a, b, c, d = np.array(limits).T
             ours, theirs = np.mean((a <= truth) & (truth <= b)), np.mean((c <= truth) & (truth <= d))
             cells = [kind, str(n)]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from harness.errors import UserError, first_line
+from harness.errors import UserError, first_line, one_line
 from harness.models.attention.shortened import SHORT, fixed_reach, shortened
 from harness.models.checkpoint.families import WINDOW_FIELDS
 from harness.models.checkpoint.geometry import text_config
@@ -102,7 +102,8 @@ def _why(error: Exception) -> str:
     """What stopped a forward: in our words, or in those of a family's code that asked for something else."""
     if isinstance(error, UserError) or type(error) is LookupError:
         return first_line(error).removesuffix(".")
-    return f"its layers stop with {type(error).__name__}: {first_line(error).removesuffix('.')}"
+    said = one_line(error) if first_line(error).endswith(":") else first_line(error)
+    return f"its layers stop with {type(error).__name__}: {said.removesuffix('.')}"
 
 
 @torch.inference_mode()

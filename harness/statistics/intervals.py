@@ -74,21 +74,22 @@ def _contrasts(
     return coefficients @ (np.log(ratios) if log else ratios), np.sqrt(variance)
 
 
-def resamples(num_documents: int, seed: int) -> Iterable[NDArray[np.uint16]]:
+def resamples(num_documents: int, seed: int) -> Iterable[NDArray[np.uint8]]:
     """How often each document is in each resample, blocks of (draws, documents); RESAMPLES draws in all.
 
-    The same for all cells of as many documents. Drawn once where they are few enough to be kept, else once a cell.
+    The same for all cells of as many documents. Drawn once where they are few enough to be kept, else once a cell. A
+    document is never drawn 256 times: among as many draws as documents it comes once on average.
     """
-    few = RESAMPLES * num_documents * np.dtype(np.uint16).itemsize <= KEPT
+    few = RESAMPLES * num_documents * np.dtype(np.uint8).itemsize <= KEPT
     return _kept(num_documents, seed) if few else _drawn(num_documents, seed)
 
 
 @lru_cache(maxsize=4)
-def _kept(num_documents: int, seed: int) -> list[NDArray[np.uint16]]:
+def _kept(num_documents: int, seed: int) -> list[NDArray[np.uint8]]:
     return list(_drawn(num_documents, seed))
 
 
-def _drawn(num_documents: int, seed: int) -> Iterator[NDArray[np.uint16]]:
+def _drawn(num_documents: int, seed: int) -> Iterator[NDArray[np.uint8]]:
     generator = np.random.default_rng(seed)
     rows = max(1, BLOCK // num_documents)
     for begin in range(0, RESAMPLES, rows):
@@ -96,7 +97,7 @@ def _drawn(num_documents: int, seed: int) -> Iterator[NDArray[np.uint16]]:
         places = generator.integers(0, num_documents, size=(size, num_documents))
         places += num_documents * np.arange(size)[:, None]
         counts = np.bincount(places.ravel(), minlength=size * num_documents)
-        yield counts.reshape(size, num_documents).astype(np.uint16)
+        yield counts.reshape(size, num_documents).astype(np.uint8)
 
 
 def interval(

@@ -53,14 +53,18 @@ def test_layers_compiled_for_one_shape_meet_one_whatever_the_batch(llama, monkey
 
 def test_layers_that_cannot_be_compiled_run_as_they_are(llama, monkeypatch, caplog):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "no-such-compiler"))
-    monkeypatch.setattr(torch._inductor.config, "force_disable_caches", True)
     torch._dynamo.reset()
-    engine = Engine(llama, EngineSpec(compile=True))
+    # By its own context manager: monkeypatch would leave some entries deleted, and no later test could compile.
+    without = {"cpp.cxx": (None, "no-such-compiler"), "force_disable_caches": True, "compile_threads": 1}
+    with torch._inductor.config.patch(without):
+        engine = Engine(llama, EngineSpec(compile=True))
     assert not engine.forwards
     assert "LlamaForCausalLM cannot run with compiled layers" in caplog.text
     ids = tokens(2, 40)
     torch.testing.assert_close(engine.token_nll(ids, 3), token_nll(llama, ids, 3, sliced=False), atol=1e-5, rtol=0)
+    torch._dynamo.reset()
+    monkeypatch.undo()
+    assert Engine(llama, EngineSpec(compile=True)).forwards  # nothing of it stays
 
 
 def test_a_model_without_a_list_of_layers_is_not_compiled(llama, caplog):
