@@ -64,6 +64,14 @@ def _needs_m(reason: str, overrides: Sequence[str]) -> UserError:
     return UserError(f"{reason}; run it with -m: {shlex.join(['python', '-m', 'harness', '-m', *overrides])}")
 
 
+BASE = re.compile(r"(\+*)base\.(model|method)=(.*)")
+
+
+def with_base_groups(arguments: Sequence[str]) -> list[str]:
+    """`base.model=NAME` as Hydra says it, `model@base.model=NAME`; the same of methods."""
+    return [BASE.sub(r"\1\2@base.\2=\3", a) if BASE.fullmatch(a) else a for a in arguments]
+
+
 def run_sweep(overrides: Sequence[str]) -> DictConfig:
     """What `python -m harness -m` does with these overrides, in this process; returns the configuration before them.
 
@@ -72,7 +80,11 @@ def run_sweep(overrides: Sequence[str]) -> DictConfig:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     configure_logging()
     before = sys.argv
-    sys.argv = ["harness", "-m", *overrides]  # where keys wait, and what results say of the command that made them
+    sys.argv = [
+        "harness",
+        "-m",
+        *with_base_groups(overrides),
+    ]  # where keys wait, and what results say of the command that made them
     shared_keys.hold()
     try:
         with hydra.initialize_config_module("harness.conf", **_version_base()):
@@ -115,7 +127,7 @@ def run_app(task: Callable[[DictConfig], object], config_name: str, conf: str = 
     with console.guarded("interrupted; finished cells are kept, the same command goes on from here"):
         configure_logging()
         keep_interrupts()
-        sys.argv[1:] = _with_format(sys.argv[1:])
+        sys.argv[1:] = with_base_groups(_with_format(sys.argv[1:]))
         if torchrun.size() > 1 and config_name != "config":
             exit_with(UserError(f"python -m harness.{config_name} runs in one process: run it without torchrun."))
         if config_name == "config":

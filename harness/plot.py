@@ -127,7 +127,10 @@ def _source(values: dict[str, Any]) -> "Source":
 
 def _file(figure: str, metric: str) -> str:
     """What a figure's files are called: of another metric than perplexity with its name."""
-    if metric == "perplexity" or figure in ("position", "long_context"):
+    from harness.statistics.metrics import named
+
+    alone = figure == "long_context" or (figure == "position" and not named(metric).of_positions)
+    if metric == "perplexity" or alone:
         return figure
     return metric if figure == "perplexity" else f"{figure}-{metric}"
 
@@ -135,11 +138,14 @@ def _file(figure: str, metric: str) -> str:
 def _print_table(source: "Source", values: dict[str, Any]) -> None:
     """The metric by method and length, with ratios to the baseline, the best, and how far each line holds."""
     from harness.statistics.decision import Terms, decide
+    from harness.statistics.divergence_text import divergence_text
     from harness.statistics.format_names import beside
     from harness.statistics.formats import formatted
 
     terms = Terms(source.averaging, source.metric, source.baseline, values["tolerance"])
     print(formatted(decide(source.measured, terms), values["format"]))
+    if source.metric.name == "kl":
+        print("\n" + divergence_text(source.divergences, source.averaging), file=beside(values["format"]))
     print(file=beside(values["format"]))
 
 

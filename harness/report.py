@@ -131,11 +131,24 @@ def _experiment(source: "Source") -> list[str]:
     intervals = f"{confidence} intervals over documents" if known else "too few documents for intervals"
     how = f"{source.averaging.aggregate} aggregate, {intervals}; click a column to sort by it."
     digits = DIGITS | {source.metric.name: 3}
+    if source.metric.scale == "difference":  # of small numbers
+        digits |= dict.fromkeys((source.metric.name, "low", "high"), 6)
     return [
         page.part("Figures", *_figures(source)),
         page.part("Cells", page.note(how), page.table(summary[_columns(summary)], digits)),
+        *_divergences(source),
         page.part("Lines", *_lines(source)),
     ]
+
+
+def _divergences(source: "Source") -> list[str]:
+    """How far the cells that have a base lie from it; nothing where none has."""
+    from harness.figures import page
+    from harness.statistics.divergence_text import divergence_text
+
+    if not (source.rows["base"].fillna("") != "").any():
+        return []
+    return [page.part("KL to a base", page.preformatted(divergence_text(source.divergences, source.averaging)))]
 
 
 def _columns(summary: "pd.DataFrame") -> list[str]:

@@ -163,6 +163,20 @@ MODELS = [
     Bad("an attention window where no layer sees one", "model.sliding_window=16"),
     Bad("a model that sees later tokens", "model.path={dir}/seeing"),
 ]
+BASES = [
+    Bad("a model of another vocabulary", "base.model=hf base.model.path={dir}/foreign base.model.name=foreign"),
+    Bad("a model with other tokens", "base.model=hf base.model.path={dir}/renamed base.model.name=renamed"),
+    Bad("a model without a path", "base.model=hf"),
+    Bad("a mistyped model", "base.model=smolm2"),
+    Bad("a mistyped key", "base.modle=smollm2"),
+    Bad("a key of its model that is none", "base.model=hf +base.model.pth=x"),
+    Bad("a mistyped parameter of its method", "base.method=yarn base.method.factr=2"),
+    Bad("a cache without a method", "base.method.kv_cache=int8"),
+    Bad("an unknown precision", "base.dtype=int3"),
+    Bad("a place without a base", "base.at_once=true"),
+    Bad("shared windows", "base.method=none engine.parallel=context"),
+    Bad("a model whose states are hidden", "base.method=none engine.mode=plain"),
+]
 PLACES = [
     Bad("results in a file", "results_dir={dir}/empty.txt"),
     Bad("results where nothing can be written", "results_dir=/proc/results"),
@@ -284,6 +298,7 @@ SECTIONS = {
     "Values": VALUES,
     "Documents": DATA,
     "Models": MODELS,
+    "A base": BASES,
     "Places and results": PLACES,
     "Presets of one's own": PRESETS,
     "Checkpoints with anything in them": CHECKPOINTS,
@@ -383,6 +398,9 @@ def _bad_checkpoints(at, good):
     tiny_llama(vocab_size=48).save_pretrained(at / "foreign")
     for file in good.glob("tokenizer*"):
         shutil.copy(file, at / "foreign")
+    shutil.copytree(good, at / "renamed")
+    words = (at / "renamed" / "tokenizer.json").read_text()
+    (at / "renamed" / "tokenizer.json").write_text(words.replace('"w17"', '"v17"'))
     (at / "adapter").mkdir()
     card = {"peft_type": "LORA", "base_model_name_or_path": "somebody/base"}
     (at / "adapter" / "adapter_config.json").write_text(json.dumps(card))

@@ -1,6 +1,6 @@
 """What identifies a cell."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from harness import methods
@@ -42,6 +42,24 @@ class Facts:
     protocol_params: str  # JSON, with the seed where windows are sampled
     cell_id: str = ""
     identity_version: int = IDENTITY_VERSION
+    of_base: "Cell | None" = None
+
+    @property
+    def base(self) -> str:
+        """The base in words, as far as it is named: model, method and what is set of it; empty where there is none."""
+        if self.of_base is None:
+            return ""
+        config, dtype = self.of_base.config, self.of_base.columns["dtype"]
+        usual = {field.name: field.default for field in fields(methods.METHODS[config.method.name])}
+        given = config.method.params | config.method.modifiers
+        settings = [f"{key} {value}" for key, value in given.items() if value != usual.get(key)]
+        apart = [dtype] if dtype != self.identity.dtype else []
+        return ", ".join([f"{config.model.name} {config.method.name}", *settings, *apart])
+
+    @property
+    def base_cell_id(self) -> str:
+        """Of the cell that holds the losses of the base alone; empty where there is none."""
+        return "" if self.of_base is None else self.of_base.cell_id
 
     @property
     def original_max_position_embeddings(self) -> int | None:
@@ -72,6 +90,7 @@ class Cell:
     cell_id: str
     pass_id: str  # cells that have it in common can share a pass
     columns: dict[str, Any]  # harness.results.schema.cell_columns
+    base: "Cell | None" = None  # what KL is taken to, on the same windows
 
     @property
     def ctx(self) -> int:
@@ -84,23 +103,29 @@ class Cell:
         return [t.name for t in schema.TABLES if t.only_with is None or getattr(self.config, t.only_with)]
 
 
-def cell(config: Config, identity: Identity) -> Cell:
-    """The cell of a configuration; `cell_id` hashes what determines the numbers and nothing else."""
+def cell(config: Config, identity: Identity, base: Cell | None = None) -> Cell:
+    """The cell of a configuration; `cell_id` hashes what determines the numbers and nothing else.
+
+    base: the cell of `Config.of_base`.
+    """
     method = _resolved_method(config, identity)
     protocol = replace(config.protocol, bos=identity.bos)
     params = parameters(method) | config.method.modifiers
     protocol_params = protocol.parameters()
     if protocol.max_windows is not None:
         protocol_params["seed"] = config.seed
-    facts = Facts(config, identity, method, protocol, cache.canonical(params), cache.canonical(protocol_params))
+    facts = Facts(
+        config, identity, method, protocol, cache.canonical(params), cache.canonical(protocol_params), of_base=base
+    )
     determines = _determines(facts, params, protocol_params)
     facts = replace(facts, cell_id=cache.digest(determines))
     model_depends = identity.trained_with is not None and identity.trained_with.encoding.depends_on_length
     shares = protocol.nested and not (method.depends_on_length or model_depends)
     of_pass = {key: value for key, value in determines.items() if key != "shorter"} | {"ctx": None}
+    of_pass |= {} if base is None else {"base": base.pass_id}  # its own cell_id where its passes are not shared
     pass_id = cache.digest(of_pass) if shares else facts.cell_id
     method = Resonant(method=method) if config.method.resonance else method
-    return Cell(config, method, protocol, facts.cell_id, pass_id, schema.cell_values(facts))
+    return Cell(config, method, protocol, facts.cell_id, pass_id, schema.cell_values(facts), base)
 
 
 def _determines(facts: Facts, params: dict[str, Any], protocol_params: dict[str, Any]) -> dict[str, Any]:
@@ -116,7 +141,12 @@ def _determines(facts: Facts, params: dict[str, Any], protocol_params: dict[str,
         "protocol": [facts.protocol.name, protocol_params],
         "documents": identity.dataset_fingerprint,
         "dtype": identity.dtype,
-    } | ({"shorter": facts.shorter} if facts.shorter else {})
+    } | _added(facts)
+
+
+def _added(facts: Facts) -> dict[str, Any]:
+    """What came later and is part of the identity only where it is given, so that cells of before keep theirs."""
+    return {key: value for key, value in {"shorter": facts.shorter, "base": facts.base_cell_id}.items() if value}
 
 
 def _resolved_method(config: Config, identity: Identity) -> Method:

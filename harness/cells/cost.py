@@ -40,3 +40,8 @@ def memory(shape: Shape, *, tokens: int, chunk: int, logits: int, element_bytes:
     staying = tokens * element_bytes * 4 * shape.hidden
     passing = min(tokens, chunk) * element_bytes * (6 * shape.hidden + 3 * shape.inner)
     return shape.weight_bytes + staying + passing + logits * (element_bytes + 8)
+
+
+def memory_beside(base: Shape, *, weights: int, tokens: int, logits: int, element_bytes: int) -> int:
+    """Peak bytes that a base adds: its `weights`, final states of `tokens`, `logits` in its precision and float32."""
+    return weights + tokens * element_bytes * base.hidden + logits * (element_bytes + 4)

@@ -1,5 +1,7 @@
 """The documents of the cells of one process, each set read once and kept, and the windows that cells cut them into."""
 
+import numpy as np
+
 from harness.cells.prepare import Prepared
 from harness.data import documents, needles
 from harness.data.documents import DocumentSet
@@ -29,6 +31,8 @@ class Documents:
         own = self._sets[key] if config.data.needles is None else self._with_needles(prepared, key)
         check_lengths(own, prepared.cell.ctx)
         _check_ids(own, prepared)
+        if prepared.base is not None and prepared.base.cell.columns["dataset_fingerprint"] != key:
+            _check_same(own, self.of(prepared.base), prepared)
         return own
 
     def _with_needles(self, prepared: Prepared, key: str) -> DocumentSet:
@@ -58,4 +62,15 @@ def _check_ids(found: DocumentSet, prepared: Prepared) -> None:
             raise UserError(
                 f"model {header.spec.name}: its tokenizer does not fit it: {where} has the token id {token}, and the "
                 f"model knows ids below {rows}."
+            )
+
+
+def _check_same(own: DocumentSet, base: DocumentSet, prepared: Prepared) -> None:
+    """Raise UserError where another tokenizer makes other tokens of the same documents."""
+    for one, other in zip(own.documents, base.documents, strict=False):
+        if not np.array_equal(one.ids, other.ids):
+            config = prepared.cell.config
+            raise UserError(
+                f"base.model must have the tokenizer of model={config.model.name}: document {one.name!r} has other "
+                "tokens under it."
             )

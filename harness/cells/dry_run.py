@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 
 from harness.cells import cost
+from harness.cells.beside import at_once, share_weights
 from harness.cells.device import check_device
 from harness.cells.documents import Documents
 from harness.cells.passes import passes
@@ -71,7 +72,8 @@ def _duration(seconds: float) -> str:
 
 def model_shapes(todo: Sequence[Prepared]) -> dict[ModelSpec, Shape]:
     """The shape of every model of these cells."""
-    return {spec: shape(p.header, p.placement.dtype) for spec, p in {p.cell.config.model: p for p in todo}.items()}
+    every = [one for p in todo for one in (p, p.base) if one is not None]
+    return {spec: shape(p.header, p.placement.dtype) for spec, p in {p.cell.config.model: p for p in every}.items()}
 
 
 def estimate(todo: Sequence[Prepared], shapes: Mapping[ModelSpec, Shape]) -> dict[str, Estimate]:
@@ -81,15 +83,28 @@ def estimate(todo: Sequence[Prepared], shapes: Mapping[ModelSpec, Shape]) -> dic
     for one in passes(todo):
         cell = one.longest.cell
         planned = documents.windows(one.longest)
-        known = shapes[cell.config.model]
-        peak = _memory(known, one.longest)
+        known, windows = shapes[cell.config.model], [w for windows in planned for w in windows]
+        peak, flops = _memory(known, one.longest), cost.flops(known, windows)
+        if one.longest.base is not None:
+            other = shapes[one.longest.base.cell.config.model]
+            peak, flops = peak + _beside(other, one.longest, one.longest.base), flops + cost.flops(other, windows)
         made |= {p.cell.cell_id: Estimate(0.0, peak) for p in one.cells}
-        made[cell.cell_id] = Estimate(cost.flops(known, [w for windows in planned for w in windows]), peak)
+        made[cell.cell_id] = Estimate(flops, peak)
     return made
 
 
-def _memory(known: Shape, prepared: Prepared) -> int:
-    """With the batch, the chunk and the packed copies of weights that the engine would take."""
+class _Sizes(NamedTuple):
+    """What a call of the engine would hold at once."""
+
+    tokens: int
+    logits: int
+    chunk: int
+    element_bytes: int
+    copies: int  # of weights, bytes
+
+
+def _sizes(known: Shape, prepared: Prepared) -> _Sizes:
+    """The batch, the chunk and the packed copies of weights that the engine would take."""
     cell, where = prepared.cell, prepared.placement
     on_cpu = where.device == "cpu"
     batch = cell.config.engine.tokens_per_batch or (CPU_TOKENS_PER_BATCH if on_cpu else GPU_TOKENS_PER_BATCH)
@@ -98,7 +113,28 @@ def _memory(known: Shape, prepared: Prepared) -> int:
     chunk = CPU_CHUNK if on_cpu else GPU_TOKENS_PER_BATCH // 2
     size = getattr(torch, where.dtype).itemsize
     copies = known.weight_bytes if on_cpu and size == 4 and known.weight_bytes <= LARGEST else 0
-    return copies + cost.memory(known, tokens=tokens, chunk=chunk, logits=logits, element_bytes=size)
+    return _Sizes(tokens, logits, chunk, size, copies)
+
+
+def _memory(known: Shape, prepared: Prepared) -> int:
+    s = _sizes(known, prepared)
+    peak = cost.memory(known, tokens=s.tokens, chunk=s.chunk, logits=s.logits, element_bytes=s.element_bytes)
+    return s.copies + peak
+
+
+def _beside(known: Shape, own: Prepared, base: Prepared) -> int:
+    """What the base adds: of weights none where they are shared, and its head alone where it ran before."""
+    s = _sizes(known, base)
+    weights = known.weight_bytes + s.copies
+    if not at_once(own, base):
+        weights = 2 * known.vocabulary * known.hidden * s.element_bytes
+    return cost.memory_beside(
+        known,
+        weights=0 if share_weights(own, base) else weights,
+        tokens=s.tokens,
+        logits=s.logits,
+        element_bytes=s.element_bytes,
+    )
 
 
 def _rate(one: Prepared, hidden: int) -> float | None:

@@ -11,11 +11,17 @@ from harness.config.schema import MethodSpec
 
 def label(cell: Cell) -> str:
     """A cell in the words of its overrides: `model=tiny method=yarn ctx=64`."""
+    of_base = [] if cell.base is None else [f"base.{words}" for words in _words(cell.base)]
+    return " ".join([*_words(cell), *of_base, f"ctx={cell.ctx}"])
+
+
+def _words(cell: Cell) -> list[str]:
+    """Model and method, and what is set of it."""
     method = cell.config.method
     usual = {f.name: f.default for f in dataclasses.fields(cell.method)}
     given = method.params | _modifiers(method)
     params = [f"method.{k}={v}" for k, v in given.items() if v != usual.get(k)]
-    return " ".join([f"model={cell.config.model.name}", f"method={method.name}", *params, f"ctx={cell.ctx}"])
+    return [f"model={cell.config.model.name}", f"method={method.name}", *params]
 
 
 def _modifiers(method: MethodSpec) -> dict[str, object]:

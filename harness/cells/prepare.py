@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from harness.cells.cell import Cell, Identity, cell
@@ -26,22 +27,34 @@ class Prepared(NamedTuple):
     cell: Cell
     files: CellFiles
     placement: Placement  # where it is computed, and in which precision
+    base: "Prepared | None" = None  # what KL is taken to, on the same windows
 
 
 def prepare(configs: Sequence[Config], run_id: str, *, sweep: bool) -> list[Prepared]:
     """The cells of these configurations, in their order. Raises UserError for a mistake in any of them."""
     from harness.models.checkpoint.header import header
 
-    headers = {model: header(model) for model in dict.fromkeys(config.model for config in configs)}
+    wanted = [one for config in configs for one in (config, config.of_base) if one is not None]
+    headers = {model: header(model) for model in dict.fromkeys(one.model for one in wanted)}
     fingerprint = functools.cache(documents.fingerprint)  # one look at the raw texts serves all cells; a hub is slow
-    prepared = []
-    for config in configs:
+
+    def ready(config: Config, base: Prepared | None = None) -> Prepared:
         known = headers[config.model]
         _check_short_windows(config, known)
         where = placement(config.engine, config.cluster)
         texts = fingerprint(config.data, known.tokenizer, known.tokenizer_fingerprint, config.seed)
-        made = cell(config, identify(known, texts, config.protocol, where.dtype))
-        prepared.append(Prepared(known, made, _files(made, run_id, sweep), where))
+        identity = identify(known, texts, config.protocol, where.dtype)
+        made = cell(config, identity, None if base is None else base.cell)
+        return Prepared(known, made, _files(made, run_id, sweep), where, base)
+
+    prepared = []
+    for config in configs:
+        one, of_base = ready(config), config.of_base
+        if of_base is not None:
+            check_comparable(one.header, headers[of_base.model])
+            of_base = replace(of_base, protocol=one.cell.protocol)  # the BOS policy of this model's tokenizer
+            one = ready(config, ready(of_base))
+        prepared.append(one)
     return prepared
 
 
@@ -51,6 +64,26 @@ def _check_short_windows(config: Config, header: "Header") -> None:
         raise UserError(
             f"short_windows.ctx must be at most the {trained} tokens that {header.spec.name} was trained at, got "
             f"{config.short_windows.ctx}."
+        )
+
+
+def check_comparable(own: "Header", base: "Header") -> None:
+    """Raise UserError unless two models give probabilities to the same tokens."""
+    reason = None
+    if own.vocabulary != base.vocabulary:
+        reason = f"{own.vocabulary} and {base.vocabulary} token ids"
+    elif own.tokenizer_fingerprint != base.tokenizer_fingerprint:
+        tokens = [header.tokenizer.get_vocab() for header in (own, base)]
+        apart = sorted(token for token, number in tokens[0].items() if tokens[1].get(token) != number)
+        ends = [(header.bos_token_id, header.prefix_token_id) for header in (own, base)]
+        if apart or len(tokens[0]) != len(tokens[1]):
+            reason = f"tokens differ, {apart[0]!r} for example" if apart else "one has tokens that the other lacks"
+        elif ends[0] != ends[1]:
+            reason = "their BOS tokens differ"
+    if reason is not None:
+        raise UserError(
+            f"base.model={base.spec.name} must have the vocabulary of model={own.spec.name}, whose token ids KL is "
+            f"taken over: {reason}."
         )
 
 

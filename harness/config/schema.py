@@ -1,9 +1,9 @@
 """The schema of conf/: what one cell is made of, as far as it can be known without torch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from omegaconf import DictConfig
 
@@ -14,7 +14,7 @@ from harness.config.short_windows import ShortWindows
 from harness.data.protocols import PROTOCOLS
 from harness.data.sources import DataSpec
 from harness.data.windows import Protocol, check_shorter
-from harness.engine.spec import EngineSpec
+from harness.engine.spec import DtypeName, EngineSpec
 from harness.errors import UserError, unknown
 from harness.methods.modifiers.kv_cache import KvCache, kv_cache
 from harness.methods.modifiers.query_scale import QueryScale, query_scale
@@ -43,6 +43,16 @@ class MethodSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BaseSpec:
+    """What KL is taken to; None: as in the cell itself."""
+
+    model: ModelSpec | None = None
+    method: MethodSpec | None = None
+    dtype: DtypeName | None = None
+    at_once: bool | None = None  # both models in memory; False: the base's states on disk; None: where they fit
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """One cell: a model under a method at a length, on documents, by a protocol."""
 
@@ -60,6 +70,7 @@ class Config:
     dry_run: bool
     save_tokens: bool
     format: Format = "text"  # of the printed table
+    base: BaseSpec | None = None  # None: no KL
     cluster: ClusterSpec = field(default_factory=ClusterSpec)  # where, without influence on what
     short_windows: ShortWindows | None = None  # that a sweep runs beside this cell
     overrides: tuple[str, ...] = ()  # as the user gave them for this cell
@@ -76,6 +87,29 @@ class Config:
             raise UserError("engine.compile=true needs a model on one device: model.device_map must be null.")
         if self.engine.parallel == "context":
             self._check_context()
+        _ = self.of_base
+
+    @property
+    def of_base(self) -> "Config | None":
+        """The cell of the base on the same windows; None where there is no base."""
+        base = self.base
+        if base is None:
+            return None
+        engine = replace(self.engine, dtype=base.dtype or self.engine.dtype)
+        model, method = base.model or self.model, base.method or self.method
+        return replace(
+            self, model=model, method=method, engine=engine, save_tokens=False, base=None, short_windows=None
+        )
+
+    @property
+    def has_base(self) -> bool:
+        """Whether every scored token has a KL to a base."""
+        return self.base is not None
+
+    @property
+    def keeps_tokens(self) -> bool:
+        """Whether the cell has a row a token: percentiles of KL are taken over tokens."""
+        return self.save_tokens or self.has_base
 
     def _check_targets(self) -> None:
         asks = "data.needles" if self.data.needles is not None else "data.target_column"
@@ -83,6 +117,8 @@ class Config:
             raise UserError(f"{asks} says which tokens count: protocol must be targets, got {self.protocol.name}.")
 
     def _check_context(self) -> None:
+        if self.base is not None:
+            raise UserError("engine.parallel=context cannot run base.*, which needs whole windows.")
         name = self.method.name
         if methods.METHODS[name].kind == "attention":
             raise UserError(f"engine.parallel=context cannot run method={name}, which changes attention.")
@@ -98,7 +134,7 @@ class Config:
 
 
 _OPTIONAL = ("short_windows",)
-_GROUPS = ("model", "method", "data", "protocol", "engine", "cluster", "experiment")
+_GROUPS = ("model", "method", "data", "protocol", "engine", "cluster", "experiment", "base")
 _TOP: dict[str, type] = {"ctx": int, "seed": int, "force": bool, "dry_run": bool, "save_tokens": bool}
 _TEXT = ("results_dir", "plots_dir", "experiment_name", "format")
 
@@ -126,6 +162,7 @@ def config_of(values: dict[str, Any], overrides: Sequence[str] = ()) -> Config:
         data=section(DataSpec, values, "data"),
         protocol=chosen(PROTOCOLS, values, "protocol"),
         engine=section(EngineSpec, values, "engine"),
+        base=base_spec(values.get("base") or {}),
         cluster=section(ClusterSpec, values, "cluster"),
         short_windows=section(ShortWindows, values, "short_windows") if values.get("short_windows") else None,
         overrides=tuple(overrides),
@@ -145,3 +182,27 @@ def method_spec(given: dict[str, Any]) -> MethodSpec:
     resonance = typed("method.resonance", params.pop("resonance", False), bool)
     methods.construct(name, params)  # names, types and ranges; the factor is resolved when the model is known
     return MethodSpec(name=name, params=params, query_scale=scale, kv_cache=cache, resonance=resonance)
+
+
+def base_spec(given: dict[str, Any]) -> BaseSpec | None:
+    """The section `base` of a configuration; None where it names neither a model nor a method nor a precision."""
+    known = ("model", "method", "dtype", "at_once")
+    for key in given:
+        if key not in known:
+            raise unknown("key", f"base.{key}", [f"base.{k}" for k in known])
+    dtype, at_once = given.get("dtype"), given.get("at_once")
+    if dtype is not None and dtype not in get_args(DtypeName):
+        raise unknown("base.dtype", str(dtype), get_args(DtypeName))
+    if at_once is not None:
+        typed("base.at_once", at_once, bool)
+    method = dict(given.get("method") or {})
+    set_alone = [key for key in MODIFIERS if method.get(key)] if "name" not in method else []
+    if set_alone:
+        raise UserError(f"base.method.{set_alone[0]} needs base.method=..., which method it goes with.")
+    model = section(ModelSpec, {"base.model": given["model"]}, "base.model") if given.get("model") else None
+    named = method_spec(method) if "name" in method else None
+    if model is None and named is None and dtype is None:
+        if at_once is not None:
+            raise UserError("base.at_once needs a base: base.model=... or base.method=...")
+        return None
+    return BaseSpec(model=model, method=named, dtype=dtype, at_once=at_once)

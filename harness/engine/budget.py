@@ -1,5 +1,6 @@
 """What a model may hold at once: tokens of a batch, of a chunk, from the memory that its weights leave free."""
 
+import os
 from dataclasses import dataclass, replace
 
 import torch
@@ -66,6 +67,16 @@ class Budget:
             return CPU_CHUNK
         left = MEMORY_SHARE * self.free - rows * (length * self.shared / ranks + 2 * BLOCK["cuda"] * self.keys)
         return max(SMALLEST_SHARED // rows, SMALLEST_CHUNK, int(left / self.passing / rows))
+
+
+def fits(weights: int, device: str) -> bool:
+    """Whether weights of so many bytes leave a device, or the machine, as much memory for windows as they take.
+
+    On a CPU they may exist twice (harness.engine.packed).
+    """
+    if device.startswith("cuda"):
+        return 2 * weights <= torch.cuda.get_device_properties(device).total_memory
+    return 4 * weights <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -18,13 +18,14 @@ from harness.engine.exchange import Ranks
 from harness.engine.kept import Keep, Kept
 from harness.engine.layered import chunked
 from harness.engine.modes import choose_mode, choose_shared
-from harness.engine.nll import token_nll, with_top1
+from harness.engine.nll import states_only, token_nll, with_top1
 from harness.engine.packed import Weights, pack, packed
 from harness.engine.ring_cost import Cost
 from harness.engine.shared import shared_nll
 from harness.engine.spec import EngineSpec
 from harness.engine.streams import Segment
 from harness.engine.stripes import Stripes
+from harness.errors import UserError
 from harness.models.attention.route import is_routed
 from harness.models.parts import CausalLM
 from harness.models.probe import check_causal, difference, probe_of
@@ -101,6 +102,22 @@ class Engine:
         """As `token_nll` with top1 beside each loss, (batch, length - score_from, 2), as `nll.with_top1` says."""
         with with_top1():
             return self.token_nll(ids, score_from, ahead=ahead)
+
+    def token_states(self, ids: Tensor, score_from: int, *, ahead: bool = False) -> Tensor:
+        """The final hidden states that the losses of `token_nll` are made of, (batch, length - score_from, hidden).
+
+        Raises UserError for a model whose head is not apart from its body, and where ranks share windows.
+        """
+        if not self.mode.sliced or self.over is not None:
+            raise UserError(f"base: {type(self.model).__name__} hands out no final hidden states in this mode.")
+        with states_only():
+            return self.token_nll(ids, score_from, ahead=ahead).to(self.model.dtype)
+
+    def measure(self) -> None:
+        """Look again at what fits, after another model came to the same device."""
+        self.budget = Budget.of(self.model)
+        if self.spec.tokens_per_batch is None:
+            self.tokens_per_batch = min(self.tokens_per_batch, self.budget.tokens_per_batch())
 
     def _call(
         self, ids: Tensor, score_from: int, sets: Tensor | None = None, over: Ranks | None = None, ahead: bool = False

@@ -45,6 +45,12 @@ def packed(model: nn.Module, weights: Weights) -> Iterator[None]:
         _weights.update(before)
 
 
+def remaining(model: nn.Module, weights: Weights) -> Weights:
+    """Of `weights`, each (out, in) in blocks, those of layers that the model still has."""
+    places = {_place(m.weight) for m in _linears(model)}
+    return {place: weight for place, weight in weights.items() if place in places}
+
+
 class _PackedLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         return _linear(input, self.weight, self.bias)

@@ -7,12 +7,16 @@ import torch
 from numpy.typing import NDArray
 
 from harness.data.documents import Document
-from harness.data.scores import Scores
+from harness.data.scores import Compared, Scores
 from harness.data.windows import Window
 from harness.engine.batches import Job, batches, token_ids
 
-# (ids (batch, L), score_from) -> (batch, L - score_from), or (batch, L - score_from, 2) with top1 beside the losses
+# (ids (batch, L), score_from) -> (batch, L - score_from), or (batch, L - score_from, n) with n = 2: top1 beside the
+# losses, n = 5: what harness.engine.divergence makes
 NllFunction = Callable[[torch.Tensor, int], torch.Tensor]
+
+
+WHAT = ("loss", "top1", "loss under the base", "KL")
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -69,7 +73,10 @@ def _scores(document: int, windows: Sequence[Window], values: list[NDArray[np.fl
     if values[0].ndim == 1:
         return Scores(document, list(windows), values)
     nll, top1 = [np.ascontiguousarray(v[:, 0]) for v in values], [v[:, 1] > 0 for v in values]
-    return Scores(document, list(windows), nll, top1)
+    if values[0].shape[1] == 2:
+        return Scores(document, list(windows), nll, top1)
+    base = [Compared(np.ascontiguousarray(v[:, 2]), np.ascontiguousarray(v[:, 3]), v[:, 4] > 0) for v in values]
+    return Scores(document, list(windows), nll, top1, base)
 
 
 def fetched(
@@ -77,19 +84,21 @@ def fetched(
 ) -> Iterator[tuple[Job, NDArray[np.float32]]]:
     """The losses (batch, scored) of a batch, one float32 array (num_scored,) a window; raises NonFiniteLoss.
 
-    Of losses with top1 (batch, scored, 2) an array (num_scored, 2).
+    Of losses with more beside them (batch, scored, n) an array (num_scored, n).
     """
     values = losses.float().cpu().numpy()
     for job, row in zip(batch, values, strict=True):
         own = row[len(row) - job.span.num_scored :]
-        _check_finite(own if own.ndim == 1 else own[:, 0], job, documents[job.document])
+        columns = own.reshape(len(own), -1).T
+        for what, values in zip(WHAT, columns, strict=False):
+            _check_finite(what, values, job, documents[job.document])
         yield job, own
 
 
-def _check_finite(values: NDArray[np.float32], job: Job, document: Document) -> None:
+def _check_finite(what: str, values: NDArray[np.float32], job: Job, document: Document) -> None:
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         raise NonFiniteLoss(
-            f"loss {values[bad[0]]} at token {job.span.score_from + bad[0]} of document {document.name!r}, "
+            f"{what} {values[bad[0]]} at token {job.span.score_from + bad[0]} of document {document.name!r}, "
             f"window {job.window} [{job.span.begin}, {job.span.end})."
         )

@@ -40,6 +40,6 @@ FIGURES: dict[str, FigureType] = {
             "long_context", "perplexity beside LongPPL and far copies", lambda source: source.long_context, sheet
         ),
         FigureType("needles", "needles by length and depth", lambda source: source.needles, needles),
-        FigureType("position", "loss against position", lambda source: source.losses, position),
+        FigureType("position", "loss (or KL to a base) against position", lambda source: source.losses, position),
     )
 }

@@ -43,6 +43,7 @@ SHARED = [
     "dataset_fingerprint",
     "protocol",
     "protocol_params",
+    "base",
 ]  # what a title names
 
 

@@ -9,7 +9,8 @@ from harness.figures import canvas, scales
 from harness.figures.canvas import PLAIN, SHARED, Layout
 from harness.figures.folding import below, fold
 from harness.statistics.lines import PANEL, describe, panels
-from harness.statistics.metrics import metric_of
+from harness.statistics.metric import LOSS
+from harness.statistics.metrics import METRICS, metric_of
 from harness.statistics.text import averaging_phrase
 
 
@@ -41,14 +42,15 @@ def ratio(pairs: pd.DataFrame, layout: Layout = PLAIN) -> Figure:
 
 
 def position(losses: pd.DataFrame, layout: Layout = PLAIN) -> Figure:
-    """Loss against the position in the window, one line a method, one panel a context length.
+    """Loss (or KL) against the position in the window, one line a method, one panel a context length.
 
     losses: the table of `loss_by_position`. Of the layout it takes `hue` and `columns`.
     """
     table, hue, columns = canvas.labelled(losses), layout.hue, layout.columns
     if columns is None:
         columns = [name for name in [*PANEL, "ctx", "curve"] if name != hue and table[name].nunique() > 1]
-    return _curves(table, Layout("position", hue, columns), "nll", "loss (nats a token)")
+    metric = LOSS if "nll" in table else next(METRICS[name] for name in METRICS if name in table)
+    return _curves(table, Layout("position", hue, columns), metric.name, metric.title)
 
 
 def _curves(table: pd.DataFrame, layout: Layout, y: str, name: str) -> Figure:

@@ -111,6 +111,11 @@ def figure(drawn: Figure, caption: str) -> str:
     return f'<figure><img alt="{escape(caption)}" src="data:image/svg+xml;base64,{data}"></figure>'
 
 
+def preformatted(text: str) -> str:
+    """Text as it stands."""
+    return f"<pre>{escape(text)}</pre>"
+
+
 def folded(entries: Sequence[tuple[str, str]]) -> str:
     """Titles that open to show preformatted text."""
     return "\n".join(

@@ -6,6 +6,8 @@ from functools import cache, cached_property
 
 import pandas as pd
 
+from harness.statistics import divergence
+from harness.statistics.divergence import KL, divergences
 from harness.statistics.long_context import long_context
 from harness.statistics.metric import PERPLEXITY, PLAIN, Choice, Metric
 from harness.statistics.needles import NEEDLE_GAIN, OF_NEEDLES, by_depth
@@ -71,4 +73,12 @@ class Source:
     @cached_property
     def losses(self) -> pd.DataFrame:
         """Of `loss_by_position`: one line a cell and bin."""
+        if self.metric.of_positions:
+            return loss_by_position(self.measured, self.averaging, self.metric)
         return loss_by_position(self.load("positions"), self.averaging)
+
+    @cached_property
+    def divergences(self) -> pd.DataFrame:
+        """Of `divergences`: one line a cell with a base, and percentiles where tokens are kept."""
+        bins = KL.rows(self.load, self.choice)
+        return divergences(bins, divergence.token_rows(self.load, bins), self.averaging)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from harness.errors import first_line
 from harness.logs import progress
-from harness.results import schema
+from harness.results import fitting
 from harness.storage import cache
 from harness.storage.files import StorageError
 
@@ -47,7 +47,7 @@ class Footer(NamedTuple):
     @property
     def version(self) -> int:
         """Of the schema that it was written with."""
-        return schema.file_version(self.metadata)
+        return fitting.file_version(self.metadata)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -117,12 +117,12 @@ def read(path: Path, table: str) -> tuple[Footer, pa.Table]:
     """The rows of a table in the columns of today, and what the file says of itself. Raises as `opened` does."""
     with opened(path) as file:
         found = _footer(file)
-        if fault := schema.fault(table, found.schema, found.num_rows, exact=False):
+        if fault := fitting.fault(table, found.schema, found.num_rows, exact=False):
             raise NotATable(fault)
         provenance = {}
         with suppress(ValueError):  # another program's
             provenance = found.provenance
-        return found, schema.fitted(table, file.read(use_threads=False), provenance)
+        return found, fitting.fitted(table, file.read(use_threads=False), provenance)
 
 
 def fill(content: pa.Table, stream: IO[bytes]) -> None:

@@ -7,7 +7,6 @@ cells stay finished.
 Rows, parquet files, the columns of a cell, what statistics groups by and the list in docs/querying.md follow from here.
 """
 
-import contextlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -18,7 +17,7 @@ import pyarrow as pa
 
 from harness.data.documents import Document
 from harness.data.scores import Scores
-from harness.results.units import position_bins, scored_windows
+from harness.results.units import divergence_bins, position_bins, scored_windows
 
 
 class Table(NamedTuple):
@@ -28,7 +27,7 @@ class Table(NamedTuple):
     a_row: str  # what one is
     units: Callable[[Scores, Document, int], Sequence[Any]]  # (losses, document, ctx) -> what rows are made from
     also: tuple[str, ...] = ()  # columns of other tables that it has as well, by name
-    only_with: str | None = None  # the configuration's switch that asks for it; None: every cell has it
+    only_with: str | None = None  # what of a configuration asks for it; None: every cell has it
     since: int = 1  # version of the schema
 
 
@@ -51,8 +50,9 @@ class Column(NamedTuple):
 
 
 TABLES: list[Table] = [
+    Table("kl", "a document and bin of positions beside a base", divergence_bins, only_with="has_base", since=6),
     Table("positions", "a document and bin of positions in the window", position_bins),
-    Table("tokens", "a scored token", scored_windows, only_with="save_tokens"),
+    Table("tokens", "a scored token", scored_windows, only_with="keeps_tokens"),
     Table("windows", "a window", scored_windows),
 ]
 
@@ -68,8 +68,9 @@ def of_needle(name: str) -> Callable[[Any], Any]:
 
 
 TEXT, INTEGER, REAL = pa.string(), pa.int64(), pa.float64()
-WINDOWS, POSITIONS, TOKENS = ("windows",), ("positions",), ("tokens",)
-SUMS = ("windows", "positions")
+WINDOWS, TOKENS, KL = ("windows",), ("tokens",), ("kl",)
+POSITIONS = ("positions", "kl")
+SUMS = ("windows", "positions", "kl")
 EVERY: tuple[str, ...] = ()
 
 COLUMNS: list[Column] = [
@@ -108,6 +109,14 @@ COLUMNS: list[Column] = [
     Column("dataset_fingerprint", TEXT, SUMS, "hash", lambda c: c.identity.dataset_fingerprint, of_cell=True),
     Column("dtype", TEXT, SUMS, "precision of the weights", lambda c: c.identity.dtype, of_cell=True),
     Column("identity_version", INTEGER, SUMS, "of what `cell_id` hashes; null: 1", of_cell=True, since=2),
+    Column(
+        "base", TEXT, SUMS, "what KL is taken to: model, method, what is set of it; empty: nothing",
+        of_cell=True, since=6, recorded=lambda provenance: "",
+    ),
+    Column(
+        "base_cell_id", TEXT, SUMS, "the cell of its losses alone; empty: there is no base",
+        of_cell=True, since=6, recorded=lambda provenance: "",
+    ),
     # Of the document
     Column("document", TEXT, EVERY, "its name", lambda u: u.document.name),
     Column("document_index", INTEGER, EVERY, "its place in the data set", is_key=True),
@@ -130,6 +139,11 @@ COLUMNS: list[Column] = [
     Column("num_bytes", INTEGER, WINDOWS, "bytes of text that the scored tokens cover"),
     Column("num_words", INTEGER, WINDOWS, "words that begin in them, split at white space as in lm-eval", since=2),
     Column("num_top1", INTEGER, WINDOWS, "scored tokens that were the likeliest of the vocabulary", since=3),
+    Column("base_nll_sum", REAL, KL, "losses of the same tokens under the base, nats", since=6),
+    Column("kl_sum", REAL, KL, "KL(base || this) of their distributions, nats", since=6),
+    Column("num_same_top", INTEGER, KL, "tokens at which one token is the likeliest of both", since=6),
+    Column("delta_p_sum", REAL, KL, "probabilities of the tokens less those under the base", since=6),
+    Column("delta_p_squares", REAL, KL, "squares of these differences", since=6),
     # Of the token
     Column("token", INTEGER, TOKENS, "its place in the document", lambda u: u.tokens, is_key=True),
     Column("nll", pa.float32(), TOKENS, "its loss, nats"),
@@ -138,6 +152,10 @@ COLUMNS: list[Column] = [
     Column("previous_id", INTEGER, TOKENS, "that of the token before it; -1: none", lambda u: u.previous_ids, since=3),
     Column("byte_begin", INTEGER, TOKENS, "bytes of the document's text before it", lambda u: u.byte_begins, since=3),
     Column("byte_end", INTEGER, TOKENS, "bytes of the document's text to its end", lambda u: u.byte_ends, since=3),
+    Column("base_nll", pa.float32(), TOKENS, "its loss under the base, nats; null: there is no base", since=6),
+    Column("kl", pa.float32(), TOKENS, "KL(base || this) of the distributions before it, nats", since=6),
+    Column("same_top", pa.bool_(), TOKENS, "one token was the likeliest of both", since=6),
+    Column("delta_p", pa.float32(), TOKENS, "its probability less that under the base", since=6),
 ]  # fmt: skip
 
 
@@ -185,63 +203,3 @@ def keys(table: str) -> list[str]:
 def arrow(table: str) -> pa.Schema:
     """The parquet schema of a table."""
     return pa.schema([(column.name, column.type) for column in columns(table)])
-
-
-def file_version(metadata: Mapping[bytes, bytes]) -> int:
-    """Of the schema that a file was written with; a file that does not say is of version 1."""
-    return int(metadata.get(b"schema_version", b"1"))
-
-
-def fault(table: str, found: pa.Schema, num_rows: int, *, exact: bool) -> str | None:
-    """Why a file with this schema and number of rows cannot be read as a table; None: it can.
-
-    A column that it lacks is no fault where the column is younger than the file. `exact`: types as they are written
-    today, not only such as a reader can take for them.
-    """
-    if num_rows and found.equals(arrow(table)):
-        return None
-    written = file_version(found.metadata or {})
-    known = columns(table)
-    lacking = [c.name for c in known if c.name not in found.names and c.since <= written]
-    if lacking:
-        return f"it lacks the column {lacking[0]}, which files of schema version {written} have"
-    twice = [c.name for c in known if found.names.count(c.name) > 1]
-    if twice:
-        return f"it has the column {twice[0]} twice"
-    for column in known:
-        if column.name in found.names:
-            given = found.field(column.name).type
-            if given != column.type and (exact or not _stands_for(given, column.type)):
-                return f"its column {column.name} is of type {given}, not {column.type}"
-    return None if num_rows else "it has no rows"
-
-
-def _stands_for(given: pa.DataType, wanted: pa.DataType) -> bool:
-    """Whether values of one type, as other writers choose it, may be meant by another."""
-    if pa.types.is_null(given):
-        return True
-    if wanted == TEXT:
-        return pa.types.is_large_string(given) or pa.types.is_string_view(given)
-    return all(pa.types.is_integer(t) or pa.types.is_floating(t) for t in (given, wanted))
-
-
-def fitted(table: str, content: pa.Table, provenance: Mapping[str, Any]) -> pa.Table:
-    """The content of a file without `fault` as the table of today: columns of today, null where it lacks one.
-
-    A lacking column that the file's provenance tells is as told there.
-    """
-
-    if content.schema.equals(arrow(table)):
-        return content.replace_schema_metadata()
-
-    def filled(column: Column) -> pa.Array:
-        value = None
-        if column.recorded is not None:
-            with contextlib.suppress(KeyError, TypeError, AttributeError):  # of another program, or older
-                value = column.recorded(provenance)
-        return pa.repeat(pa.scalar(value, column.type), content.num_rows)
-
-    return pa.table(
-        [content[c.name].cast(c.type) if c.name in content.column_names else filled(c) for c in columns(table)],
-        schema=arrow(table),
-    )

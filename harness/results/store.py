@@ -20,7 +20,7 @@ import pandas as pd
 import pyarrow as pa
 
 from harness.errors import UserError, unknown
-from harness.results import parquet, schema
+from harness.results import fitting, parquet, schema
 from harness.results.parquet import Footer, NotATable
 from harness.storage.files import storage, write_atomically
 
@@ -112,7 +112,7 @@ def _understood(file: Path, cell: str, table: str, state: tuple[int, ...], versi
             raise NotATable(f"it is not of the cell {cell}")
         if b"provenance" not in found.metadata:
             raise NotATable("it does not say how it was made")
-        if fault := schema.fault(table, found.schema, found.num_rows, exact=True):
+        if fault := fitting.fault(table, found.schema, found.num_rows, exact=True):
             raise NotATable(fault)
         _ = found.provenance
     return found

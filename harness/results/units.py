@@ -1,13 +1,14 @@
 """What the rows of each table are made from: the losses of a window, or those of a bin of positions."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.data.documents import Document
-from harness.data.scores import Scores
+from harness.data.scores import Compared, Scores
 from harness.data.windows import Window
 
 
@@ -20,11 +21,32 @@ class ScoredWindow(NamedTuple):
     span: Window
     nll: NDArray[np.float32]  # (num_scored,), nats
     top1: NDArray[np.bool_] | None = None  # (num_scored,); None: unknown
+    base: Compared | None = None
 
     @property
     def num_top1(self) -> int | None:
         """Scored tokens that were the likeliest."""
         return None if self.top1 is None else int(self.top1.sum())
+
+    @property
+    def kl(self) -> NDArray[np.float32] | None:
+        """KL(base || this) of the scored tokens, nats, (num_scored,)."""
+        return None if self.base is None else self.base.kl
+
+    @property
+    def same_top(self) -> NDArray[np.bool_] | None:
+        """Whether the likeliest token is that of the base, (num_scored,)."""
+        return None if self.base is None else self.base.same_top
+
+    @property
+    def base_nll(self) -> NDArray[np.float32] | None:
+        """Losses under the base, nats, (num_scored,)."""
+        return None if self.base is None else self.base.nll
+
+    @property
+    def delta_p(self) -> NDArray[np.float64] | None:
+        """The probability of each scored token less that under the base, (num_scored,)."""
+        return None if self.base is None else delta_p(self.nll, self.base)
 
     @property
     def token_ids(self) -> NDArray[np.int64]:
@@ -91,11 +113,52 @@ class PositionBin(NamedTuple):
     weight: float
 
 
+class DivergenceBin(NamedTuple):
+    """What sets tokens apart from those of a base, in sums over the same bins as `PositionBin`: a row."""
+
+    document: Document
+    document_index: int
+    position_begin: int
+    position_end: int
+    num_scored: int
+    weight: float
+    nll_sum: float  # nats, as all sums in float64
+    base_nll_sum: float
+    kl_sum: float
+    same_top_sum: float
+    delta_p_sum: float
+    delta_p_squares: float
+
+    @property
+    def num_same_top(self) -> int:
+        """Tokens at which both have one likeliest token."""
+        return round(self.same_top_sum)
+
+
+class Bin(NamedTuple):
+    """Values of the tokens of one weight at positions [begin, end), summed."""
+
+    begin: int
+    end: int
+    weight: float
+    num_scored: int
+    sums: list[float]
+
+
 def scored_windows(scored: Scores, document: Document, ctx: int) -> list[ScoredWindow]:
     """The windows of one document, in their order."""
     top1 = scored.top1
+    base = scored.base
     return [
-        ScoredWindow(document, scored.document, i, span, nll, None if top1 is None else top1[i])
+        ScoredWindow(
+            document,
+            scored.document,
+            i,
+            span,
+            nll,
+            None if top1 is None else top1[i],
+            None if base is None else base[i],
+        )
         for i, (span, nll) in enumerate(zip(scored.windows, scored.nll, strict=True))
     ]
 
@@ -107,26 +170,53 @@ def position_edges(ctx: int) -> NDArray[np.int64]:
     return edges if edges[-1] == ctx else np.append(edges, ctx)
 
 
-def position_bins(scored: Scores, document: Document, ctx: int) -> list[PositionBin]:
-    """Sums of losses by position in the window (tokens that precede, BOS included), one a weight and bin with any.
+def delta_p(nll: NDArray[np.float32], base: Compared) -> NDArray[np.float64]:
+    """Probabilities exp(-nll) less those under the base, (num_scored,)."""
+    return np.exp(-nll.astype(np.float64)) - np.exp(-base.nll.astype(np.float64))
 
-    Windows that hold one token more than `ctx` have it in a bin of its own.
+
+def binned(scored: Scores, ctx: int, values: Sequence[Sequence[NDArray[np.generic]]]) -> list[Bin]:
+    """Sums of values by position in the window (tokens that precede, BOS included), one a weight and bin with any.
+
+    values: of each window some arrays (num_scored,), summed in float64. Windows that hold one token more than `ctx`
+    have it in a bin of its own.
     """
     edges = position_edges(ctx)
     if any(w.end - w.begin + w.bos > ctx for w in scored.windows):
         edges = np.append(edges, ctx + 1)
-    sums: dict[float, tuple[NDArray[np.float64], NDArray[np.int64]]] = {}
-    for w, nll in zip(scored.windows, scored.nll, strict=True):
-        nll_sum, count = sums.setdefault(w.weight, (np.zeros(len(edges) - 1), np.zeros(len(edges) - 1, np.int64)))
+    size = len(edges) - 1
+    sums: dict[float, NDArray[np.float64]] = {}
+    for w, arrays in zip(scored.windows, values, strict=True):
+        into = sums.setdefault(w.weight, np.zeros((1 + len(arrays), size)))
         positions = np.arange(w.score_from, w.end) - w.begin + w.bos
         bins = np.searchsorted(edges, positions, side="right") - 1
-        nll_sum += np.bincount(bins, weights=nll.astype(np.float64), minlength=len(nll_sum))
-        count += np.bincount(bins, minlength=len(count))
+        into[0] += np.bincount(bins, minlength=size)
+        for row, array in zip(into[1:], arrays, strict=True):
+            row += np.bincount(bins, weights=array.astype(np.float64), minlength=size)
     return [
-        PositionBin(
-            document, scored.document, int(edges[i]), int(edges[i + 1]), int(count[i]), float(nll_sum[i]), weight
-        )
-        for weight, (nll_sum, count) in sorted(sums.items())
-        for i in range(len(edges) - 1)
-        if count[i]
+        Bin(int(edges[i]), int(edges[i + 1]), weight, int(into[0, i]), [float(x) for x in into[1:, i]])
+        for weight, into in sorted(sums.items())
+        for i in range(size)
+        if into[0, i]
+    ]
+
+
+def position_bins(scored: Scores, document: Document, ctx: int) -> list[PositionBin]:
+    """Sums of losses by position in the window, one a weight and bin with any."""
+    return [
+        PositionBin(document, scored.document, one.begin, one.end, one.num_scored, one.sums[0], one.weight)
+        for one in binned(scored, ctx, [[nll] for nll in scored.nll])
+    ]
+
+
+def divergence_bins(scored: Scores, document: Document, ctx: int) -> list[DivergenceBin]:
+    """Sums of what sets the document's tokens apart from those of a base, in the bins of `position_bins`."""
+    assert scored.base is not None, "asked for where there is a base"
+    values = []
+    for nll, base in zip(scored.nll, scored.base, strict=True):
+        apart = delta_p(nll, base)
+        values.append([nll, base.nll, base.kl, base.same_top, apart, apart**2])
+    return [
+        DivergenceBin(document, scored.document, one.begin, one.end, one.num_scored, one.weight, *one.sums)
+        for one in binned(scored, ctx, values)
     ]

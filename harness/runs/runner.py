@@ -167,6 +167,7 @@ def _run_pass(resources: Resources, current: Pass) -> None:
     tokens = sum(num_tokens(windows) for i, windows in enumerate(planned) if i not in finished)
     computed = {
         "installed": share.installed,
+        **({} if share.base_installed is None else {"base_installed": share.base_installed}),
         "seconds": share.seconds,
         "tokens": tokens,
         "tokens_per_second": tokens / share.seconds,

@@ -14,12 +14,17 @@ from harness.errors import UserError
 from harness.results import store
 from harness.results.selection import note_last
 from harness.statistics.decision import Terms, decide
+from harness.statistics.divergence import KL, divergences, token_rows
+from harness.statistics.divergence_text import divergence_text
 from harness.statistics.format_names import Format, beside
 from harness.statistics.formats import formatted
 from harness.statistics.long_context import long_context
 from harness.statistics.long_context_text import long_context_text
 from harness.statistics.metric import PLAIN
 from harness.statistics.needles import OF_NEEDLES
+from harness.statistics.summary import DEFAULT
+
+DETAILED = 6  # cells of which all statistics of KL are printed at the end of a run
 
 
 def figure_path(config: Config) -> Path:
@@ -40,6 +45,8 @@ def report(outcomes: Sequence[Outcome], figure: Path, table: Format = "text") ->
             print(f"\n{formatted(one, 'text')}", file=out)
         if (used := _use_of_context(done, rows)) is not None:
             print(f"\n{used}", file=out)
+        if (apart := _divergences(done)) is not None:
+            print(f"\n{apart}", file=out)
         computed = sum(o.status == "computed" for o in done)
         count = f"{len(done)} cell" + "s" * (len(done) > 1)
         print(f"\n{count}: {computed} computed, {len(done) - computed} found finished", file=out)
@@ -67,6 +74,21 @@ def _loaded(files: list[Path], table: str) -> pd.DataFrame:
     if rows is None:
         raise UserError(f"none of the {len(files)} results files of this run can be read any more.")
     return rows
+
+
+def _divergences(done: Sequence[Outcome]) -> str | None:
+    """Of cells with a base KL by method and length, of few cells all statistics; None where no cell has one."""
+    kept = [o for o in done if "kl" in o.files.tables]
+    if not kept:
+        return None
+
+    def load(table: str) -> pd.DataFrame:
+        return _loaded([store.table_file(o.files.place, table) for o in kept], table)
+
+    bins = load("kl")
+    if len(kept) > DETAILED:
+        return formatted(decide(bins, Terms(metric=KL)), "text")
+    return divergence_text(divergences(bins, token_rows(load, bins), DEFAULT), DEFAULT)
 
 
 def _use_of_context(done: Sequence[Outcome], rows: pd.DataFrame) -> str | None:

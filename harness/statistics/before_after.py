@@ -17,7 +17,7 @@ Side = Literal["baseline", "candidate"]
 Verdict = Literal["same", "better", "worse", "different"]
 FAULTS: tuple[Verdict, ...] = ("worse", "different")  # verdicts that fail a comparison
 
-PAIR = ["model", "method", "method_params", "ctx", "protocol", "dataset"]  # what makes two cells the same cell
+PAIR = ["model", "method", "method_params", "ctx", "protocol", "dataset", "base"]  # what makes two cells the same cell
 EXACT = [*PAIR, "protocol_params", "dataset_fingerprint", "dtype"]
 WINDOW = ["document_index", "document", "window", "begin", "end", "score_from", "bos", "weight", "num_bytes"]
 _JUDGED = ["before", "after", "ratio", "low", "high", "num_documents", "num_improved", "verdict", "note"]

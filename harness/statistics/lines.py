@@ -10,7 +10,7 @@ from harness.statistics import words
 
 PANEL = [
     "model", "model_revision", "original_max_position_embeddings", "dataset", "dataset_source", "dataset_fingerprint",
-    "protocol", "protocol_params", "dtype",
+    "protocol", "protocol_params", "dtype", "base",
 ]  # fmt: skip
 Setting = str | float | list[float] | None  # of a method's parameter, as it stands in JSON
 
@@ -156,6 +156,8 @@ def _phrase(name: str, rows: pd.DataFrame) -> str:
         return "" if text or value == rows["dataset"].iloc[0] else str(value)
     if name == "dataset_fingerprint":
         return text
+    if name == "base":
+        return f"KL to {value}" if value else ""
     if name == "model_revision":
         return f"revision {value:.12}"
     if name == "protocol_params" and isinstance(value, str):

@@ -65,6 +65,7 @@ class Metric:
     higher_is_better: bool = False
     even: float | None = None  # the value that is neither good nor bad, where there is one
     of_tokens: bool = False  # made from token rows, where cells stand beside others: short windows, evaluators
+    of_positions: bool = False  # its rows are bins of positions, as those of the positions table
     of_text: bool = False  # what is counted is not in every window: there is no mean of windows
 
     @property
@@ -83,6 +84,10 @@ class Metric:
 
 
 PERPLEXITY = Metric(name="perplexity", title="perplexity", rows=lambda load, choice: load("windows"))
+
+LOSS = Metric(  # of the figure of positions, no metric of cells
+    name="nll", title="loss (nats a token)", rows=lambda load, choice: load("positions"), scale="difference"
+)
 
 
 def _bits(load: Load, choice: Choice) -> pd.DataFrame:

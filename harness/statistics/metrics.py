@@ -3,13 +3,25 @@
 import pandas as pd
 
 from harness.errors import unknown
+from harness.statistics.divergence import KL, SAME_TOP
 from harness.statistics.far_copies import FAR_COPIES
 from harness.statistics.gain import GAIN
 from harness.statistics.longppl import LONGPPL
 from harness.statistics.metric import BITS_PER_BYTE, BYTE_PERPLEXITY, PERPLEXITY, WORD_PERPLEXITY, Metric
 from harness.statistics.needles import OF_NEEDLES
 
-_ALL = (PERPLEXITY, BITS_PER_BYTE, BYTE_PERPLEXITY, WORD_PERPLEXITY, LONGPPL, FAR_COPIES, GAIN, *OF_NEEDLES)
+_ALL = (
+    PERPLEXITY,
+    BITS_PER_BYTE,
+    BYTE_PERPLEXITY,
+    WORD_PERPLEXITY,
+    LONGPPL,
+    FAR_COPIES,
+    GAIN,
+    *OF_NEEDLES,
+    KL,
+    SAME_TOP,
+)
 METRICS: dict[str, Metric] = {one.name: one for one in _ALL}
 
 

@@ -28,7 +28,7 @@ from harness.logs import progress
 from harness.results.schema import cell_columns
 from harness.statistics.apart import Apart
 from harness.statistics.intervals import Array, Interval, interval
-from harness.statistics.metric import NOTE, PERPLEXITY, SHORT, Metric
+from harness.statistics.metric import LOSS, NOTE, PERPLEXITY, SHORT, Metric
 
 Aggregate = Literal["token", "window", "document", "mean_of_perplexities"]
 AGGREGATES: tuple[Aggregate, ...] = get_args(Aggregate)
@@ -210,22 +210,23 @@ def combine(ratios: Ratios, coefficients: Array, averaging: Averaging) -> Interv
     )
 
 
-def loss_by_position(positions: pd.DataFrame, averaging: Averaging = DEFAULT) -> pd.DataFrame:
+def loss_by_position(positions: pd.DataFrame, averaging: Averaging = DEFAULT, metric: Metric = LOSS) -> pd.DataFrame:
     """Mean loss by position in the window, one line a cell and bin, with intervals over documents.
 
-    positions: the positions table. A bin is a mean over tokens whatever the aggregate of perplexities is, and says so.
+    positions: the positions table, or the rows of another metric of positions, whose mean then has its name. A bin is a
+    mean over tokens whatever the aggregate of perplexities is, and says so.
     Columns beside the cell's: `position` (geometric middle of the bin, tokens that precede), `nll` (nats a token),
     `low`, `high`, `num_documents`, `num_scored`.
     """
-    check(positions.assign(window=positions["position_begin"]))
+    check(positions.assign(window=positions["position_begin"]), metric)
     averaging = replace(averaging, aggregate="token")
     apart = Apart(positions, ["cell_id", "position_begin", "position_end"], sort=True)
-    ratios = progress(ratios_of(apart, averaging), "intervals", "bin")
+    ratios = progress(ratios_of(apart, averaging, metric), "intervals", "bin")
     bins = enumerate(zip(apart.first(), ratios, strict=True))
-    return pd.DataFrame([_bin(known, place, apart, own, averaging) for place, (known, own) in bins])
+    return pd.DataFrame([_bin(known, place, apart, own, averaging, metric) for place, (known, own) in bins])
 
 
-def _bin(known: Line, place: int, apart: Apart, ratios: Ratios, averaging: Averaging) -> Line:
+def _bin(known: Line, place: int, apart: Apart, ratios: Ratios, averaging: Averaging, metric: Metric) -> Line:
     """Of one bin; `known`: its first row, by column."""
     estimate = combine(ratios, np.ones(1), averaging)
     begin, end = known["position_begin"], known["position_end"]
@@ -234,7 +235,7 @@ def _bin(known: Line, place: int, apart: Apart, ratios: Ratios, averaging: Avera
         "position_begin": begin,
         "position_end": end,
         "position": float(np.sqrt(begin * (end - 1))),
-        "nll": estimate.value,
+        metric.name: estimate.value,
         "low": estimate.low,
         "high": estimate.high,
         "num_documents": len(ratios.numerator),

@@ -43,8 +43,10 @@ def averaging_phrase(table: pd.DataFrame, intervals: bool = True) -> str:
 
 
 def number(value: float) -> str:
-    """A perplexity with as many digits as anyone reads: 3.142, 29.87, 358.2, 12345."""
+    """A value with as many digits as anyone reads: 0.00123, 3.142, 29.87, 358.2, 12345."""
     if np.isnan(value):
         return "-"
+    if 0 < abs(value) < 0.1:
+        return f"{value:.3g}"
     digits = 3 if abs(value) < 10 else 2 if abs(value) < 100 else 1 if abs(value) < 1000 else 0
     return f"{value:.{digits}f}" if abs(value) < 1e6 else f"{value:.3g}"

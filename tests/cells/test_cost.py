@@ -34,6 +34,22 @@ def test_memory_by_hand():
     assert found == 5000 + 64 * 2 * 40 + 16 * 2 * 180 + 5000
 
 
+def test_what_a_base_adds_by_hand():
+    # weights; 10 numbers of 2 bytes for 64 tokens; 500 logits in 2 + 4 bytes
+    found = cost.memory_beside(BY_HAND, weights=5000, tokens=64, logits=500, element_bytes=2)
+    assert found == 5000 + 64 * 2 * 10 + 3000
+
+
+def test_a_base_doubles_the_products_and_shares_its_weights(place):
+    alone, beside = place.prepared("method=none ctx=32", "method=none ctx=32 method@base.method=linear")
+    shapes = dry_run.model_shapes([alone, beside])
+    assert len(shapes) == 1
+    costs = dry_run.estimate([alone, beside], shapes)
+    one, two = costs[alone.cell.cell_id], costs[beside.cell.cell_id]
+    assert two.flops == 2 * one.flops
+    assert one.memory < two.memory < one.memory + next(iter(shapes.values())).weight_bytes + 2**25
+
+
 def shape_of(config, place):
     prepared = place.prepared("method=none ctx=32")[0]
     return shape(prepared.header._replace(config=config), "float32")

@@ -17,9 +17,10 @@ from harness.cells.files import CellFiles
 from harness.cells.passes import Pass
 from harness.config.schema import Config
 from harness.errors import UserError, one_line
+from harness.runs.against import compute_share
 from harness.runs.cluster.pack import Pack
 from harness.runs.ranks import processes
-from harness.runs.share import Resources, Share, compute_share
+from harness.runs.share import Resources, Share
 
 log = logging.getLogger(__name__)
 CONTEXT_GRACE_S = 120.0  # for other ranks to end after one has, where they share windows; loading may take as long
@@ -106,7 +107,7 @@ def compute(resources: Resources, current: Pass, finished: Collection[int]) -> S
         raise raised
     shares = [_successful(each) for each in everyones]
     scores = [s for share in shares for s in share.scores]
-    return Share(scores, max(share.seconds for share in shares), shares[0].installed)
+    return Share(scores, max(share.seconds for share in shares), shares[0].installed, shares[0].base_installed)
 
 
 def _gathered(done: Share | Failure, config: Config) -> list[Share | Failure]:
