@@ -12,7 +12,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from harness.methods import METHODS, build
 from harness.methods.attention.rerope import ReRope
 from harness.methods.base import RopeGeometry
-from harness.models.attention.by_regions import _sources
+from harness.models.attention.by_regions import sources
 from harness.models.attention.layer_rotation import layer_rotations
 from harness.models.checkpoint.geometry import geometry
 from harness.models.install import applied
@@ -109,7 +109,7 @@ def test_attention_methods_rotate_the_same_pairs(model):
 
 def test_channels_that_rest_keep_their_length_under_a_temperature(model):
     found = [
-        one for one in layer_rotations(model, _sources(model, None)).values() if one and one.source.geometry.resting
+        one for one in layer_rotations(model, sources(model, None)).values() if one and one.source.geometry.resting
     ]
     for one in found:
         module, kind = one.source.rotary.module, one.source.layer_type
