@@ -2,7 +2,7 @@
 
 A multiplication with its addition counts as two FLOPs. For one window of L tokens of which n are scored:
   2 x matrix parameters x L                            every token through every matrix (experts: those it is sent to)
-  layers x heads x (key + value dimension) x L^2       causal attention: L^2 / 2 pairs, two products
+  sum of layers, heads x (key + value dimension) x L^2 causal attention: L^2 / 2 pairs, two products
   2 x hidden x vocabulary x n                          logits of scored positions only
 Layers with an attention window of w < L tokens have L w - w^2 / 2 pairs. Norms, rotations and softmax are left out
 (below one per cent at any size that matters), and so is what attention-changing methods add. The last layer is counted
@@ -21,8 +21,8 @@ def flops(shape: Shape, windows: Iterable[Window]) -> float:
 
 
 def _window_flops(shape: Shape, length: int, num_scored: int) -> float:
-    pairs = sum(_pairs(length, window) for window in shape.attention_windows)
-    attention = 2 * pairs * shape.heads * (shape.key_dim + shape.value_dim)
+    layers = zip(shape.attention_widths, shape.attention_windows, strict=True)
+    attention = 2 * sum(width * _pairs(length, window) for width, window in layers)
     return 2 * shape.matrix_parameters * length + attention + 2 * shape.hidden * shape.vocabulary * num_scored
 
 

@@ -19,7 +19,7 @@ from harness.models.attention.scaled_queries import scaled_queries
 from harness.models.checkpoint.geometry import (
     declares_scaling,
     geometry,
-    main_layer_type,
+    is_local,
     no_rotary,
     text_config,
     trained_length,
@@ -156,12 +156,11 @@ def _beyond_limit(model: CausalLM, method: Method, length: int, trained: int | N
 
 def _wanted(module: Rotary, methods: Sequence[Method], length: int, trained: int | None) -> Wanted:
     """What methods ask of each layer type; local layers, whose context did not grow, stay unscaled."""
-    main = main_layer_type(module.config)
     scaled_everywhere = sees_everything(module.config)
     wanted = {}
     for kind in module.layer_types:
         own = module.geometry(kind, trained)
-        scaled = kind in (None, main) or scaled_everywhere
+        scaled = scaled_everywhere or not is_local(module.config, kind)
         unscaled = RopeFrequencies(own.inv_freq)
         wanted[kind] = own, [method(own, length) if scaled else unscaled for method in methods]
     return wanted

@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import MoeModelOutputWithPast
 
 from harness.models.checkpoint.families import CACHE_NAMES, DECODER_LAYER, INNER_SIZE, NORM, TEXT_PARTS, first_set
 from harness.models.checkpoint.geometry import check_one_width
+from harness.models.checkpoint.layers import layer_configs
 from harness.models.swap import swapped
 
 CausalLM = PreTrainedModel  # what transformers builds for a causal language model
@@ -28,16 +29,23 @@ class Widths(NamedTuple):
 
 
 def widths(model: CausalLM) -> Widths:
-    """The widths of the text part, from the model's configuration."""
+    """The widths of the text part, from the model's configuration: of its widest layer where they differ."""
     config = model.config.get_text_config()
     check_one_width(config)
-    inner = first_set(config, INNER_SIZE) or 4 * config.hidden_size
-    if isinstance(inner, list | tuple):  # one a layer (Gemma 3n)
-        inner = max(inner)
-    heads = getattr(config, "num_attention_heads", None) or 1
-    head = getattr(config, "head_dim", None) or config.hidden_size // heads
-    keys = head * (getattr(config, "num_key_value_heads", None) or heads)
-    return Widths(int(config.hidden_size), int(inner), int(config.vocab_size), int(keys))
+    layers = layer_configs(config)
+    inner, keys = max(_inner(layer) for layer in layers), max(_keys(layer) for layer in layers)
+    return Widths(int(config.hidden_size), inner, int(config.vocab_size), keys)
+
+
+def _inner(layer: PretrainedConfig) -> int:
+    inner = first_set(layer, INNER_SIZE) or 4 * layer.hidden_size
+    return int(max(inner) if isinstance(inner, list | tuple) else inner)  # one a layer (Gemma 3n)
+
+
+def _keys(layer: PretrainedConfig) -> int:
+    heads = getattr(layer, "num_attention_heads", None) or 1
+    head = getattr(layer, "head_dim", None) or layer.hidden_size // heads
+    return int(head * (getattr(layer, "num_key_value_heads", None) or heads))
 
 
 def body_of(model: CausalLM) -> nn.Module:

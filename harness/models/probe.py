@@ -113,7 +113,14 @@ def check_causal(model: CausalLM) -> None:
     By forwards that differ in the last token, or in the second half of them.
     """
     ids = _tokens(model, PROBE_LENGTH)[:1]
-    before = model(input_ids=ids, use_cache=False).logits[0].float()
+    try:
+        before = model(input_ids=ids, use_cache=False).logits[0].float()
+    except torch.OutOfMemoryError:
+        raise
+    except FAILURES as error:
+        raise UserError(
+            f"{type(model).__name__} cannot score text from its tokens alone: {first_line(error)}"
+        ) from error
     for begin in (PROBE_LENGTH - 1, PROBE_LENGTH // 2):
         other = ids.clone()
         other[:, begin:] = (other[:, begin:] + 1) % widths(model).vocabulary

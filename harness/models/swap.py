@@ -9,7 +9,8 @@ from typing import Any
 def swapped(owner: Any, name: str, value: Any) -> Iterator[None]:
     """`owner.name` is `value` until the block ends; then exactly what it was, instance attribute or not."""
     own = vars(owner)
-    had, before = name in own, getattr(owner, name)
+    had = name in own
+    before = own[name] if had else getattr(owner, name)  # some configurations refuse to be asked for what they hold
     setattr(owner, name, value)
     try:
         yield

@@ -15,9 +15,7 @@ BY_HAND = Shape(
     hidden=10,
     inner=40,
     vocabulary=100,
-    heads=2,
-    key_dim=5,
-    value_dim=3,
+    attention_widths=(2 * (5 + 3), 2 * (5 + 3)),
     attention_windows=(None, 4),
 )
 
@@ -66,8 +64,8 @@ def test_flops_are_those_that_pytorch_counts(place, family):
         tiny_model(config)(tokens(length))
     counted = counter.get_total_flops()
     # Eager attention computes every pair of positions; what is not needed is added to what the model says.
-    pairs = sum(length**2 - cost._pairs(length, w) for w in known.attention_windows)
-    needless = 2 * pairs * known.heads * (known.key_dim + known.value_dim)
+    layers = zip(known.attention_widths, known.attention_windows, strict=True)
+    needless = 2 * sum(width * (length**2 - cost._pairs(length, window)) for width, window in layers)
     assert cost.flops(known, [Window(0, length, 0)]) + needless == pytest.approx(counted, rel=0.01)
 
 

@@ -6,10 +6,10 @@ which layers have them. Towers for other senses keep their widths, since text ne
 layers.
 """
 
-import importlib
-import inspect
+import importlib.util
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -73,7 +73,14 @@ GAPS: dict[str, dict[str, Any]] = {
     },
     "dots3_note_text": {"per_layer_config.*.head_dim": 32},
     "granite4_vision": {"deepstack_layer_map": [], "spatial_target_layers": [], "downsample_rate": "1/2"},
+    "bamba": {"attn_layer_indices": [1]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
+    "granite_swa": {"layer_rope_theta": [10_000.0, 50_000.0], "layer_types": ["sliding_attention", "full_attention"]},
+    "granitemoe_swa": {
+        "layer_rope_theta": [10_000.0, 50_000.0],
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
+    "molmo2": {"adapter_config.vision_feature_layer": [1, 0]},
     "mamba2": {"num_heads": 2 * HEADS},
     "step3p7": {
         "text_config.layer_types": ["full_attention", "sliding_attention"],
@@ -158,6 +165,8 @@ def _smaller(key: str, value: Any, heads: int | None) -> Any:
         return value
     if TOKEN.search(key):
         return value if value < VOCABULARY else TEXT_IDS[1] + value % (VOCABULARY - TEXT_IDS[1])
+    if key == "linear_num_value_heads":
+        return HEADS
     if re.fullmatch(KEY_HEADS, key):
         return 1 if value == 1 else HEADS if heads in (None, value) else HEADS // 2
     if re.fullmatch(HEAD_COUNTS, key):
@@ -212,11 +221,22 @@ def _keep_layers(declared: dict[str, Any], key: str, count: int) -> None:
         _only_layers(declared, key, list(range(count)))
 
 
+def _even_share(share: float) -> float:
+    """A share of a head's channels that leaves it eight of them, or another even number."""
+    return min(1.0, max(8, 2 * round(share * HEAD_DIM / 2)) / HEAD_DIM)
+
+
 def _small_rope(declared: dict[str, Any]) -> None:
+    if declared.get("partial_rotary_factor"):
+        declared["partial_rotary_factor"] = _even_share(declared["partial_rotary_factor"])
     rope = declared.get("rope_parameters")
     if not isinstance(rope, dict):
         return
     for one in [v for v in rope.values() if isinstance(v, dict)] or [rope]:
+        if one.get("partial_rotary_factor") and one.get("rope_type") != "proportional":
+            one["partial_rotary_factor"] = _even_share(one["partial_rotary_factor"])
+            if declared.get("qk_rope_head_dim") and one is rope:
+                declared["qk_rope_head_dim"] = int(HEAD_DIM * one["partial_rotary_factor"])
         if one.get("original_max_position_embeddings"):
             one["original_max_position_embeddings"] = TRAINED
         dim = int((declared.get("qk_rope_head_dim") or HEAD_DIM) * (one.get("partial_rotary_factor") or 1.0))
@@ -232,7 +252,8 @@ def _section_positions(config: PretrainedConfig, text: dict[str, Any]) -> None:
     """Sections of channels for time, height and width, where the family's code has them and its defaults do not."""
     name = type(config.get_text_config()).__module__.replace("configuration_", "modeling_")
     rope = text.get("rope_parameters")
-    if isinstance(rope, dict) and "mrope_section" in inspect.getsource(importlib.import_module(name)):
+    code = importlib.util.find_spec(name)  # some families are configurations alone, of another family's code
+    if isinstance(rope, dict) and code and code.origin and "mrope_section" in Path(code.origin).read_text():
         for one in [v for v in rope.values() if isinstance(v, dict)] or [rope]:
             pairs = int(HEAD_DIM * (one.get("partial_rotary_factor") or 1.0)) // 2
             one.setdefault("mrope_section", [pairs // 3, pairs // 3, pairs - 2 * (pairs // 3)])

@@ -20,13 +20,13 @@ from harness.methods.attention.base import AttentionMethod
 from harness.methods.attention.regions import Region, near
 from harness.methods.base import RopeFrequencies
 from harness.models.attention.first_seen import first_seen
-from harness.models.attention.layer_rotation import FoundRotation, Source, layer_rotations
+from harness.models.attention.layer_rotation import FoundRotation, Source, check_runs, layer_rotations
 from harness.models.attention.options import check_options
 from harness.models.attention.rotation import LayerRotation
 from harness.models.attention.route import routed
 from harness.models.attention.tiles import Part, attend, parts
 from harness.models.checkpoint.families import NORMS_AFTER_ROTATION, SINKS
-from harness.models.checkpoint.geometry import main_layer_type, text_config
+from harness.models.checkpoint.geometry import is_local, text_config
 from harness.models.checkpoint.sliding_window import sees_everything
 from harness.models.installed import Installed
 from harness.models.parts import CausalLM
@@ -114,6 +114,7 @@ def applied(
     rotations = layer_rotations(model, sources(model, trained))
     layers = {module: _layer(rotation, method, length) for module, rotation in rotations.items()}
     with identity_rotation(model, length), routed(model, RegionAttention(method, layers), first_seen):
+        check_runs(model)
         yield _installed(rotations, layers)
 
 
@@ -142,8 +143,8 @@ def _layer(rotation: FoundRotation | None, method: AttentionMethod, length: int)
     if rotation is None:
         return Layer(None, local=False)
     source = rotation.source
-    main = main_layer_type(source.rotary.config)
-    local = not (source.layer_type in (None, main) or sees_everything(source.rotary.config))
+    config = source.rotary.config
+    local = is_local(config, source.layer_type) and not sees_everything(config)
     wanted = RopeFrequencies(source.geometry.inv_freq) if local else method(source.geometry, length)
     kept = wanted._replace(attention_scaling=wanted.attention_scaling * source.declared_scaling)
     return Layer(rotation.by(kept), local)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.errors import UserError
+from harness.errors import UserError, first_line
 from harness.methods.base import RopeFrequencies, RopeGeometry
 from harness.models.attention.rotation import LayerRotation
 from harness.models.attention.route import present, routed
@@ -18,6 +18,7 @@ from harness.models.parts import CausalLM
 from harness.models.rotary.find import Rotary, identity_rotation
 
 LENGTH = 16  # tokens
+FAILURES = (AttributeError, LookupError, TypeError, RuntimeError, ValueError)  # of code that gets what it does not know
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}  # of the states' norm; halves of precision round more
 HALF_TOLERANCE = 3e-2
 
@@ -92,16 +93,31 @@ def _states(model: CausalLM) -> States:
         seen[module] = query, key
         return value.repeat_interleave(query.shape[1] // value.shape[1], dim=1).transpose(1, 2).contiguous(), None
 
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(0, text.vocab_size, (1, LENGTH), generator=generator).to(next(model.parameters()).device)
     with routed(model, record, present(model)[1]):
-        model(input_ids=ids, use_cache=False)
+        check_runs(model)
     if not seen:
         raise UserError(
             f"{text.model_type} does not call attention through transformers' attention interface: methods and "
             "modifiers that change attention cannot run on it."
         )
     return seen
+
+
+@torch.no_grad()
+def check_runs(model: CausalLM) -> None:
+    """Raise UserError, by name, where a model looks into masks, or into what attention returns."""
+    text = text_config(model.config)
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, text.vocab_size, (1, LENGTH), generator=generator).to(next(model.parameters()).device)
+    try:
+        model(input_ids=ids, use_cache=False)
+    except (UserError, torch.OutOfMemoryError):
+        raise
+    except FAILURES as error:
+        raise UserError(
+            f"{text.model_type} looks into its attention masks ({first_line(error)}): methods and modifiers that "
+            "change attention cannot run on it."
+        ) from error
 
 
 def _explained(

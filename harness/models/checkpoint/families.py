@@ -21,6 +21,7 @@ GENERATIVE = re.compile("CausalLM|LMHead|ConditionalGeneration")  # architecture
 TRAINED_LENGTH = ("original_max_position_embeddings", "max_position_embeddings", "max_seq_len")  # Phi-3; most; MPT
 INNER_SIZE = ("intermediate_size",)  # of the MLP; where there is none it is 4 x hidden size (GPT-J, CodeGen)
 NUM_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")  # Qwen; Mixtral, Llama 4; DeepSeek
+EXPERTS_PER_TOKEN = ("num_experts_per_tok", "top_k_experts")  # most; Gemma 4
 LATENT_ROTARY_DIM = "qk_rope_head_dim"  # multi-latent attention (DeepSeek) rotates channels of their own,
 LATENT_PLAIN_DIM = "qk_nope_head_dim"  # keeps others beside them,
 LATENT_VALUE_DIM = "v_head_dim"  # and has values of another width than its keys
@@ -33,6 +34,12 @@ SOFTMAX_SCALE = "mscale_all_dim"  # among rope parameters: YaRN that changes the
 WINDOW_FIELDS = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}  # Llama 4: chunks
 ENCODING = "position_encoding"  # of models trained here, which may bring a window of its own
 FULL_ATTENTION = "full_attention"  # the layer type that sees everything, where types differ (Gemma 3)
+LOCAL_TYPES = (
+    "sliding_attention",
+    "chunked_attention",
+    "main",
+)  # of local layers (DeepSeek V4: main)
+LAYER_THETAS = "layer_rope_theta"  # one base a layer, for rotary modules by base and not by layer type (Granite SWA)
 
 # Names of modules, classes, weights and arguments --------------------------------------------------------------------
 
@@ -58,7 +65,7 @@ SINKS = "s_aux"  # logits without a value, (heads,) (gpt-oss)
 # All others (softcap of Gemma 2, position_bias of T5, ...) change scores in ways that fused attention does not know.
 IDLE_OPTIONS = (
     *("dropout", "is_causal", "sliding_window", "position_ids", "use_cache", "cache_position"),
-    *("output_attentions", "output_hidden_states", "output_router_logits"),
+    *("output_attentions", "output_hidden_states", "output_router_logits", "logits_to_keep"),
 )
 # Fields of configurations and modules that say how far attention sees, in tokens or keys: windows, chunks, top-k.
 REACH = re.compile(

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from harness.errors import UserError, first_line
+from harness.models.checkpoint.classes import auto_class
 from harness.models.checkpoint.families import SPARE_WEIGHTS
 from harness.models.checkpoint.files import directory
 from harness.models.checkpoint.geometry import text_config
@@ -80,7 +81,7 @@ def _described(spec: ModelSpec, config: PretrainedConfig) -> PreTrainedModel:
         raise UserError(f"model {spec.name}: pad_token_id must lie below the vocab_size of {rows}, got {pad}.")
     try:
         with torch.device("meta"):
-            made: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=spec.trust_remote_code)
+            made: PreTrainedModel = auto_class(config).from_config(config, trust_remote_code=spec.trust_remote_code)
     except Exception as error:  # a configuration can be wrong in any way
         raise UserError(f"model {spec.name}: its config describes no model: {first_line(error)}") from error
     return made

@@ -1,6 +1,7 @@
 """The rotary geometry of a checkpoint, read from its own configuration."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from transformers import PretrainedConfig
@@ -11,6 +12,8 @@ from harness.models.checkpoint.families import (
     ALIBI,
     FULL_ATTENTION,
     LATENT_ROTARY_DIM,
+    LAYER_THETAS,
+    LOCAL_TYPES,
     PROPORTIONAL,
     TABLE_ROTARY_DIM,
     TRAINED_LENGTH,
@@ -27,7 +30,9 @@ def geometry(config: PretrainedConfig, original_max_position_embeddings: int | N
     Raises UserError where the configuration has no rotary embedding.
     """
     text = text_config(config)
-    return layer_geometry(text, main_layer_type(text), original_max_position_embeddings)
+    main = layer_geometry(text, main_layer_type(text), original_max_position_embeddings)
+    bases = [base for base, kinds in _types_by_base(text).items() if not kinds <= {*LOCAL_TYPES}]
+    return replace(main, rope_theta=bases[0]) if bases else main
 
 
 def layer_geometry(text: PretrainedConfig, layer_type: str | None, trained: int | None = None) -> RopeGeometry:
@@ -75,7 +80,28 @@ def layer_types(text: PretrainedConfig) -> list[str | None]:
 def main_layer_type(text: PretrainedConfig) -> str | None:
     """The layer type that sees the whole window; None where all layers share one set."""
     types = layer_types(text)
-    return FULL_ATTENTION if FULL_ATTENTION in types else types[0]
+    return FULL_ATTENTION if FULL_ATTENTION in types else next((t for t in types if t not in LOCAL_TYPES), types[0])
+
+
+def is_local(text: PretrainedConfig, layer_type: str | None) -> bool:
+    """Whether frequencies (of a layer type; None: those with the configuration's base) are of local layers alone.
+
+    A set that local layers share with others is not: scaling it scales both, as in models with one set for all.
+    """
+    if layer_type is not None:
+        return layer_type in LOCAL_TYPES and layer_type != main_layer_type(text)
+    local = {base: kinds <= {*LOCAL_TYPES} for base, kinds in _types_by_base(text).items()}
+    return local.get(float(rope_parameters(text, None).get("rope_theta") or 0), False) and not all(local.values())
+
+
+def _types_by_base(text: PretrainedConfig) -> dict[float, set[str]]:
+    """Which layer types rotate by which base, where each layer has one of its own (0: it does not rotate)."""
+    found: dict[float, set[str]] = {}
+    bases, kinds = getattr(text, LAYER_THETAS, None) or (), getattr(text, "layer_types", None) or ()
+    for base, kind in zip(bases, kinds, strict=False):  # most models have layer types and one base
+        if base:
+            found.setdefault(float(base), set()).add(kind)
+    return found
 
 
 def declares_scaling(text: PretrainedConfig) -> bool:

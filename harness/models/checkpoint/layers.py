@@ -32,3 +32,14 @@ def is_heterogeneous(text: PretrainedConfig) -> bool:
 def per_layer(text: PretrainedConfig, name: str, default: Any = None) -> list[Any]:
     """A field's value in each decoder layer; `default` where a layer has none."""
     return [getattr(layer, name, default) for layer in layer_configs(text)]
+
+
+def set_per_layer(text: PretrainedConfig, name: str, value: Any) -> None:
+    """Set a field for the whole configuration, and for each layer that has a value of its own which is not null."""
+    if is_heterogeneous(text):
+        own = text.to_dict()["per_layer_config"]
+        for fields in own.values():
+            if fields.get(name) is not None:
+                fields[name] = value
+        text.per_layer_config = own
+    setattr(text, name, value)

@@ -9,19 +9,18 @@ from typing import Any, TypeVar
 import torch
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils import is_accelerate_available
 
 import harness.models.encoded.model  # noqa: F401  # makes its checkpoints known to transformers
 from harness.errors import UserError
 from harness.methods.base import RopeGeometry
 from harness.models.checkpoint.adapter import CONFIG, NOWHERE, merged
+from harness.models.checkpoint.classes import architectures, auto_class, is_known
 from harness.models.checkpoint.families import GENERATIVE
 from harness.models.checkpoint.files import (
     config_fingerprint,
@@ -120,7 +119,7 @@ def _read_config(spec: ModelSpec, state: str) -> PretrainedConfig:
 
 
 def _load_weights(spec: ModelSpec, config: PretrainedConfig, **settings: object) -> PreTrainedModel:
-    from_pretrained: Any = AutoModelForCausalLM.from_pretrained
+    from_pretrained: Any = auto_class(config).from_pretrained
 
     def read() -> Any:
         return from_pretrained(
@@ -151,14 +150,12 @@ def _detach_from_files(model: PreTrainedModel) -> None:
 
 
 def _check_causal(spec: ModelSpec, config: PretrainedConfig) -> None:
-    architectures = getattr(config, "architectures", None) or []
-    if isinstance(architectures, str):
-        architectures = [architectures]
+    saved = architectures(config)
     brings_its_own = spec.trust_remote_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
-    named = not architectures or any(GENERATIVE.search(str(name)) for name in architectures)
-    known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and named
+    named = not saved or any(GENERATIVE.search(name) for name in saved)
+    known = is_known(config) and named
     if not (known or brings_its_own) or getattr(config, "is_encoder_decoder", False):
-        given = ", ".join(map(str, architectures)) or config.model_type
+        given = ", ".join(saved) or config.model_type
         raise UserError(f"model {spec.name} is no causal language model, got {given}.")
 
 

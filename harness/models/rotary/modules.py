@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,8 +54,9 @@ class RotaryModule:
         `trained` (tokens) overrides the trained length that the checkpoint declares.
         """
         geometry = layer_geometry(self.config, layer_type, trained)
-        own = self._unscaled(layer_type, geometry)
-        if own is None or own.shape != geometry.inv_freq.shape or not np.allclose(own, geometry.inv_freq, 1e-5, 0):
+        own = self._unscaled(layer_type)
+        rotating = np.zeros(0) if own is None else -np.sort(-own[own != 0])
+        if rotating.shape != geometry.inv_freq.shape or not np.allclose(rotating, geometry.inv_freq, 1e-5, 0):
             raise UserError(
                 f"{type(self.module).__name__}: its unscaled frequencies are not rope_theta^(-2i / rotary_dim); "
                 "only method=native can run on it."
@@ -104,23 +106,26 @@ class RotaryModule:
             for name in {_prefixed(kind, "max_seq_len_cached"), "max_seq_len_cached"} & set(vars(self.module)):
                 setattr(self.module, name, self.module.original_max_seq_len)
 
-    def _unscaled(self, layer_type: str | None, geometry: RopeGeometry) -> NDArray[np.float64] | None:
-        """The frequencies that the module's own code gives a model without scaling; those that rest left out."""
+    def _unscaled(self, layer_type: str | None) -> NDArray[np.float64] | None:
+        """The frequencies that the module's own code gives a model without scaling; zeros where pairs rest."""
         default = getattr(self.module, "compute_default_rope_parameters", None)
         if default is None:
             return None
-        config = layer_config(self.config, layer_type)
-        if geometry.resting:
-            one, config = {**rope_parameters(self.config, layer_type), "factor": 1.0}, copy.copy(config)
-            config.rope_parameters = one if layer_type is None else {**config.rope_parameters, layer_type: one}
-            default = ROPE_INIT_FUNCTIONS[PROPORTIONAL]
-        own, _ = default(config) if layer_type is None else default(config, layer_type=layer_type)
-        own = own.double().cpu().numpy()
-        return own[own != 0] if geometry.resting else own
+        config, declared = layer_config(self.config, layer_type), rope_parameters(self.config, layer_type)
+        kind = {} if layer_type is None else {"layer_type": layer_type}
+        own = default(config, **kind)[0]
+        if declared.get("rope_type") == PROPORTIONAL:
+            own = _by_factor_1(PROPORTIONAL, config, declared, layer_type)
+        elif own.shape != self.frequencies(layer_type).shape:  # without a scaling its code makes no model (Mistral 4)
+            own = _by_factor_1("linear", config, declared, layer_type)
+        found: NDArray[np.float64] = own.double().cpu().numpy()
+        return found
 
     def _forward(self, kind: str | None, geometry: RopeGeometry, sets: Sequence[RopeFrequencies]) -> RotaryForward:
-        held = self.frequencies(kind)
-        return RotaryForward(probe(self.module, kind, held), Angles.of(geometry, sets, held.device))
+        held, unscaled = self.frequencies(kind), self._unscaled(kind)
+        assert unscaled is not None  # its geometry is known
+        falling = torch.from_numpy(np.argsort(-unscaled, kind="stable")).to(held.device)  # Ernie 4.5 VL shuffles them
+        return RotaryForward(probe(self.module, kind, held[falling]), Angles.of(geometry, sets, held.device))
 
     def _handed_out(self, kind: str | None, positions: Tensor) -> NDArray[np.complex128]:
         """Rotations (sets, channels) that the module hands out at a position of each set, (sets, 1)."""
@@ -146,3 +151,13 @@ def _holds_frequencies(module: nn.Module) -> bool:
 
 def _prefixed(layer_type: str | None, name: str) -> str:
     return name if layer_type is None else f"{layer_type}_{name}"
+
+
+def _by_factor_1(
+    rope_type: str, config: PretrainedConfig, declared: Mapping[str, Any], layer_type: str | None
+) -> Tensor:
+    """The frequencies that transformers gives a rope type at factor 1."""
+    one, config = {**declared, "rope_type": rope_type, "factor": 1.0}, copy.copy(config)
+    config.rope_parameters = one if layer_type is None else {**config.rope_parameters, layer_type: one}
+    own: Tensor = ROPE_INIT_FUNCTIONS[rope_type](config, layer_type=layer_type)[0]
+    return own
