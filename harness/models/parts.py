@@ -11,7 +11,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import MoeModelOutputWithPast
 
 from harness.models.checkpoint.families import CACHE_NAMES, DECODER_LAYER, INNER_SIZE, NORM, TEXT_PARTS, first_set
-from harness.models.checkpoint.geometry import check_one_width
+from harness.models.checkpoint.geometry import check_one_width, text_config
 from harness.models.checkpoint.layers import layer_configs
 from harness.models.swap import swapped
 
@@ -30,7 +30,7 @@ class Widths(NamedTuple):
 
 def widths(model: CausalLM) -> Widths:
     """The widths of the text part, from the model's configuration: of its widest layer where they differ."""
-    config = model.config.get_text_config()
+    config = text_config(model.config)
     check_one_width(config)
     layers = layer_configs(config)
     inner, keys = max(_inner(layer) for layer in layers), max(_keys(layer) for layer in layers)

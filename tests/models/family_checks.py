@@ -28,8 +28,10 @@ from harness.models.install import applied
 from harness.models.parts import CausalLM
 from harness.models.positions import last_position
 from harness.models.probe import check_causal
+from harness.models.rotary.find import rotaries
 from tests.models.tiny_families import TEXT_IDS, TRAINED, tiny_family_config, tiny_family_model
 
+LOOSE = {"gemma3n_text": 1e-4, "gemma3n": 1e-4}  # thresholds on activations: transformers' float32 angles show
 LENGTH, FACTOR = 3 * TRAINED, 3.0
 ROTARY, WITHOUT, ENDING = "rotary", "no rotary embedding", "positions that end"
 OF_ATTENTION = ("rerope", "dca", "windowed")
@@ -39,6 +41,7 @@ OF_SCALING = (
 )
 # Why a family's own declared scaling is not what methods are compared with
 OWN_SCALING_DIFFERS = {
+    "blt": "its parts declare theirs one by one",
     "ernie4_5_vl_moe": "its declared scaling leaves out the order of frequencies that its rotations need",
     "granite_swa": "its declared scaling acts on local layers, too",
     "granitemoe_swa": "its declared scaling acts on local layers, too",
@@ -82,6 +85,8 @@ def _check(found: Checked, config: PretrainedConfig, model: CausalLM) -> None:
     text = text_config(config)
     found.kind = _kind(text, model)
     ends = last_position(model) if found.kind == ENDING else None
+    if not all(module.reaches(LENGTH) for module in rotaries(model)):
+        ends = TRAINED
     ids = torch.randint(*TEXT_IDS, (1, min(LENGTH, ends or LENGTH)), generator=torch.Generator().manual_seed(1))
     own = _logits(model, ids)
     _compare(found, "native", _under(model, "native", ids), own, exactly=True)
@@ -110,8 +115,6 @@ def _unscaled(model: CausalLM, ids: torch.Tensor, found: Checked) -> torch.Tenso
 
 
 def _kind(text: PretrainedConfig, model: CausalLM) -> str:
-    from harness.models.rotary.find import rotaries
-
     if has_rope(text) and rotaries(model):
         return ROTARY
     return WITHOUT if last_position(model) is None else ENDING
@@ -173,9 +176,10 @@ def _compare(
     found: Checked, name: str, got: torch.Tensor, want: torch.Tensor, without: torch.Tensor | None = None,
     *, exactly: bool = False,
 ) -> None:  # fmt: skip
-    if not (torch.equal(got, want) if exactly else torch.allclose(got, want, rtol=0, atol=1e-5, equal_nan=True)):
+    atol = LOOSE.get(found.family, 1e-5) * max(1.0, float(want.abs().max()))
+    if not (torch.equal(got, want) if exactly else torch.allclose(got, want, rtol=0, atol=atol)):
         found.faults.append(f"{name} differs by {float((got - want).abs().max()):.2g}")
-    if without is not None and (want - without).abs().max() < 1e-3:
+    if without is not None and (want - without).abs().max() < 1e-4:
         found.faults.append(f"{name}: the comparison would not see it")
 
 

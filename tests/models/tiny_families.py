@@ -93,7 +93,10 @@ KEY_HEADS = r"(swa_|linear_)?(num_|n_)?(key_value|kv|kv_n|query|key|value)_heads
 LAYER_COUNTS = (
     r"num_hidden_layers|n_layers?|num_layers|(en|de)coder_layers|num_(de|en)coder_layers|depth|layers|num_blocks"
 )
-OUT_OF_TOWERS = r"out_hidden_size|text_hidden_size|vision_output_dim|projection_dim"
+OF_TOWERS = (  # what they are wide inside of their layers, and where they end
+    r"intermediate_size|mlp_dim|(en|de)coder_ffn_dim|ffn_dim|out_hidden_size|text_hidden_size|vision_output_dim"
+    r"|projection_dim"
+)
 TOKEN = re.compile(r"(_id|_index|_ids|_token)$")
 
 
@@ -139,10 +142,10 @@ def _shrink_towers(config: PretrainedConfig, declared: dict[str, Any]) -> None:
     for name, value in declared.items():
         part = getattr(config, name, None) if isinstance(value, dict) else None
         if isinstance(part, PretrainedConfig) and part is not text:
-            for key in value:
-                if re.fullmatch(LAYER_COUNTS, key) and isinstance(value[key], int):
+            for key in [key for key in value if type(value[key]) is int]:
+                if re.fullmatch(LAYER_COUNTS, key):
                     _keep_layers(value, key, 2)
-                elif re.fullmatch(OUT_OF_TOWERS, key) and isinstance(value[key], int):
+                elif re.fullmatch(OF_TOWERS, key):
                     value[key] = WIDTH
             _shrink_towers(part, value)
 

@@ -31,6 +31,6 @@ def auto_class(config: PretrainedConfig) -> Any:
     return (saved or [auto for auto, _ in known] or [AutoModelForCausalLM])[0]
 
 
-def is_known(config: PretrainedConfig) -> bool:
-    """Whether transformers has a class that scores text, alone or beside pictures, for this kind of configuration."""
-    return any(type(config) in mapping for _, mapping in KINDS)
+def known_classes(config: PretrainedConfig) -> list[str]:
+    """The classes of transformers that score text, alone or beside pictures, for this kind of configuration."""
+    return [getattr(mapping[type(config)], "__name__", "") for _, mapping in KINDS if type(config) in mapping]

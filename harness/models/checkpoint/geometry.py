@@ -16,6 +16,7 @@ from harness.models.checkpoint.families import (
     LOCAL_TYPES,
     PROPORTIONAL,
     TABLE_ROTARY_DIM,
+    TEXT_PART,
     TRAINED_LENGTH,
     UNSCALED_TYPES,
     first_set,
@@ -62,7 +63,8 @@ def no_rotary(text: PretrainedConfig) -> UserError:
 
 def text_config(config: PretrainedConfig) -> PretrainedConfig:
     """The part of a configuration that describes the language model."""
-    return config.get_text_config()
+    text = config.get_text_config()
+    return text if hasattr(text, "hidden_size") else getattr(text, TEXT_PART, text)
 
 
 def has_rope(text: PretrainedConfig) -> bool:

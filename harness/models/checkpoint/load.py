@@ -20,8 +20,8 @@ import harness.models.encoded.model  # noqa: F401  # makes its checkpoints known
 from harness.errors import UserError
 from harness.methods.base import RopeGeometry
 from harness.models.checkpoint.adapter import CONFIG, NOWHERE, merged
-from harness.models.checkpoint.classes import architectures, auto_class, is_known
-from harness.models.checkpoint.families import GENERATIVE
+from harness.models.checkpoint.classes import architectures, auto_class, known_classes
+from harness.models.checkpoint.families import GENERATIVE, RENAMED_TYPES
 from harness.models.checkpoint.files import (
     config_fingerprint,
     directory,
@@ -32,6 +32,7 @@ from harness.models.checkpoint.fits import check_report, without_report
 from harness.models.checkpoint.geometry import geometry, has_rope, text_config
 from harness.models.checkpoint.sliding_window import set_window
 from harness.models.checkpoint.spec import ModelSpec
+from harness.models.checkpoint.weights import read_json
 from harness.models.probe import check_window
 
 T = TypeVar("T")
@@ -110,12 +111,26 @@ def _read_tokenizer(spec: ModelSpec, state: str) -> PreTrainedTokenizerBase:
 
 @cache
 def _read_config(spec: ModelSpec, state: str) -> PretrainedConfig:
-    config = _reading(spec, "config", lambda: AutoConfig.from_pretrained(directory(spec), **_source(spec)))
+    config = _reading(spec, "config", lambda: _config_of(spec))
     _check_causal(spec, config)
     layers = getattr(text_config(config), "num_hidden_layers", 0)
     if type(layers) is not int or layers > MOST_LAYERS:  # building them would not end
         raise UserError(f"model {spec.name}: its config.json must have at most {MOST_LAYERS} layers, got {layers!r}.")
     return config
+
+
+def _config_of(spec: ModelSpec) -> PretrainedConfig:
+    """As transformers reads it; a rope type that it reads under its later name alone is given that one first."""
+    file = directory(spec) / "config.json"
+    said = read_json(spec.name, file) if spec.gguf_file is None and file.is_file() else {}
+    scaling = said.get("rope_scaling")
+    if not isinstance(scaling, dict) or scaling.get("type") not in RENAMED_TYPES or spec.trust_remote_code:
+        config: PretrainedConfig = AutoConfig.from_pretrained(directory(spec), **_source(spec))
+        return config
+    renamed: PretrainedConfig = AutoConfig.for_model(
+        **said | {"rope_scaling": scaling | {"type": RENAMED_TYPES[scaling["type"]]}}
+    )
+    return renamed
 
 
 def _load_weights(spec: ModelSpec, config: PretrainedConfig, **settings: object) -> PreTrainedModel:
@@ -152,8 +167,8 @@ def _detach_from_files(model: PreTrainedModel) -> None:
 def _check_causal(spec: ModelSpec, config: PretrainedConfig) -> None:
     saved = architectures(config)
     brings_its_own = spec.trust_remote_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
-    named = not saved or any(GENERATIVE.search(name) for name in saved)
-    known = is_known(config) and named
+    made = known_classes(config)
+    known = bool(made) and (not saved or any(name in made or GENERATIVE.search(name) for name in saved))
     if not (known or brings_its_own) or getattr(config, "is_encoder_decoder", False):
         given = ", ".join(saved) or config.model_type
         raise UserError(f"model {spec.name} is no causal language model, got {given}.")

@@ -21,6 +21,7 @@ from harness.models.checkpoint.families import (
     WINDOW_FIELDS,
     first_set,
 )
+from harness.models.checkpoint.geometry import text_config
 from harness.models.checkpoint.header import Header
 from harness.models.checkpoint.layers import layer_configs, per_layer
 from harness.models.checkpoint.sliding_window import set_window
@@ -46,7 +47,7 @@ def shape(header: Header, dtype: str) -> Shape:
         set_window(known, header.spec.sliding_window)
     with torch.device("meta"):
         model: CausalLM = auto_class(known).from_config(known, trust_remote_code=header.spec.trust_remote_code)
-    config, width = model.config.get_text_config(), widths(model)
+    config, width = text_config(model.config), widths(model)
     looked_up = [m for m in model.modules() if isinstance(m, nn.Embedding)]
     ends = {id(m.weight) for m in (*looked_up, model.get_output_embeddings()) if m is not None}
     matrices = [

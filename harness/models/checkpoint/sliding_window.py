@@ -39,8 +39,8 @@ def _takes_window(text: PretrainedConfig) -> bool:
     """Whether layers would look at a window: their types say so, or they have none and a field for it."""
     kinds = getattr(text, "layer_types", None)
     if kinds:
-        return any(kind in kinds and hasattr(text, field) for kind, field in WINDOW_FIELDS.items())
-    return any(hasattr(text, field) for field in WINDOW_FIELDS.values())
+        return any(kind in kinds and field in vars(text) for kind, field in WINDOW_FIELDS.items())
+    return any(field in vars(text) for field in WINDOW_FIELDS.values())
 
 
 def _check_liftable(text: PretrainedConfig) -> None:
