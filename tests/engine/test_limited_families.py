@@ -32,7 +32,6 @@ NOT_LAYERED = {  # family -> why its layers cannot run one at a time
 }
 REFUSED = {  # in every mode
     **dict.fromkeys(("cpmant", "prophetnet", "xlnet"), "depends on later tokens"),
-    "blt": "parts with widths of their own",
     "reformer": "draws random numbers",
 }
 NOT_FELT = ("moshi",)  # its own code has the window for one attention kernel only
@@ -59,16 +58,11 @@ def test_the_families_are_those_that_are_installed():
     assert {"afmoe", "gemma3_text", "gpt_oss", "llama4_text", "deepseek_v32", "recurrent_gemma"} <= set(FAMILIES)
 
 
-PER_LAYER = ("dots3_note_text",)  # configurations whose layers have widths of their own
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["layered", "sliced", "plain", "auto"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_mode_is_the_models_own_forward_or_says_why_not(family, mode):
     model, ids, own = made(family)
-    if family in PER_LAYER:
-        pytest.xfail("widths that differ from layer to layer are not read yet")
     spec = EngineSpec(mode=mode, tokens_per_batch=2 * LENGTH)
     why = REFUSED.get(family) or (NOT_LAYERED.get(family) if mode == "layered" else None)
     if why is not None:

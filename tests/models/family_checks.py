@@ -12,6 +12,7 @@ from transformers.utils import logging
 
 from harness.errors import UserError, first_line
 from harness.methods import build, construct
+from harness.models.checkpoint.families import TRAINED_LENGTH, first_set
 from harness.models.checkpoint.geometry import (
     declares_scaling,
     geometry,
@@ -167,8 +168,9 @@ def _under(model: CausalLM, name: str, ids: torch.Tensor) -> torch.Tensor:
     length = ids.shape[1]
     plain = name in ("native", "none")
     params = {"factor": FACTOR} if name in ("linear", "yarn") else {}
-    method = construct(name, params) if plain else build(name, params, geometry(model.config), length)
-    with applied(model, method, length):
+    trained = None if first_set(text_config(model.config), TRAINED_LENGTH) else TRAINED  # RecurrentGemma says nothing
+    method = construct(name, params) if plain else build(name, params, geometry(model.config, trained), length)
+    with applied(model, method, length, trained):
         return _logits(model, ids)
 
 

@@ -56,6 +56,9 @@ UNSET = {  # where a default says nothing, and code needs something
     **{"num_experts": 8, "num_local_experts": 8, "n_routed_experts": 8},
 }
 _BY_TYPE = {kind: {"rope_type": "default", "rope_theta": 10_000.0} for kind in ("full_attention", "sliding_attention")}
+_ZAMBA = ["mamba", "mamba", "hybrid"]
+_INDEXER = {f"indexer_{key}": n for key, n in {"n_heads": 4, "kv_heads": 1, "head_dim": 16, "budget": 32}.items()}
+_INDEXER["indexer_compress_ratio"] = 4
 # Families whose default configurations make no model: what they lack, by path; * is every entry
 GAPS: dict[str, dict[str, Any]] = {
     "aya_vision": {"vision_config.num_attention_heads": 16},
@@ -81,6 +84,13 @@ GAPS: dict[str, dict[str, Any]] = {
         "layer_types": ["sliding_attention", "full_attention"],
     },
     "molmo2": {"adapter_config.vision_feature_layer": [1, 0]},
+    "qwen4_exp": {f"text_config.{key}": value for key, value in _INDEXER.items()},
+    "qwen4_exp_text": _INDEXER,
+    "recurrent_gemma": {"num_hidden_layers": 3},
+    "xlnet": {"d_head": HEAD_DIM},
+    "zamba": {"layers_block_type": [*_ZAMBA, *_ZAMBA], "attention_head_dim": 2 * HEAD_DIM, "num_hidden_layers": 6},
+    "zamba2": {"mamba_headdim": HEAD_DIM, "attention_head_dim": 2 * HEAD_DIM},
+    "zaya": {"num_experts_per_tok": 1},
     "mamba2": {"num_heads": 2 * HEADS},
     "step3p7": {
         "text_config.layer_types": ["full_attention", "sliding_attention"],

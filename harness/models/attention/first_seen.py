@@ -29,6 +29,7 @@ def first_seen(
     A mask function for transformers' AttentionMaskInterface: `mask_function(batch, head, query, key)` says whether a
     query sees a key. Each query must see an unbroken run of keys that ends at itself, the same in every row of the
     batch; UserError otherwise (padding, caches, attention that is not causal, layers that read the mask themselves).
+    A mask that hides everything, which some families make for layers that they do not have: an empty tensor.
     """
     name = text_config(config).model_type
     check_unread(name, mask_function, options)
@@ -42,6 +43,8 @@ def first_seen(
     def sees(keys: Tensor) -> Tensor:
         return mask_function(rows, torch.zeros_like(rows), queries, keys).expand(batch_size, q_length)
 
+    if not bool(sees(queries).any()):  # a window of 0 tokens, of a kind of layers that there is none of (Qwen2 MoE)
+        return torch.empty(0, dtype=torch.bool)
     if not bool(sees(queries).all()) or bool(
         (sees((queries + 1).clamp(max=q_length - 1)) & (queries + 1 < q_length)).any()
     ):
