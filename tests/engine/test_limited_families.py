@@ -18,8 +18,8 @@ LENGTH, CHUNK = 6 * WINDOW, 17
 READS_MASK, NO_LIST = "reads the attention mask by itself", "has 0 lists of decoder layers"
 STATES = r"no attribute '\w*(conv_state|linear_cache|layers)'"  # that layers keep beside keys and values
 NOT_LAYERED = {  # family -> why its layers cannot run one at a time
-    **dict.fromkeys(("axk2", "deepseek_v32", "glm_moe_dsa", "hy_v4", "qwen4_exp_text"), READS_MASK),
-    **dict.fromkeys(("big_bird", "gpt_neo", "nemotron_h", "xlstm"), NO_LIST),
+    **dict.fromkeys(("axk2", "deepseek_v32", "dots3_note_text", "glm_moe_dsa", "hy_v4", "qwen4_exp_text"), READS_MASK),
+    **dict.fromkeys(("big_bird", "blt", "gpt_neo", "nemotron_h", "xlstm"), NO_LIST),
     **dict.fromkeys(("gemma2", "vaultgemma"), "softcap, which is not known"),
     **dict.fromkeys(("bailing_hybrid", "granitemoehybrid", "kimi_linear", "lfm2_moe", "lfm3", "minimax"), STATES),
     **dict.fromkeys(("zamba", "zamba2", "zaya", "olmo_hybrid", "qwen3_next", "qwen3_5_text"), STATES),
