@@ -20,7 +20,7 @@ PROTOCOLS = {
 
 
 def assert_same(external, rtol=2e-6):
-    for table in schema.table_names():
+    for table in ("positions", "tokens", "windows"):
         ours, theirs = (store.load_results(external.folder / side, table) for side in ("ours", "theirs"))
         keys = [key for key in schema.keys(table) if key != "cell_id"]
         ours, theirs = (rows.sort_values(keys).reset_index(drop=True) for rows in (ours, theirs))
