@@ -5,6 +5,7 @@ HARNESS_WRITE_DOCS=1 pytest tests/test_errors.py writes the page anew.
 
 import gzip
 import json
+import math
 import os
 import re
 import shlex
@@ -20,6 +21,7 @@ from transformers import BertConfig, BertForMaskedLM, BertLMHeadModel
 from harness import cli, collect, export, plot, theory
 from harness.external import __main__ as external
 from tests import hostile
+from tests.statistics.token_cells import cell, short, write
 from tests.sweeps import Place, save_texts
 from tests.tiny import tiny_llama
 
@@ -94,6 +96,10 @@ VALUES = [
     Bad("an empty batch", "engine.tokens_per_batch=0"),
     Bad("less than no time", "engine.keep_every=-1"),
     Bad("a device that is not there", "engine.device=cuda"),
+    Bad("short windows without -m", "save_tokens=true short_windows={ctx:16,stride:4}"),
+    Bad("short windows beside cells without tokens", "-m short_windows={ctx:16,stride:4}"),
+    Bad("short windows all of which are scored", "-m save_tokens=true short_windows={ctx:16,stride:16}"),
+    Bad("short windows beyond the trained length", "-m save_tokens=true short_windows={ctx:64,stride:8}"),
 ]
 DATA = [
     Bad("a path that does not exist", "data.path={dir}/nope.txt"),
@@ -214,6 +220,20 @@ EXPORT = [
     Bad("a folder that holds something", "method=yarn ctx=1024 output={dir}/mixed"),
     Bad("metadata for a model that is not GGUF", "method=yarn ctx=1024 to=llama_cpp output={dir}/new"),
 ]
+LONG_CONTEXT = [
+    Bad("no token rows kept", "results_dir={dir}/plain metric=longppl"),
+    Bad("no single pass with its tokens", "results_dir={dir}/short metric=longppl"),
+    Bad("no short windows", "results_dir={dir}/long metric=longppl"),
+    Bad("short windows beyond the trained length", "results_dir={dir}/beyond metric=longppl"),
+    Bad("a sample of the short windows", "results_dir={dir}/sampled metric=longppl"),
+    Bad("short windows of other documents", "results_dir={dir}/other metric=longppl"),
+    Bad("an evaluator that is not there", "results_dir={dir}/whole metric=longppl evaluator=yran"),
+    Bad("no key token at all", "results_dir={dir}/whole metric=longppl"),
+    Bad("no far copy at all", "results_dir={dir}/whole metric=far_copies"),
+    Bad("copies of nothing", "results_dir={dir}/whole metric=far_copies order=0"),
+    Bad("no evaluator", "results_dir={dir}/whole metric=longppl evaluator=[]"),
+    Bad("evaluators taken together somehow", "results_dir={dir}/whole metric=longppl together=both"),
+]
 THEORY = [
     Bad("settings that are not there", "config={dir}/nope.json"),
     Bad("settings that say nothing", "config={dir}/smuggled/model.safetensors.index.json"),
@@ -306,6 +326,7 @@ SECTIONS = {
     "python -m harness.plot": PLOT,
     "python -m harness.collect": COLLECT,
     "python -m harness.export": EXPORT,
+    "python -m harness.plot metric=...": LONG_CONTEXT,
     "python -m harness.theory": THEORY,
     "python -m harness.external": EXTERNAL,
 }
@@ -313,6 +334,7 @@ OTHERS = {  # sections of commands of their own
     "python -m harness.plot": plot.main,
     "python -m harness.collect": collect.main,
     "python -m harness.export": export.main,
+    "python -m harness.plot metric=...": plot.main,
     "python -m harness.theory": theory.main,
     "python -m harness.external": external.main,
 }
@@ -343,6 +365,7 @@ def folder(tmp_path_factory):
     (at / "twice.jsonl").write_text("".join(f'{{"id": "0", "logprobs": [null, {v}]}}\n' for v in (-1.5, -2.5)))
     _bad_models(place)
     hostile.write(at, place.model)
+    _results_without(at)
     record = at / "collected" / ".jobs" / "a1" / "sweep.json"
     record.parent.mkdir(parents=True)
     record.write_text("{}")
@@ -351,6 +374,23 @@ def folder(tmp_path_factory):
             patch.setenv(key, place.environment[key])
         patch.setenv("PATH", "/nonexistent")  # no sbatch, no git
         yield place
+
+
+def _results_without(at):
+    """Results that lack what metrics of long contexts are made of."""
+    long, wide = ([[math.nan, *[loss] * 11]] for loss in (3.0, 3.5))
+    own = [cell(long, method="dca"), cell(long, method="yarn")]
+    beside = {
+        "long": [],
+        "beyond": [short(wide, ctx=9)],
+        "sampled": [short(wide, weight=2.5)],
+        "other": [short(wide, dataset_fingerprint="other")],
+        "whole": [short(wide)],
+    }
+    for name, others in beside.items():
+        write(at / name, *own, *others)
+    write(at / "short", short(wide))
+    write(at / "plain", {"windows": own[0]["windows"]})
 
 
 def _bad_models(place):

@@ -3,9 +3,12 @@
 import json
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from harness.results import schema, store
 from tests.synthetic import identifying
 
 Losses = Sequence[Sequence[float]]
@@ -15,7 +18,9 @@ LONG = {"protocol": "single_pass", "protocol_params": json.dumps({"bos": "none",
 KEY = ["model", "method", "method_params", "dataset", "dataset_fingerprint", "protocol", "ctx", "stride"]
 
 
-def cell(losses: Losses, ids: Sequence[Sequence[int]] | None = None, width: int = 1, **columns: object) -> Tables:
+def cell(
+    losses: Losses, ids: Sequence[Sequence[int]] | None = None, width: int = 1, weight: float = 1.0, **columns: object
+) -> Tables:
     """One cell in which a document is one window; tokens are `width` bytes each."""
     names = {"model": "tiny", "method": "none", "dataset": "books", "dataset_source": "books", "dtype": "float32"}
     sizes = {"ctx": max(map(len, losses)), "factor": None, "original_max_position_embeddings": 8}
@@ -37,17 +42,24 @@ def cell(losses: Losses, ids: Sequence[Sequence[int]] | None = None, width: int 
         windows.append(
             known | place | {
                 "begin": 0, "end": len(own), "score_from": scored[0], "bos": False, "num_scored": len(scored),
-                "nll_sum": math.fsum(own[i] for i in scored), "weight": 1.0, "num_bytes": width * len(scored),
+                "nll_sum": math.fsum(own[i] for i in scored), "weight": weight, "num_bytes": width * len(scored),
                 "num_words": None, "num_top1": None, "depth": None, "repeat": None, "right": None,
             }
         )  # fmt: skip
     return {"windows": pd.DataFrame(windows), "tokens": pd.DataFrame(tokens)}
 
 
-def short(losses: Losses, ctx: int = 6, stride: int = 2, **columns: object) -> Tables:
+def short(losses: Losses, ctx: int = 6, stride: int = 2, **columns: Any) -> Tables:
     """A cell of short windows; the first ctx - stride tokens of a document have fewer before them."""
     params = json.dumps({"bos": "none", "max_windows": None, "stride": stride})
     return cell(losses, **{"ctx": ctx, "stride": stride, "protocol": "sliding", "protocol_params": params} | columns)
+
+
+def write(folder: Path, *cells: Tables) -> None:
+    """Store these cells as a run would."""
+    for one in cells:
+        columns = one["windows"].iloc[0][schema.cell_columns()].to_dict()
+        store.write(folder, columns, {name: rows for name, rows in one.items() if not rows.empty}, {})
 
 
 def load(*cells: Tables) -> Callable[[str], pd.DataFrame]:
