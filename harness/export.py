@@ -12,6 +12,8 @@ from harness import cli
 from harness.errors import UserError, unknown
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from harness.deployment.express import Expression
     from harness.deployment.spelling import Spelling
     from harness.deployment.target import Target
@@ -114,10 +116,10 @@ def _winner(values: dict[str, Any], spec: "ModelSpec") -> "tuple[Choice, Method,
     metric, options = chosen_metric({**values, "metric": values["best"]})
     averaging = Averaging(values["aggregate"], values["confidence"])
     rows = metric.rows(partial(store.load_results, folder(values, "results_dir")), options)
-    filters = {name: values[name] for name in ("dataset", "protocol", "experiment") if values[name] is not None}
+    filters = {name: wanted for name, wanted in values["where"].items() if wanted is not None}
     choice = choose(rows, metric, values["ctx"], spec.name, filters, averaging)
     target = Target.of(spec, values["ctx"])
-    print("\n".join([*_pick(choice, averaging.confidence), ""]))
+    print("\n".join([*_pick(choice, averaging.confidence), *_favoured(choice, options.evaluators), ""]))
     method, scaled = method_of(choice.cell, target.geometry)
     return choice, method, scaled, target
 
@@ -131,6 +133,8 @@ def _pick(choice: "Choice", confidence: float) -> list[str]:
         f"best by {metric.title} at ctx {choice.cell['ctx']}: {choice.cell['curve']} {number(value.value)}"
         f"{_limits(value, '.4g')} ({100 * confidence:g} % over documents)"
     ]
+    if choice.counted is not None:
+        lines.append(f"counted are {choice.counted}")
     if not choice.rivals:
         return [*lines, "there is no other cell to compare it with."]
     following = choice.rivals[0]
@@ -143,6 +147,14 @@ def _pick(choice: "Choice", confidence: float) -> list[str]:
         return [*lines, f"separated from the next: {phrase}."]
     same = ", ".join(str(rival.cell["curve"]) for rival in choice.inseparable)
     return [*lines, f"NOT separated from the next: {phrase}.", f"not told apart on these documents: {same}."]
+
+
+def _favoured(choice: "Choice", evaluators: "Sequence[str]") -> list[str]:
+    """That the picked method chose the tokens by which it was picked."""
+    cell = choice.cell
+    if choice.metric.name != "longppl" or not {cell["method"], f"{cell['model']}/{cell['method']}"} & set(evaluators):
+        return []
+    return [f"{cell['method']} is an evaluator itself, which favours it: see what another one picks (evaluator=...)."]
 
 
 def _limits(interval: "Interval", shown: str) -> str:

@@ -12,7 +12,7 @@ from harness.methods.base import Method, RopeGeometry
 from harness.methods.modifiers.resonance import Resonant
 from harness.statistics.intervals import Interval
 from harness.statistics.lines import PANEL, label
-from harness.statistics.metric import Metric
+from harness.statistics.metric import NOTE, Metric
 from harness.statistics.paired import cell_table, pair
 from harness.statistics.summary import Averaging, check, document_ratios, perplexity, together
 
@@ -35,6 +35,7 @@ class Choice(NamedTuple):
     cell: Cell
     value: Interval
     rivals: tuple[Rival, ...]  # from the next best to the worst
+    counted: str | None = None  # which tokens the metric counts, and how many; None: all that were scored
 
     @property
     def inseparable(self) -> tuple[Rival, ...]:
@@ -58,7 +59,13 @@ def choose(
     ranked = sorted(cells.to_dict("records"), key=lambda cell: (sign * values[cell["cell_id"]].value, cell["cell_id"]))
     first, *others = ranked
     rivals = [_rival(metric, by_id, first, other, values[other["cell_id"]], averaging) for other in others]
-    return Choice(metric, first, values[first["cell_id"]], tuple(rivals))
+    return Choice(metric, first, values[first["cell_id"]], tuple(rivals), _counted(by_id[first["cell_id"]]))
+
+
+def _counted(rows: pd.DataFrame) -> str | None:
+    if NOTE not in rows:
+        return None
+    return f"{rows[NOTE].iloc[0]}: {rows['num_scored'].sum()} in {rows['document'].nunique()} documents"
 
 
 def _value(rows: pd.DataFrame, averaging: Averaging, metric: Metric) -> Interval:

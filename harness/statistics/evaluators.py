@@ -59,6 +59,8 @@ class Evaluators:
         ]
         if not found:
             known = {*methods, *models, *(f"{c['model']}/{c['method']}" for c in cells)}
+            if name in known:
+                raise Lacking(f"The evaluator {name} has no cell of {model or cell['model']} on {cell['dataset']}.")
             raise unknown("evaluator", name, sorted(known))
         found = [c for c in found if c["dataset_fingerprint"] == cell["dataset_fingerprint"]] or found
         same = [c for c in found if c["ctx"] == cell["ctx"]]

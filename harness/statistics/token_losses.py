@@ -118,14 +118,14 @@ class TokenLosses:
         return self._lines[cell["cell_id"]]
 
     def short_of(self, cell: Cell) -> Cell:
-        """The short windows with most context of a long cell: of its own line, or of the model as it is (`none`).
+        """The short windows with most context of a long cell: under its own method, or of the model as it is (`none`).
 
         Raises UserError where there are none on the same documents.
         """
         alike = self.short[(self.short[SAME].fillna("") == pd.Series(cell)[SAME].fillna("")).all(axis=1)]
-        mine = self.lines(cell)
-        own = alike[[bool(mine & self._lines[i]) for i in alike["cell_id"]]]
-        found = (alike[alike["method"] == "none"] if own.empty else own).to_dict("records")
+        near = {one["cell_id"]: _nearness(cell, one) for one in alike.to_dict("records")}
+        nearest = min((n for n in near.values() if n is not None), default=None)
+        found = [one for one in alike.to_dict("records") if nearest is not None and near[one["cell_id"]] == nearest]
         if not found:
             known = sorted({named(one) for one in self.short.to_dict("records")})
             raise Lacking(
@@ -151,6 +151,27 @@ class TokenLosses:
         except UserError:
             return rows.assign(nll_short=float("nan"))
         return rows.merge(losses[[*TOKEN, "nll_short"]], on=TOKEN, how="left")
+
+
+def _nearness(long: Cell, short: Cell) -> int | None:
+    """0: under the very method; 1: under that which its factor gives at this length; 2: as it is; None: another."""
+    if short["method"] == long["method"]:
+        if short["method_params"] == long["method_params"]:
+            return 0
+        ours, theirs = (_settings(one) for one in (long, short))
+        if ours == theirs and _is_automatic(long) and _is_automatic(short):
+            return 1
+    return 2 if short["method"] == "none" else None
+
+
+def _settings(cell: Cell) -> dict[str, Any]:
+    """The parameters of its method without the factor."""
+    return {key: value for key, value in json.loads(cell["method_params"]).items() if key != "factor"}
+
+
+def _is_automatic(cell: Cell) -> bool:
+    """Whether its factor follows from its length."""
+    return bool(cell["factor"] == max(1.0, cell["ctx"] / cell["original_max_position_embeddings"]))
 
 
 def read(load: Load) -> TokenLosses:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from math import nan
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from harness.methods import RopeGeometry, build
 from harness.statistics.metric import PLAIN
 from harness.statistics.metrics import METRICS
 from harness.statistics.summary import DEFAULT
+from tests.statistics import token_cells
 from tests.synthetic import TRAINED, cell, sweep
 
 GEOMETRY = RopeGeometry(rotary_dim=64, rope_theta=10_000.0, original_max_position_embeddings=TRAINED)
@@ -41,6 +43,29 @@ def test_the_best_is_the_least_with_its_interval(metric):
     values = [rival.value.value for rival in choice.rivals]
     assert values == sorted(values)
     assert values[0] > choice.value.value
+
+
+def test_longppl_picks_who_reads_and_says_by_which_tokens():
+    """By perplexity the blind method is ahead; on the key tokens of the evaluator it is far behind."""
+    draw = np.random.default_rng(1)
+    wide = [[nan, *draw.normal(5, 0.1, 9)] for _ in range(6)]
+    far = [[own if place in (4, 7) else None for place, own in enumerate(row)] for row in wide]
+    reads = [[nan if x != x else 1.0 if far[d][i] else x + 0.2 for i, x in enumerate(r)] for d, r in enumerate(wide)]
+    near = [[nan if x != x else 1.02 if far[d][i] else x + 0.3 for i, x in enumerate(r)] for d, r in enumerate(wide)]
+    near = [[x + 0.1 * (-1) ** d if x == 1.02 else x for x in row] for d, row in enumerate(near)]
+    blind = [[x - 2.0 if x == x else nan for x in row] for row in wide]
+    cells = [token_cells.cell(own, method=m) for m, own in (("dca", reads), ("rerope", near), ("windowed", blind))]
+    rows = METRICS["longppl"].rows(
+        token_cells.load(*cells, token_cells.short(wide)), replace(PLAIN, evaluators=("dca",))
+    )
+    choice = chosen(rows, ctx=10, model="tiny", metric=METRICS["longppl"])
+    assert choice.cell["method"] == "dca"
+    assert choice.counted == "key tokens by dca: 12 in 6 documents"
+    assert [rival.cell["method"] for rival in choice.rivals] == ["rerope", "windowed"]
+    assert [rival.cell["method"] for rival in choice.inseparable] == ["rerope"]
+    perplexity = pd.concat([one["windows"] for one in cells], ignore_index=True)
+    assert chosen(perplexity, ctx=10, model="tiny").cell["method"] == "windowed"
+    assert chosen(perplexity, ctx=10, model="tiny").counted is None
 
 
 def test_a_clear_winner_is_separated():

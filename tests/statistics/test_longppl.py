@@ -174,6 +174,14 @@ def test_lengths_that_the_evaluator_lacks_are_left_out_aloud(caplog: pytest.LogC
     assert "left out: The evaluator dca has no cell of ctx 10 on books." in caplog.text
 
 
+def test_a_model_without_the_evaluating_method_is_left_out_aloud(caplog: pytest.LogCaptureFixture) -> None:
+    other = {"model": "small", "dataset_fingerprint": "small"}
+    cells = load(cell(LONG, method="dca"), short(SHORT), cell(LONG, **other), short(SHORT, **other))
+    with caplog.at_level(logging.WARNING):
+        assert LONGPPL.rows(cells, DCA)["model"].tolist() == ["tiny"]
+    assert "left out: The evaluator dca has no cell of small on books." in caplog.text
+
+
 def test_an_evaluator_with_other_documents_is_refused() -> None:
     judge, its_short, scored = two_models(LONG)
     renamed = {name: rows.assign(document="essay") for name, rows in scored.items()}

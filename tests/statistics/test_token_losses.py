@@ -53,6 +53,19 @@ def test_short_windows_of_another_factor_are_not_a_methods_own() -> None:
     assert losses.short_of(losses.long[0])["factor"] == 4
 
 
+def test_a_factor_that_follows_from_the_length_is_another_at_another_length() -> None:
+    """At 16 tokens of a model trained at 8 the factor is 2; at 6 it is 1. A fixed 2 is nearer."""
+
+    def yarn(factor: float) -> dict[str, object]:
+        return {"method": "yarn", "factor": factor, "method_params": json.dumps({"beta": 1, "factor": factor})}
+
+    long = cell([[nan, *[1.0] * 15]], **yarn(2.0))
+    losses = read(load(long, short(WIDE), short(WIDE, **yarn(1.0))))
+    assert losses.short_of(losses.long[0])["factor"] == 1
+    losses = read(load(long, short(WIDE), short(WIDE, **yarn(1.0)), short(WIDE, **yarn(2.0))))
+    assert losses.short_of(losses.long[0])["factor"] == 2
+
+
 def test_most_context_is_taken() -> None:
     """6 - 1 tokens before rather than 8 - 6, though those windows are longer."""
     losses = read(load(cell(LONG), short(WIDE, ctx=6, stride=1), short(WIDE, ctx=8, stride=6)))
