@@ -326,7 +326,7 @@ SECTIONS = {
     "python -m harness.plot": PLOT,
     "python -m harness.collect": COLLECT,
     "python -m harness.export": EXPORT,
-    "python -m harness.plot metric=...": LONG_CONTEXT,
+    "python -m harness.plot, long contexts": LONG_CONTEXT,
     "python -m harness.theory": THEORY,
     "python -m harness.external": EXTERNAL,
 }
@@ -334,7 +334,7 @@ OTHERS = {  # sections of commands of their own
     "python -m harness.plot": plot.main,
     "python -m harness.collect": collect.main,
     "python -m harness.export": export.main,
-    "python -m harness.plot metric=...": plot.main,
+    "python -m harness.plot, long contexts": plot.main,
     "python -m harness.theory": theory.main,
     "python -m harness.external": external.main,
 }
