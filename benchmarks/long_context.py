@@ -59,7 +59,11 @@ def write(folder: Path, known: dict[str, object], nll: np.ndarray, ids: np.ndarr
         windows.append(
             {"begin": 0, "end": TOKENS, "score_from": 1, "bos": False, "num_words": 0, "num_top1": 0, **sums, **place}
         )
-    store.write(folder, known, {"windows": pd.DataFrame(windows), "tokens": pd.concat(tokens)}, {})
+    tables = {"windows": pd.DataFrame(windows), "tokens": pd.concat(tokens)}
+    for name, rows in tables.items():
+        lacking = [c.name for c in schema.columns(name) if not c.of_cell and c.name not in rows]
+        tables[name] = rows.assign(**dict.fromkeys(lacking))
+    store.write(folder, known, tables, {})
 
 
 def main() -> None:

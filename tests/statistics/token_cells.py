@@ -56,10 +56,17 @@ def short(losses: Losses, ctx: int = 6, stride: int = 2, **columns: Any) -> Tabl
 
 
 def write(folder: Path, *cells: Tables) -> None:
-    """Store these cells as a run would."""
+    """Store these cells as a run would; columns that they lack are null."""
     for one in cells:
         columns = one["windows"].iloc[0][schema.cell_columns()].to_dict()
-        store.write(folder, columns, {name: rows for name, rows in one.items() if not rows.empty}, {})
+        tables = {name: completed(rows, name) for name, rows in one.items() if not rows.empty}
+        store.write(folder, columns, tables, {})
+
+
+def completed(rows: pd.DataFrame, table: str) -> pd.DataFrame:
+    """The rows with every column that is not of the cell."""
+    lacking = [c.name for c in schema.columns(table) if not c.of_cell and c.name not in rows]
+    return rows.assign(**dict.fromkeys(lacking))
 
 
 def load(*cells: Tables) -> Callable[[str], pd.DataFrame]:
