@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from harness.config.metric import add_metric, chosen_metric
 from harness.config.selection import add_selection, chosen_selection
 from harness.errors import UserError
+from harness.logs import progress
 from harness.storage.files import write_text
 
 if TYPE_CHECKING:
@@ -196,8 +197,9 @@ def _lines(source: "Source") -> list[str]:
 
 
 def _provenance(results: Path, rows: "pd.DataFrame") -> list[tuple[str, str]]:
-    """What each file says of its making, titled by its cell."""
+    """What the files say of their making: once what all of them say, then for each what it says beside that."""
     from harness.results import store
+    from harness.results.under import tables_under
     from harness.statistics.lines import label
     from harness.statistics.paired import cell_table
 
@@ -205,12 +207,27 @@ def _provenance(results: Path, rows: "pd.DataFrame") -> list[tuple[str, str]]:
         cell["cell_id"]: f"{cell['model']}, {cell['curve']}, ctx {cell['ctx']}, {cell['dataset']} ({cell['cell_id']})"
         for cell in label(cell_table(rows)).to_dict("records")
     }
-    return [
-        (titles[cell_id], json.dumps(store.provenance(file), indent=2, sort_keys=True))
-        for file in store.tables_under(results)
-        for cell_id in sorted(set(store.load_results(file)["cell_id"]))
-        if cell_id in titles
-    ]
+    said = {}
+    for file in progress(tables_under(results), "provenance", "file"):
+        known = _flat(store.provenance(file))
+        for cell_id in store.cells_of(file):
+            named = cell_id if cell_id in titles else f"{cell_id}:{known.get('config.model.name')}"
+            if named in titles:
+                said[f"{titles[named]}: {file.name}"] = known
+    common = dict(next(iter(said.values()))) if len(said) > 1 else {}
+    for known in said.values():
+        common = {key: value for key, value in common.items() if known.get(key, known) == value}
+    own = {title: {key: v for key, v in known.items() if key not in common} for title, known in said.items()}
+    first = {f"all {len(said)} cells": common} if common else {}
+    return [(title, json.dumps(known, indent=1, sort_keys=True)) for title, known in (first | own).items()]
+
+
+def _flat(tree: "Mapping[str, object]", above: str = "") -> dict[str, object]:
+    """A tree of settings by their whole keys."""
+    flat: dict[str, object] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
+    return flat
 
 
 def _write(output: Path, text: str) -> None:

@@ -1,5 +1,7 @@
 """Where cells are computed and in which precision, resolved from the two groups of the configuration that say so."""
 
+import glob
+import sys
 from typing import NamedTuple
 
 from harness import torchrun
@@ -31,9 +33,20 @@ def _given(cluster: ClusterSpec) -> str:
         return "cuda"
     if cluster.name == "slurm":
         return "cpu"
+    if not _may_have_gpu():
+        return "cpu"
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _may_have_gpu() -> bool:
+    """False where there is surely none, which need not wait for torch: Linux shows the drivers of GPUs as files.
+
+    NVIDIA's (on a desktop, in WSL, on Tegra), and AMD's.
+    """
+    places = ("/dev/nvidia*", "/proc/driver/nvidia", "/dev/dxg", "/dev/nvhost*", "/dev/nvmap", "/dev/kfd")
+    return sys.platform != "linux" or any(glob.glob(place) for place in places)
 
 
 def check_device(engine: EngineSpec, cluster: ClusterSpec = HERE) -> None:

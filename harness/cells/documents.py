@@ -1,5 +1,7 @@
 """The documents of the cells of one process, each set read once and kept, and the windows that cells cut them into."""
 
+from functools import partial
+
 import numpy as np
 
 from harness.cells.prepare import Prepared
@@ -22,7 +24,9 @@ class Documents:
         """The documents of a cell, every one as long as `data.shorter` asks. Raises UserError."""
         header, config, key = prepared.header, prepared.cell.config, prepared.cell.columns["dataset_fingerprint"]
         if key not in self._sets:
-            found = documents.load(config.data, header.tokenizer, header.tokenizer_fingerprint, config.seed)
+            found = documents.load_with(
+                config.data, partial(getattr, header, "tokenizer"), header.tokenizer_fingerprint, config.seed
+            )
             if found.fingerprint != key:
                 raise UserError(
                     f"data={config.data.name}: its texts changed after the run was started; start it again."

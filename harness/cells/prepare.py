@@ -13,7 +13,7 @@ from harness.config.schema import Config
 from harness.data import documents
 from harness.data.windows import Protocol
 from harness.errors import UserError
-from harness.methods.encoding.trained_with import TrainedWith
+from harness.logs import progress
 from harness.results import store
 
 if TYPE_CHECKING:
@@ -36,19 +36,20 @@ def prepare(configs: Sequence[Config], run_id: str, *, sweep: bool) -> list[Prep
 
     wanted = [one for config in configs for one in (config, config.of_base) if one is not None]
     headers = {model: header(model) for model in dict.fromkeys(one.model for one in wanted)}
+    read = {model: functools.partial(getattr, known, "tokenizer") for model, known in headers.items()}
     fingerprint = functools.cache(documents.fingerprint)  # one look at the raw texts serves all cells; a hub is slow
 
     def ready(config: Config, base: Prepared | None = None) -> Prepared:
         known = headers[config.model]
         _check_short_windows(config, known)
         where = placement(config.engine, config.cluster)
-        texts = fingerprint(config.data, known.tokenizer, known.tokenizer_fingerprint, config.seed)
+        texts = fingerprint(config.data, read[config.model], known.tokenizer_fingerprint, config.seed)
         identity = identify(known, texts, config.protocol, where.dtype)
         made = cell(config, identity, None if base is None else base.cell)
         return Prepared(known, made, _files(made, run_id, sweep), where, base)
 
     prepared = []
-    for config in configs:
+    for config in progress(configs, "identifying", "cell"):
         one, of_base = ready(config), config.of_base
         if of_base is not None:
             check_comparable(one.header, headers[of_base.model])
@@ -110,7 +111,7 @@ def identify(header: "Header", dataset_fingerprint: str, protocol: Protocol, dty
         model_fingerprint=header.fingerprint,
         model_revision=header.revision,
         geometry=header.geometry,
-        trained_with=TrainedWith.of(header.config),
+        trained_with=header.trained_with,
         bos=policy,
         dataset_fingerprint=dataset_fingerprint,
         dtype=dtype,

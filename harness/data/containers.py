@@ -12,28 +12,19 @@ import json
 import logging
 import lzma
 import sys
-import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from harness.data.local import Format, Packing, container
+from harness.data.raw import BOM, LONG, Parts, RawText, understood
 from harness.errors import UserError, first_line
 from harness.storage import hashed
 
 log = logging.getLogger(__name__)
 
-BOM = "\ufeff"
 ROWS = 64  # of a parquet file, at a time
-
-
-class RawText(NamedTuple):
-    """One untokenized document."""
-
-    name: str
-    text: str
-    target: str | None = None  # what follows it and alone counts
 
 
 class Columns(NamedTuple):
@@ -75,21 +66,14 @@ def read(
     what, kind, column_names = repr(str(file)), container(file), Columns(column, target_column)
     if target_column is not None and kind.format == "text":
         raise UserError(f"data.target_column needs files with columns (jsonl, parquet, ...), got {what}.")
-    try:
-        with hashed.reading(file, content_hash) as stream:
-            if not stream.peek(1):
-                return
-            rows = _READERS[kind.format](_unpacked(stream, kind.packing), column_names, what)
-            yield from _named(kind.stem, checked(rows, column_names, what))
-    except UserError:
-        raise
-    except UnicodeDecodeError as error:
-        raise UserError(f"{what} is not UTF-8 text: byte {error.start} cannot be decoded.") from error
-    except (OSError, EOFError, ValueError, RuntimeError, csv.Error, zlib.error, lzma.LZMAError) as error:
-        raise UserError(f"{what} cannot be read: {first_line(error)}") from error
+    with understood(what), hashed.reading(file, content_hash) as stream:
+        if not stream.peek(1):
+            return
+        rows = _READERS[kind.format](_unpacked(stream, kind.packing), column_names, what)
+        yield from _named(kind.stem, checked(rows, column_names, what))
 
 
-def _named(stem: str, rows: Iterator[tuple[str, ...]]) -> Iterator[RawText]:
+def _named(stem: str, rows: Iterator[tuple[Any, ...]]) -> Iterator[RawText]:
     """A text that is alone in its file has the file's name, others have their number behind it."""
     first, second = next(rows, None), next(rows, None)
     if first is None:
@@ -103,13 +87,16 @@ def _named(stem: str, rows: Iterator[tuple[str, ...]]) -> Iterator[RawText]:
         yield RawText(f"{stem}-{index}", *values)
 
 
-def checked(rows: Iterable[Row], columns: Columns, what: str) -> Iterator[tuple[str, ...]]:
+def checked(rows: Iterable[Row], columns: Columns, what: str) -> Iterator[tuple[Any, ...]]:
     """What stands in the columns, each of it text that UTF-8 can express, without a byte order mark in front.
 
     A target is not empty.
     """
     is_marked = False
     for index, row in enumerate(rows):
+        if isinstance(row[0], Parts):
+            yield row
+            continue
         texts = [_text_of(value, columns.keys[name], name, what, index) for name, value in _of(columns, row)]
         if len(texts) > 1 and not texts[1]:
             raise UserError(f"data.target_column {columns.target!r} of {what} is empty in row {index}.")
@@ -149,10 +136,12 @@ def _unpacked(stream: io.BufferedReader, packing: Packing | None) -> IO[bytes]:
 
 
 def _text(stream: IO[bytes], columns: Columns, what: str) -> Iterator[Row]:
-    """A whole file is a document."""
-    text = stream.read().decode()
-    if text:
-        yield (text,)
+    """A whole file is a document; a long one is read while it is asked for."""
+    begin = stream.read(LONG)
+    if len(begin) == LONG:
+        yield (Parts(begin, stream, what),)
+    elif begin:
+        yield (begin.decode(),)
 
 
 def _lines(stream: IO[bytes], what: str) -> Iterator[str]:

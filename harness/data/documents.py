@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict
 from importlib.metadata import version
@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.data import needle_templates
-from harness.data.containers import RawText
 from harness.data.needle_spec import Asked
+from harness.data.pieces import sliced
+from harness.data.raw import RawText
 from harness.data.sources import SOURCES, DataSpec, Source
-from harness.data.tokens import tokens_of
+from harness.data.tokens import tokens_of_long
 from harness.data.windows import Shorter
 from harness.errors import UserError
 from harness.storage import cache
@@ -63,8 +64,13 @@ def source(spec: DataSpec) -> Source:
     return SOURCES[spec.source](spec)
 
 
-def fingerprint(spec: DataSpec, tokenizer: "PreTrainedTokenizerBase", tokenizer_fingerprint: str, seed: int) -> str:
-    """What identifies the documents of `load`: raw texts, tokenizer and selection, and the tokens that came of them."""
+def fingerprint(
+    spec: DataSpec, tokenizer: "Callable[[], PreTrainedTokenizerBase]", tokenizer_fingerprint: str, seed: int
+) -> str:
+    """What identifies the documents of `load`: raw texts, tokenizer and selection, and the tokens that came of them.
+
+    The tokenizer is asked for where they were not tokenized before.
+    """
     return _identified(spec, tokenizer, tokenizer_fingerprint, seed)[1]
 
 
@@ -89,12 +95,19 @@ def load(
 
     Raises UserError where fewer than `num_documents` documents reach `min_tokens`, saying how long the longest is.
     """
+    return load_with(spec, lambda: tokenizer, tokenizer_fingerprint, seed)
+
+
+def load_with(
+    spec: DataSpec, tokenizer: "Callable[[], PreTrainedTokenizerBase]", tokenizer_fingerprint: str, seed: int = 0
+) -> DocumentSet:
+    """As `load`; the tokenizer is asked for where they were not tokenized before."""
     documents, key = _identified(spec, tokenizer, tokenizer_fingerprint, seed)
     return DocumentSet(spec.name, documents, key, describe(spec, len(documents)), spec.shorter, spec.max_tokens)
 
 
 def _identified(
-    spec: DataSpec, tokenizer: "PreTrainedTokenizerBase", tokenizer_fingerprint: str, seed: int
+    spec: DataSpec, tokenizer: "Callable[[], PreTrainedTokenizerBase]", tokenizer_fingerprint: str, seed: int
 ) -> tuple[list[Document], str]:
     """The documents, from disk where they were tokenized before, and what identifies them."""
     raw = source(spec)
@@ -103,7 +116,7 @@ def _identified(
     stored = cache.path("documents", cache.digest(made_of | {"made_by": made_by}), ".npz")
     documents = _read(stored)
     if documents is None:
-        documents = _select(spec, raw, tokenizer, seed)
+        documents = _select(spec, raw, tokenizer(), seed)
         _write(stored, documents)
     asked = {} if spec.needles is None else {"needles": [asdict(spec.needles), needle_templates.identity(), seed]}
     return documents, cache.digest(made_of | {"tokens": _digest(documents)} | asked)
@@ -139,7 +152,7 @@ def _select(spec: DataSpec, raw: Source, tokenizer: "PreTrainedTokenizerBase", s
 def _ordered(texts: Iterator[RawText], spec: DataSpec, seed: int) -> Iterator[RawText]:
     if spec.selection == "first":
         return texts
-    listed = list(texts)
+    listed = [text if isinstance(text.text, str) else text._replace(text="".join(text.text)) for text in texts]
     return (listed[i] for i in np.random.default_rng(seed).permutation(len(listed)))
 
 
@@ -148,11 +161,12 @@ def _taken(spec: DataSpec, texts: Iterator[RawText], tokenizer: "PreTrainedToken
 
     taken: list[Document] = []
     longest, left_to_skip = 0, spec.skip
+    enough = None if spec.max_tokens is None else max(spec.max_tokens, spec.min_tokens)
     with tqdm(total=spec.num_documents, desc=f"tokenizing {spec.name}", unit="doc", leave=False) as bar:
         for text in texts:
             if spec.num_documents is not None and len(taken) == spec.num_documents:
                 break
-            document = _tokenize(text, tokenizer)
+            document = _tokenize(text, tokenizer, enough)
             longest = max(longest, document.num_tokens)
             if document.num_tokens < spec.min_tokens:
                 continue
@@ -166,15 +180,22 @@ def _taken(spec: DataSpec, texts: Iterator[RawText], tokenizer: "PreTrainedToken
         wanted += f" after {spec.skip} others" if spec.skip else ""
         raise UserError(
             f"data={spec.name}: {wanted} of at least {spec.min_tokens} tokens wanted, {len(taken)} found; "
-            f"the longest has {longest} tokens."
+            f"the longest has {longest} tokens{' or more' if enough is not None and longest > enough else ''}."
         )
     return taken
 
 
-def _tokenize(text: RawText, tokenizer: "PreTrainedTokenizerBase") -> Document:
-    """One document; a token that holds the end of a prompt and the beginning of its target is one of the target."""
-    tokens = tokens_of(text.text + (text.target or ""), tokenizer)
-    return Document(text.name, *tokens, None if text.target is None else tokens.behind(text.text))
+def _tokenize(text: RawText, tokenizer: "PreTrainedTokenizerBase", enough: int | None) -> Document:
+    """One document; a token that holds the end of a prompt and the beginning of its target is one of the target.
+
+    At least its first `enough` tokens and one more, where it has more.
+    """
+    if not isinstance(text.text, str):
+        return Document(text.name, *tokens_of_long(text.text, tokenizer, enough))
+    if text.target is None:
+        return Document(text.name, *tokens_of_long(sliced(text.text), tokenizer, enough))
+    tokens = tokens_of_long(sliced(text.text + text.target), tokenizer)
+    return Document(text.name, *tokens, tokens.behind(text.text))
 
 
 def _cut(document: Document, max_tokens: int | None) -> Document:

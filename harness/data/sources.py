@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from harness.data import containers, local
-from harness.data.containers import RawText
 from harness.data.needle_spec import NeedleSpec
 from harness.data.needle_templates import FILLER
+from harness.data.raw import RawText
 from harness.data.windows import Shorter
 from harness.errors import UserError, first_line, unknown
 from harness.storage import cache

@@ -13,10 +13,9 @@ from harness.config.schema import Config
 from harness.data import documents
 from harness.external.settings import Action, Settings
 from harness.models.checkpoint.geometry import text_config
-from harness.models.checkpoint.header import Header
+from harness.models.checkpoint.header import Header, of_config, of_tokenizer
 from harness.models.checkpoint.load import load_config, load_geometry, load_tokenizer
 from harness.models.checkpoint.spec import ModelSpec
-from harness.models.checkpoint.tokenizer_state import tokenizer_fingerprint
 from harness.results import store
 from harness.storage.cache import digest
 
@@ -26,20 +25,20 @@ def header(spec: ModelSpec, settings: Settings) -> Header:
     config, tokenizer = load_config(spec), load_tokenizer(spec)
     return Header(
         spec=spec,
-        config=config,
         geometry=load_geometry(spec),
-        tokenizer=tokenizer,
         fingerprint=f"engine-{digest(settings.identity)}",  # that of a model here has no such beginning
         vocabulary=int(text_config(config).vocab_size),
-        tokenizer_fingerprint=tokenizer_fingerprint(tokenizer),
-        revision="",
+        encoding=of_config(config),
+        **of_tokenizer(tokenizer),
     )
 
 
 def prepare(configs: Sequence[Config], settings: Settings, action: Action, run_id: str) -> list[Prepared]:
     """The cells of these configurations as the engine's, named as the user names them. Raises UserError."""
     known = header(configs[0].model, settings)
-    fingerprint = documents.fingerprint(configs[0].data, known.tokenizer, known.tokenizer_fingerprint, configs[0].seed)
+    fingerprint = documents.fingerprint(
+        configs[0].data, lambda: known.tokenizer, known.tokenizer_fingerprint, configs[0].seed
+    )
     named = replace(configs[0].model, name=settings.name or configs[0].model.name)
     prepared = []
     for config in configs:

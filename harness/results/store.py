@@ -11,7 +11,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,11 @@ import pyarrow as pa
 from harness.errors import UserError, unknown
 from harness.results import fitting, parquet, schema
 from harness.results.parquet import Footer, NotATable
+from harness.results.under import sets_apart, tables_under
 from harness.storage.files import storage, write_atomically
 
 log = logging.getLogger(__name__)
 
-APART = ".apart"  # in a folder of results that are read only where the folder itself is named: a committed baseline
 
 # Where a cell lies ---------------------------------------------------------------------------------------------------
 
@@ -184,7 +184,7 @@ def load_results(path: str | Path, table: str = "windows") -> pd.DataFrame:
         raise unknown("table", table, schema.table_names())
     rows = load_files(tables_under(path, table), table)
     if rows is None:
-        raise UserError(f"no finished cells (*.{table}.parquet) under {str(path)!r}{_apart(Path(path))}.")
+        raise UserError(f"no finished cells (*.{table}.parquet) under {str(path)!r}{sets_apart(Path(path))}.")
     return rows
 
 
@@ -211,35 +211,6 @@ def named_apart(rows: pd.DataFrame) -> pd.DataFrame:
     several = set(named["cell_id"][named["cell_id"].duplicated()])
     own = rows["cell_id"].isin(several)
     return rows.assign(cell_id=rows["cell_id"].where(~own, rows["cell_id"] + ":" + rows["model"])) if several else rows
-
-
-def tables_under(path: str | Path, table: str = "windows") -> list[Path]:
-    """The files of a table that `load_results` reads: all below a directory, but those of sets apart; or the one."""
-    root = Path(path)
-    try:
-        kind = parquet.other_kind(root)
-    except FileNotFoundError:
-        raise UserError(f"results path {str(root)!r} does not exist.") from None
-    if kind is None:
-        return [root]
-    if kind == "a directory":
-        return sorted(_below(root, f".{table}.parquet"))
-    raise UserError(f"results path must be a directory or a file, got {str(root)!r}, which is {kind}.")
-
-
-def _apart(root: Path) -> str:
-    """Which sets apart there would be to read."""
-    found = sorted(str(file.parent) for file in root.rglob(APART) if file.parent != root)
-    return f"; sets of their own, to be named as such: {', '.join(found)}" if found else ""
-
-
-def _below(root: Path, ending: str) -> Iterator[Path]:
-    """Files of an ending below a folder; sets of their own (folders that hold a file APART) only as `root` itself."""
-    for folder, folders, names in os.walk(root):
-        if APART in names and folder != str(root):
-            folders.clear()
-        else:
-            yield from (Path(folder, name) for name in [*names, *folders] if name.endswith(ending))
 
 
 def _read(file: Path, table: str) -> tuple[Footer, pa.Table] | str:
@@ -270,3 +241,9 @@ def provenance(file: str | Path) -> dict[str, Any]:
         return parquet.footer(Path(file)).provenance
     except (FileNotFoundError, NotATable) as error:
         raise UserError(f"{str(file)!r} is not a results file ({error}).") from error
+
+
+def cells_of(file: Path) -> list[str]:
+    """The cells that a results file holds, by their `cell_id`: its own, or of a file that others joined all in it."""
+    own = parquet.footer(file).metadata.get(b"cell_id")
+    return sorted(set(load_results(file)["cell_id"])) if own is None else [own.decode()]

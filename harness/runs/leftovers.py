@@ -6,6 +6,7 @@ from pathlib import Path
 
 from harness.cells.files import CellFiles
 from harness.runs import checkpoints
+from harness.storage.leases import Leases
 
 
 class Leftovers:
@@ -20,6 +21,12 @@ class Leftovers:
         if folder not in self._folders:
             self._folders[folder] = _by_cell(folder)
         return self._folders[folder].get(files.place.name, [])
+
+    def tidy(self, files: CellFiles, leases: Leases) -> None:
+        """Remove what a process that was killed right behind its last write left of a finished cell."""
+        if self.of(files) and leases.acquire([files.lease]):
+            self.remove(files)
+            leases.release([files.lease])
 
     def remove(self, files: CellFiles) -> None:
         """Forget the checkpoints, the log of an earlier failure, and temporary files of killed writers of a cell."""

@@ -100,7 +100,7 @@ class _Runner:
         found = [(p, p.files.outcome("finished")) for p in cells]
         for p, outcome in found:
             if outcome.is_done:
-                self._tidy(p.files)
+                self.leftovers.tidy(p.files, self.leases)
         missing = tuple(p for p, outcome in found if outcome.status == "missing")
         return [outcome for _, outcome in found if outcome.status != "missing"], missing
 
@@ -122,12 +122,6 @@ class _Runner:
         for p in current.cells:
             self.leftovers.remove(p.files)
         return [Outcome(p.files, "computed") for p in current.cells], ()
-
-    def _tidy(self, files: CellFiles) -> None:
-        """Remove what a process that was killed right behind its last write left of a finished cell."""
-        if self.leftovers.of(files) and self.leases.acquire([files.lease]):
-            self.leftovers.remove(files)
-            self.leases.release([files.lease])
 
     def _log_waiting(self, one: Prepared) -> None:
         if not self.is_waiting:

@@ -16,7 +16,9 @@ from harness.config.schema import Config
 from harness.errors import UserError
 from harness.results import store
 from harness.runs.cluster.record import Sweep
+from harness.runs.leftovers import Leftovers
 from harness.runs.summary import figure_path, report
+from harness.storage.leases import Leases
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +115,9 @@ def run(prepared: Sequence[Prepared], cluster: ClusterSpec) -> list[Outcome]:
     todo = [p for p, o in zip(prepared, before, strict=True) if not o.is_done]
     if todo and len(todo) < len(prepared):
         log.info("%d of %d cells are finished, %d to compute", len(prepared) - len(todo), len(prepared), len(todo))
+    if not todo:
+        _tidy(before)
+        return before
     documents = Documents()
     for p in todo:
         documents.of(p)
@@ -120,11 +125,16 @@ def run(prepared: Sequence[Prepared], cluster: ClusterSpec) -> list[Outcome]:
         from harness.runs import runner
 
         return runner.run(prepared, documents, raise_mistakes=len(prepared) == 1)
-    if not todo:
-        return before
     figure = figure_path(prepared[0].cell.config)
     recorded = Sweep.begin([p.files for p in prepared], [o.is_done for o in before], figure)
     return _places()[cluster.name](todo, cluster, recorded)
+
+
+def _tidy(finished: Sequence[Outcome]) -> None:
+    leftovers = Leftovers()
+    with Leases() as leases:
+        for outcome in finished:
+            leftovers.tidy(outcome.files, leases)
 
 
 Place = Callable[[Sequence[Prepared], ClusterSpec, Sweep], list[Outcome]]

@@ -68,7 +68,7 @@ def test_a_target_belongs_to_what_identifies_documents(tmp_path, own_cache, toke
     spec = written(tmp_path / "asked.jsonl", [{"question": "To be", "answer": " or not", "other": " or not"}])
     joined = DataSpec(name="text", path=spec.path, column="question")
     other = DataSpec(name="text", path=spec.path, column="question", target_column="other")
-    prints = {documents.fingerprint(one, tokenizer, "t", 0) for one in (spec, joined, other)}
+    prints = {documents.fingerprint(one, lambda: tokenizer, "t", 0) for one in (spec, joined, other)}
     assert len(prints) == 3
 
 

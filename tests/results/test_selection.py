@@ -4,8 +4,8 @@ import pytest
 
 from harness.config.selection import chosen_selection
 from harness.errors import UserError
-from harness.results import store
 from harness.results.selection import Selection, load, note_last
+from harness.results.under import APART, tables_under
 from tests import synthetic
 
 
@@ -59,10 +59,10 @@ def test_a_set_apart_is_read_only_by_its_name(results):
     baseline = results / "baseline"
     synthetic.write(synthetic.sweep(("linear",), (512,), 2), baseline)
     assert len(found(results)) == 5
-    (baseline / store.APART).touch()
+    (baseline / APART).touch()
     assert len(found(results)) == 4
     assert found(baseline) == ["linear-1.0-512-2"]
-    for file in store.tables_under(results):
+    for file in tables_under(results):
         file.unlink()
     with pytest.raises(UserError, match=r"no finished cells .*; sets of their own, to be named as such: .*baseline"):
         found(results)

@@ -3,11 +3,13 @@
 import importlib.util
 import warnings
 from pathlib import Path
-
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING
 
 from harness.errors import UserError, first_line
 from harness.models.checkpoint.weights import SAFE, read_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model"
@@ -52,7 +54,7 @@ def check_no_adapter(name: str, folder: Path, gguf_file: str) -> None:
         )
 
 
-def merged(name: str, model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+def merged(name: str, model: "PreTrainedModel", folder: Path) -> "PreTrainedModel":
     """The model with the adapter of its folder added to its weights. Raises UserError."""
     from peft import PeftModel, get_peft_model_state_dict
     from peft.utils import load_peft_weights
