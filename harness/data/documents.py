@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from harness.data import needle_templates
 from harness.data.needle_spec import Asked
-from harness.data.pieces import sliced
 from harness.data.raw import RawText
 from harness.data.sources import SOURCES, DataSpec, Source
 from harness.data.tokens import tokens_of_long
@@ -193,8 +192,8 @@ def _tokenize(text: RawText, tokenizer: "PreTrainedTokenizerBase", enough: int |
     if not isinstance(text.text, str):
         return Document(text.name, *tokens_of_long(text.text, tokenizer, enough))
     if text.target is None:
-        return Document(text.name, *tokens_of_long(sliced(text.text), tokenizer, enough))
-    tokens = tokens_of_long(sliced(text.text + text.target), tokenizer)
+        return Document(text.name, *tokens_of_long([text.text], tokenizer, enough))
+    tokens = tokens_of_long([text.text + text.target], tokenizer)
     return Document(text.name, *tokens, tokens.behind(text.text))
 
 

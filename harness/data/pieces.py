@@ -11,6 +11,7 @@ neither side looks beyond it, where the tokenizer
 Its model then sees the same parts one by one. At every cut the tokens around it are compared as well.
 """
 
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -46,7 +47,7 @@ AT_SPACES = ("Whitespace", "WhitespaceSplit", "BertPreTokenizer")  # every part 
 def pieces(parts: Iterable[str]) -> Iterator[str]:
     """A text that comes in parts, in pieces of about PIECE characters; longer where there is no place to cut."""
     kept, searched = "", 0
-    for part in parts:
+    for part in itertools.chain.from_iterable(map(_sliced, parts)):
         kept += part
         while len(kept) > PIECE and (place := _last_cut(kept, searched)):
             yield kept[:place]
@@ -58,7 +59,7 @@ def pieces(parts: Iterable[str]) -> Iterator[str]:
         yield kept
 
 
-def sliced(text: str) -> Iterator[str]:
+def _sliced(text: str) -> Iterator[str]:
     """A text in parts of at most PIECE characters."""
     return (text[begin : begin + PIECE] for begin in range(0, len(text), PIECE))
 

@@ -35,10 +35,11 @@ def test_pieces_have_the_tokens_of_the_whole(monkeypatch, text, spec, piece) -> 
     assert pieces.may_be_cut(tokenizer)
     whole = tokens.tokens_of(text, tokenizer)
     monkeypatch.setattr(pieces, "PIECE", piece)
-    parts = list(pieces.pieces(pieces.sliced(text)))
+    parts = list(pieces.pieces([text]))
+    assert max(map(len, parts)) < 2 * piece + 300
     assert len(parts) > len(text) // piece // 4
     assert "".join(parts) == text
-    for found, expected in zip(tokens.tokens_of_long(pieces.sliced(text), tokenizer), whole, strict=True):
+    for found, expected in zip(tokens.tokens_of_long([text], tokenizer), whole, strict=True):
         np.testing.assert_array_equal(found, expected)
 
 
@@ -47,7 +48,7 @@ def test_no_more_is_read_than_is_asked_for(monkeypatch, text) -> None:
     whole = tokens.tokens_of(text, tokenizer)
     monkeypatch.setattr(pieces, "PIECE", 500)
     seen = []
-    found = tokens.tokens_of_long((seen.append(part) or part for part in pieces.sliced(text)), tokenizer, enough=300)
+    found = tokens.tokens_of_long((seen.append(part) or part for part in pieces._sliced(text)), tokenizer, enough=300)
     assert 300 < len(found.ids) < 900
     assert sum(map(len, seen)) < 5000
     for short, long in zip(found, whole, strict=True):
@@ -123,13 +124,11 @@ def test_only_what_surely_ends_a_part_at_a_cut_is_cut(tokenizer, expected) -> No
 def test_a_text_that_cannot_be_cut_is_tokenized_at_once_or_refused(monkeypatch, text) -> None:
     tokenizer = made(pre_tokenizers.Metaspace()) if text[0] == "a" else header(REFERENCE).tokenizer
     monkeypatch.setattr(pieces, "PIECE", 40)
-    np.testing.assert_array_equal(
-        tokens.tokens_of_long(pieces.sliced(text), tokenizer).ids, tokens.tokens_of(text, tokenizer).ids
-    )
+    np.testing.assert_array_equal(tokens.tokens_of_long([text], tokenizer).ids, tokens.tokens_of(text, tokenizer).ids)
     monkeypatch.setattr(pieces, "LIMIT", 100)
     monkeypatch.setattr(tokens, "LIMIT", 100)
     with pytest.raises(UserError, match="give it as several documents"):
-        tokens.tokens_of_long(pieces.sliced(text), tokenizer)
+        tokens.tokens_of_long([text], tokenizer)
 
 
 @pytest.mark.parametrize("ending", ["", ".gz"])
