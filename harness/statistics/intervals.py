@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.logs import progress
+
 MIN_DOCUMENTS = 5  # fewer say nothing about the spread between documents
 RESAMPLES = 20_000  # about 1 % of an interval's width is left to the seed
 BLOCK = 2**21  # numbers of documents drawn at once: memory does not grow with the number of documents
@@ -81,7 +83,10 @@ def resamples(num_documents: int, seed: int) -> Iterable[NDArray[np.uint8]]:
     document is never drawn 256 times: among as many draws as documents it comes once on average.
     """
     few = RESAMPLES * num_documents * np.dtype(np.uint8).itemsize <= KEPT
-    return _kept(num_documents, seed) if few else _drawn(num_documents, seed)
+    if few:
+        return _kept(num_documents, seed)
+    blocks = -(-RESAMPLES // max(1, BLOCK // num_documents))
+    return progress(_drawn(num_documents, seed), f"resampling {num_documents} documents", "block", total=blocks)
 
 
 @lru_cache(maxsize=4)
