@@ -51,9 +51,11 @@ class Header:
 
     @cached_property
     def config(self) -> "PretrainedConfig":
-        """The checkpoint's configuration."""
+        """The checkpoint's configuration. Raises UserError where it is no longer the one that was identified."""
         from harness.models.checkpoint.load import load_config
 
+        if model_fingerprint(self.spec) != self.fingerprint:
+            raise UserError(f"model {self.spec.name} changed while it was read; start the run again.")
         return load_config(self.spec)
 
     @cached_property
@@ -121,7 +123,7 @@ def _read(spec: ModelSpec, fingerprint: str) -> Header:
     config, tokenizer = load_config(spec), load_tokenizer(spec)
     if not isinstance(spec.sliding_window, str):
         set_window(copy.deepcopy(config), spec.sliding_window)  # refused before any cell
-    return Header(
+    found = Header(
         spec=spec,
         geometry=load_geometry(spec),
         fingerprint=fingerprint,
@@ -130,6 +132,8 @@ def _read(spec: ModelSpec, fingerprint: str) -> Header:
         revision=_revision(directory(spec)),
         **of_tokenizer(tokenizer),
     )
+    found.__dict__.update(config=config, tokenizer=tokenizer)  # of its cached properties: read once
+    return found
 
 
 def _remembered(spec: ModelSpec, values: dict[str, Any]) -> Header:
