@@ -207,19 +207,19 @@ def _provenance(results: Path, rows: "pd.DataFrame") -> list[tuple[str, str]]:
         cell["cell_id"]: f"{cell['model']}, {cell['curve']}, ctx {cell['ctx']}, {cell['dataset']} ({cell['cell_id']})"
         for cell in label(cell_table(rows)).to_dict("records")
     }
-    said = {}
+    said: list[tuple[str, dict[str, object]]] = []
     for file in progress(tables_under(results), "provenance", "file"):
-        known = _flat(store.provenance(file))
+        known = _flat(store.provenance(file)) | {"file": file.name}
         for cell_id in store.cells_of(file):
             named = cell_id if cell_id in titles else f"{cell_id}:{known.get('config.model.name')}"
             if named in titles:
-                said[f"{titles[named]}: {file.name}"] = known
-    common = dict(next(iter(said.values()))) if len(said) > 1 else {}
-    for known in said.values():
+                said.append((titles[named], known))
+    common = dict(said[0][1]) if len(said) > 1 else {}
+    for _, known in said:
         common = {key: value for key, value in common.items() if known.get(key, known) == value}
-    own = {title: {key: v for key, v in known.items() if key not in common} for title, known in said.items()}
-    first = {f"all {len(said)} cells": common} if common else {}
-    return [(title, json.dumps(known, indent=1, sort_keys=True)) for title, known in (first | own).items()]
+    own = [(title, {key: value for key, value in known.items() if key not in common}) for title, known in said]
+    shared = [(f"what all {len(said)} cells have in common", common)] if common else []
+    return [(title, json.dumps(known, indent=1, sort_keys=True)) for title, known in [*shared, *own]]
 
 
 def _flat(tree: "Mapping[str, object]", above: str = "") -> dict[str, object]:

@@ -1,5 +1,7 @@
 """The cost model against PyTorch's own count of FLOPs, and against arithmetic done by hand."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -49,8 +51,9 @@ def test_a_base_doubles_the_products_and_shares_its_weights(place):
 
 
 def shape_of(config, place):
-    prepared = place.prepared("method=none ctx=32")[0]
-    return shape(prepared.header._replace(config=config), "float32")
+    header = dataclasses.replace(place.prepared("method=none ctx=32")[0].header)
+    header.__dict__["config"] = config
+    return shape(header, "float32")
 
 
 @pytest.mark.parametrize(

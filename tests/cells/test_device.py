@@ -28,4 +28,12 @@ def test_placement_is_that_of_the_machine_that_will_compute(engine, cluster, exp
 @pytest.mark.parametrize(("is_there", "expected"), [(True, GPU), (False, CPU)])
 def test_placement_here_is_what_is_found_here(monkeypatch, is_there, expected):
     monkeypatch.setattr("torch.cuda.is_available", lambda: is_there)
+    monkeypatch.setattr("glob.glob", lambda place: ["/dev/nvidia0"] if place == "/dev/nvidia*" else [])
     assert placement(EngineSpec()) == expected
+
+
+def test_where_no_driver_shows_itself_torch_is_not_asked(monkeypatch):
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("glob.glob", lambda place: [])
+    monkeypatch.setattr("torch.cuda.is_available", lambda: 1 / 0)
+    assert placement(EngineSpec()) == CPU

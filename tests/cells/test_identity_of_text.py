@@ -284,8 +284,8 @@ def test_tokens_of_other_versions_are_not_taken_and_equal_ones_are_the_same_cell
     monkeypatch.setattr(documents, "version", lambda package: "99.10")
     tokenize = documents._tokenize
 
-    def otherwise(text, tokenizer):
-        whole = tokenize(text, tokenizer)
+    def otherwise(text, tokenizer, enough):
+        whole = tokenize(text, tokenizer, enough)
         return whole._replace(ids=np.where(whole.ids == whole.ids[3], 7, whole.ids))
 
     monkeypatch.setattr(documents, "_tokenize", otherwise)
