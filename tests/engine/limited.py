@@ -66,10 +66,10 @@ NEEDS: dict[str, dict[str, Any]] = {
         "intermediate_size": [96, 96],
     },
     "gemma4_text": {
-        **{"hidden_size_per_layer_input": 16, "vocab_size_per_layer_input": VOCABULARY, "global_head_dim": 16},
+        **{"hidden_size_per_layer_input": 16, "vocab_size_per_layer_input": VOCABULARY, "global_head_dim": 32},
         **TWO_KINDS,
     },
-    "gemma4_unified_text": {**TWO_KINDS, "global_head_dim": 16},
+    "gemma4_unified_text": {**TWO_KINDS, "global_head_dim": 32},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "mimo_v2_flash": {"rope_parameters": {"full_attention": HALF, "sliding_attention": HALF}},
     "kimi_linear": {"linear_head_dim": 16, "linear_num_heads": 4},

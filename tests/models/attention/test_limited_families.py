@@ -31,6 +31,7 @@ METHODS = {  # parameters so small that all of their regions lie inside a window
 }
 REFUSED = {  # families whose layers could be explained: a part of the reason that is given
     **dict.fromkeys(("gemma2", "vaultgemma"), "softcap"),
+    **dict.fromkeys(("granitemoehybrid", "zamba2"), "has no rotary embedding"),
     "doge": "mask of its own",
     "lfm3": "unscaled frequencies",
     "qwen4_exp_text": "reads the attention mask",
