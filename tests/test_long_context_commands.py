@@ -34,6 +34,10 @@ def test_plot_shows_a_method_whose_evaluator_it_does_not_show(
     assert line.split()[1] == f"{exp(3):.2f}"
     assert not [line for line in said.splitlines() if line.startswith("dca")]
     assert (tmp_path / "longppl.svg").exists()
+    monkeypatch.setattr(sys, "argv", ["plot", *given[:3], "metric=gain", "where.method=yarn", "where.ctx=8"])
+    plot.main()
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("yarn"))
+    assert line.split()[1] == f"{exp(5 - 4.5):.3f}"  # the last four tokens: 2, 9, 3 and 4 nats
 
 
 def test_compare_judges_both_sides_by_the_evaluator_of_the_first(
