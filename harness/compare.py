@@ -17,6 +17,12 @@ from harness.errors import UserError
 if TYPE_CHECKING:
     from harness.statistics.before_after import Comparison
 
+DESCRIPTION = """Compare two results directories cell by cell, on the same documents.
+
+  python -m harness.compare results/before results/after                    did anything get worse?
+  python -m harness.compare results/baseline results --tolerance 0.01       by more than 1 %?
+  python -m harness.compare before after --format markdown --where ctx=4096  some cells, as a table to paste"""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Compare two results directories, print the table, draw it, and return the exit code."""
@@ -62,7 +68,8 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(
         prog="python -m harness.compare",
-        description="Compare two results directories cell by cell, on the same documents.",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Exit code 0: nothing got worse; 1: a cell got worse, or scored other tokens; 2: unusable input.",
     )
     made.add_argument("baseline", type=Path, help="results directory before the change")

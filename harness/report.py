@@ -39,6 +39,12 @@ DIGITS = {
     "slope": 4,
 }
 
+DESCRIPTION = """Everything about a results directory in one self-contained HTML page.
+
+  python -m harness.report                                                  results/ to plots/report.html
+  python -m harness.report results --output report.html --last              the cells of the last command
+  python -m harness.report results --metric bits_per_byte --baseline yarn   by another metric and line"""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Write the page; returns 0, or leaves with 2 and one line for a mistake."""
@@ -65,7 +71,9 @@ def _page(options: argparse.Namespace) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(prog="python -m harness.report", description=(__doc__ or "").split("``: ")[1])
+    made = argparse.ArgumentParser(
+        prog="python -m harness.report", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     made.add_argument("results_dir", nargs="?", type=Path, default=Path("results"), help="default: %(default)s")
     made.add_argument("--output", type=Path, default=Path("plots/report.html"), help="default: %(default)s")
     add_selection(made, "only the cells of the last command")

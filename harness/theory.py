@@ -1,8 +1,10 @@
 """``python -m harness.theory``: the methods, and where theory says that they break on a model."""
 
+import itertools
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -10,6 +12,11 @@ from harness import cli
 from harness.errors import UserError, unknown
 from harness.methods import METHODS, RopeGeometry
 from harness.models.checkpoint.spec import ModelSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WIDTH = 100  # columns of a terminal
 
 
 def main() -> None:
@@ -34,7 +41,8 @@ def _task(composed: DictConfig) -> None:
     names = _names(values["methods"])
     if values.get("model") is None and values["ctx"] is None:
         table = bounds.methods_table()
-        print(table[table["method"].isin(names)].to_string(index=False, justify="left"))
+        shown = table[table["method"].isin(names)].rename(columns={"depends_on_length": "by length"})
+        print(f"{_narrow(shown)}\n\nby length: whether frequencies, or what attention does, change with the window")
         return
     if values.get("model") is None or values["ctx"] is None:
         raise UserError("theory: give both model=... and ctx=..., or neither for the table of methods.")
@@ -87,27 +95,59 @@ def report(geometry: RopeGeometry, ctx: int, names: list[str], params: dict[str,
     lines = [
         f"rotary_dim {geometry.rotary_dim}, rope_theta {geometry.rope_theta:g}, trained at {trained}, asked for {ctx}",
         f"critical dimension {critical}: {geometry.rotary_dim - critical} channels never complete a turn in training",
-        f"fine-tuned at {ctx}: bases above {bounds.critical_base(geometry, ctx):.0f} extrapolate beyond it, "
-        f"and small ones: {small.quarter:.0f}, {small.half:.0f}, {small.whole:.0f} (arXiv:2310.05209)",
+        f"fine-tuned at {ctx}: bases above {bounds.critical_base(geometry, ctx):.0f} extrapolate beyond it,"
+        f"\nand small ones: {small.quarter:.0f}, {small.half:.0f}, {small.whole:.0f} (arXiv:2310.05209)",
     ]
     table = bounds.table(geometry, ctx, names, params)
-    return "\n".join([*lines, "", table.to_string(index=False, formatters=_FORMATS, na_rep="", justify="left")])
+    shown = table.assign(**{name: table[name].map(write) for name, write in _FORMATS.items()})
+    shown = shown.drop(columns=[] if shown["note"].any() else "note").rename(columns=_HEADINGS)
+    return "\n".join([*lines, "", _narrow(shown), "", *_LEGEND])
 
 
-def _whole(value: float) -> str:
-    return f"{value:.0f}" if value == value else ""  # NaN: no number
+def _narrow(table: "pd.DataFrame") -> str:
+    """A table of at most WIDTH columns: the widest texts are wrapped. The last column has what the others leave."""
+    rows = [list(table.columns), *table.astype(str).to_numpy().tolist()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    while sum(widths) + 2 * (len(widths) - 1) > WIDTH:
+        widths[widths.index(max(widths))] -= 1
+    lines = []
+    for row in rows:
+        cells = [textwrap.wrap(cell, width) for cell, width in zip(row, widths, strict=True)]
+        for parts in itertools.zip_longest(*cells, fillvalue=""):
+            lines.append("  ".join(part.ljust(width) for part, width in zip(parts, widths, strict=True)).rstrip())
+    return "\n".join(lines)
 
 
-def _short(value: float) -> str:
-    return f"{value:g}" if value == value else ""
+def _whole(value: float | None) -> str:
+    import pandas as pd
+
+    return "" if pd.isna(value) else f"{value:.0f}"
 
 
-_FORMATS: dict[str, Callable[[float], str]] = {
+def _short(value: float | None) -> str:
+    import pandas as pd
+
+    return "" if pd.isna(value) else f"{value:g}"
+
+
+_FORMATS: dict[str, Callable[[float | None], str]] = {
     "factor": _short,
     "tuned_dimension": _whole,
     "extrapolation_bound": _whole,
     "trained_range_bound": _whole,
 }
+_HEADINGS = {
+    "critical_dimension": "critical",
+    "tuned_dimension": "tuned",
+    "extrapolation_bound": "extrapolates",
+    "trained_range_bound": "in range",
+}
+_LEGEND = (
+    "critical      channels that complete a turn within the trained length: the critical dimension",
+    "tuned         channels that complete a turn within ctx under the method: fine-tuning sees those",
+    "extrapolates  tokens that a model fine-tuned with these frequencies should reach",
+    "in range      tokens up to which a model as trained meets trained angles (positions) only",
+)
 
 
 if __name__ == "__main__":

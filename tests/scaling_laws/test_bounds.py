@@ -165,6 +165,10 @@ def test_spectrum_joins_equal_methods_and_is_drawn(tmp_path: Path) -> None:
 
 
 def test_report_names_the_numbers() -> None:
+    everything = theory.report(LLAMA2, 16384, list(bounds.OF_ROTARY_MODELS), {})
+    assert max(map(len, everything.splitlines())) <= theory.WIDTH
+    for heading in ("critical", "tuned", "extrapolates", "in range"):
+        assert everything.count(f"\n{heading}  ") == 1  # it is explained below the table
     words = theory.report(LLAMA2, 16384, ["none", "yarn", "native"], {})
     for number in ("92", "71738", "4712", "4096", "16384", "18847"):
         assert number in words
@@ -179,6 +183,7 @@ def test_command_prints_the_table_of_methods() -> None:
     assert done.returncode == 0, done.stderr
     assert all(name in done.stdout for name in METHODS)
     assert "arXiv:2309.00071" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= theory.WIDTH
 
 
 @pytest.mark.parametrize("name", ["alibi", "native", "dca"])
