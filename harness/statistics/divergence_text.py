@@ -16,7 +16,7 @@ def _plain(value: float) -> str:
 
 
 def _nats(value: float) -> str:
-    return f"{value:.6f}"
+    return f"{value:.6f}" if value == 0 or abs(value) >= 1e-3 else f"{value:.2e}"
 
 
 def _percent(value: float) -> str:
