@@ -77,8 +77,10 @@ def until_guarded() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def _forgiving(stream: IO[str]) -> IO[str]:
-    if type(stream) is not io.TextIOWrapper:  # closed, or replaced, as in a notebook or a test
+def _forgiving(stream: IO[str] | None) -> IO[str]:
+    if stream is None:  # closed by the shell
+        return open(os.devnull, "w")
+    if type(stream) is not io.TextIOWrapper:  # replaced, as in a notebook or a test
         return stream
     stream.flush()
     raw = _Forgiving(stream.fileno())

@@ -1,0 +1,36 @@
+"""What a command owes its terminal, tried as a shell would."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "harness", "--cfg=job"]
+
+
+def shell(end: str) -> "subprocess.CompletedProcess[str]":
+    line = " ".join(COMMAND) + end
+    return subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "said"),
+    [
+        (" | true; exit ${PIPESTATUS[0]}", 0, ""),
+        (" >&-", 0, ""),
+        (" > /dev/full", 1, "error: standard output cannot be written: No space left on device\n"),
+    ],
+)
+def test_an_output_that_takes_nothing_leaves_no_traceback(end: str, code: int, said: str) -> None:
+    done = shell(end)
+    assert (done.returncode, done.stderr) == (code, said)
+
+
+def test_a_plain_checkout_says_how_to_install(tmp_path: Path) -> None:
+    package = Path(__file__).parents[1] / "harness"
+    (tmp_path / "harness").symlink_to(package)
+    done = subprocess.run([sys.executable, "-S", "-m", "harness"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: harness is not installed. In its folder: pip install")
+    assert done.stderr.count("\n") == 1
