@@ -161,7 +161,7 @@ def _taken(spec: DataSpec, texts: Iterator[RawText], tokenizer: "PreTrainedToken
     taken: list[Document] = []
     longest, left_to_skip = 0, spec.skip
     enough = None if spec.max_tokens is None else max(spec.max_tokens, spec.min_tokens)
-    with tqdm(total=spec.num_documents, desc=f"tokenizing {spec.name}", unit="doc", leave=False) as bar:
+    with tqdm(total=spec.num_documents, desc=f"tokenizing {spec.name}", unit="doc", leave=False, position=0) as bar:
         for text in texts:
             if spec.num_documents is not None and len(taken) == spec.num_documents:
                 break
