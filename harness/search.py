@@ -1,5 +1,7 @@
 """``python -m harness.search``: rescale factors for LongRoPE, found by evolution."""
 
+import json
+
 from omegaconf import DictConfig
 
 from harness import cli
@@ -16,9 +18,12 @@ def _task(composed: DictConfig) -> None:
 
     parsed = config.parse(plain(composed))  # before torch is imported
 
+    from harness.longrope_search.result import summary
     from harness.longrope_search.run import search
 
-    for path in search(parsed):
+    files = search(parsed)
+    print("perplexity on the search documents\n" + summary(json.loads(files[0].read_text())) + "\n")
+    for path in files:
         print(path)
 
 

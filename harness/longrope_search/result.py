@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -61,6 +61,17 @@ def found(individuals: Sequence[Individual], methods_nll: Mapping[str, float]) -
         methods={name: math.exp(nll) for name, nll in methods_nll.items()},
         history={str(name): values for name, values in history.reset_index().to_dict("list").items()},
     )
+
+
+def summary(content: Mapping[str, Any]) -> str:
+    """Of a factors file: the perplexity of what was found at each length beside what the search began with."""
+    lines = [
+        {"ctx": stage["target_ctx"], "found": stage["perplexity"]}
+        | {f"{name} factors": value for name, value in stage["seeds"].items()}
+        | {f"method={name}": value for name, value in stage["methods"].items()}
+        for stage in content["stages"]
+    ]
+    return pd.DataFrame(lines).set_index("ctx").T.to_string(float_format="{:.4g}".format)
 
 
 def write_json(file: Path, content: Mapping[str, object]) -> None:

@@ -80,3 +80,10 @@ def test_a_named_set_reads_as_its_file_and_lies_in_its_search_space(name: str) -
 
 def test_the_named_sets_are_those_that_the_page_describes() -> None:
     assert FOUND == ["reference-2048-8192", "smollm2-16384"]
+
+
+def test_the_summary_sets_what_was_found_beside_what_the_search_began_with() -> None:
+    stage = {"target_ctx": 64, "perplexity": 10.5, "seeds": {"yarn": 12.25}, "methods": {"yarn": 11.125}}
+    text = result.summary({"stages": [stage, {**stage, "target_ctx": 128, "perplexity": 20}]})
+    rows = {(line := row.rsplit(None, 2))[0]: line[1:] for row in text.splitlines()[1:]}
+    assert rows == {"found": ["10.5", "20"], "yarn factors": ["12.25", "12.25"], "method=yarn": ["11.12", "11.12"]}
