@@ -53,6 +53,11 @@ class Target:
         text = text_config(config)
         if not has_rope(text):
             raise no_rotary(text)
+        if geometry(config, spec.original_max_position_embeddings).resting:
+            raise UserError(
+                f"export: {text.model_type} rotates a share of its pairs (rope type proportional); no engine takes a "
+                "scaling of them, so there are no settings to write."
+            )
         kinds = layer_types(text)
         windows = {} if isinstance(spec.sliding_window, str) else _windows(config, spec.sliding_window)
         if len(kinds) > 1 and sees_everything(config):

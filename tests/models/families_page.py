@@ -19,6 +19,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "families.md"
 REASONS = {  # what a refusal says: whose reason it is
     "is no causal language model": "predicts from both sides, or encodes and decodes: no causal language model",
     "tokens alone: .*(pixel|image|inputs_embeds|language)": "needs pictures, or what another model hands it",
+    "Multiple valid text configs": "predicts from both sides, or encodes and decodes: no causal language model",
     "requires the .* library": "transformers needs a library for it that is not installed",
     "Unrecognized configuration": "transformers has no such class for it",
     "is_decoder|Class validation error": "transformers refuses its own default configuration",

@@ -150,6 +150,12 @@ def _twin(model: CausalLM, declared: dict[str, object], found: Checked) -> Causa
         found.methods[str(declared["rope_type"])] = f"cannot be declared ({first_line(error)})"
         return None
     twin.load_state_dict(model.state_dict())
+    if declared["rope_type"] in _declared():
+        try:
+            _logits(twin, torch.full((1, LENGTH), TEXT_IDS[0]))
+        except LookupError as error:
+            found.methods[str(declared["rope_type"])] = f"cannot be declared ({first_line(error)})"
+            return None
     return twin
 
 

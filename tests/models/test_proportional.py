@@ -9,12 +9,15 @@ import torch
 from transformers import AutoModelForCausalLM, Gemma4TextConfig, logging
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from harness.deployment.target import Target
+from harness.errors import UserError
 from harness.methods import METHODS, build
 from harness.methods.attention.rerope import ReRope
 from harness.methods.base import RopeGeometry
 from harness.models.attention.by_regions import sources
 from harness.models.attention.layer_rotation import layer_rotations
 from harness.models.checkpoint.geometry import geometry
+from harness.models.checkpoint.spec import ModelSpec
 from harness.models.install import applied
 from tests.models.attention.cases import under
 from tests.models.attention.test_by_regions import Divided
@@ -121,3 +124,9 @@ def test_channels_that_rest_keep_their_length_under_a_temperature(model):
         expected = ([0.1 * math.log(4) + 1] * pairs + [1.0] * rest) * 2
         np.testing.assert_allclose(length, expected, rtol=1e-6)
     assert found
+
+
+def test_no_engine_takes_a_scaling_of_them(tmp_path, own_cache):
+    tiny_family_config("gemma4_text").save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="gemma4_text rotates a share of its pairs"):
+        Target.of(ModelSpec(name="tiny", path=str(tmp_path)), LENGTH)

@@ -47,7 +47,7 @@ SMALL: list[tuple[str, int]] = [
     (r"n_group|num_expert_group", 2),
     (r"topk_group", 1),
     (r"hidden_size_per_layer_input|ple_embed_dim", 16),
-    (r"max_position_embeddings|n_positions|max_seq_len|model_max_length|n_ctx|max_sequence_length", TRAINED),
+    (r"(original_)?max_position_embeddings|n_positions|n_ctx|max_seq(uence)?_len(gth)?|model_max_length", TRAINED),
     (r"(sliding_|local_|swa_)?(attention_)?window(_size|_len)?|sliding_window_size|attention_chunk_size|local_attention"
      r"|local_attention_window_len|keep_window_size", REACH),
 ]  # fmt: skip
@@ -57,6 +57,7 @@ UNSET = {  # where a default says nothing, and code needs something
 }
 _BY_TYPE = {kind: {"rope_type": "default", "rope_theta": 10_000.0} for kind in ("full_attention", "sliding_attention")}
 _ZAMBA = ["mamba", "mamba", "hybrid"]
+_ZAMBA_WIDTHS = {"attention_head_dim": 2 * HEAD_DIM, "attention_hidden_size": 2 * WIDTH}
 _INDEXER = {f"indexer_{key}": n for key, n in {"n_heads": 4, "kv_heads": 1, "head_dim": 16, "budget": 32}.items()}
 _INDEXER["indexer_compress_ratio"] = 4
 # Families whose default configurations make no model: what they lack, by path; * is every entry
@@ -76,6 +77,7 @@ GAPS: dict[str, dict[str, Any]] = {
     },
     "dots3_note_text": {"per_layer_config.*.head_dim": 32},
     "granite4_vision": {"deepstack_layer_map": [], "spatial_target_layers": [], "downsample_rate": "1/2"},
+    "blt": {"decoder_config.vocab_size": VOCABULARY},
     "bamba": {"attn_layer_indices": [1]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
     "granite_swa": {"layer_rope_theta": [10_000.0, 50_000.0], "layer_types": ["sliding_attention", "full_attention"]},
@@ -87,10 +89,12 @@ GAPS: dict[str, dict[str, Any]] = {
     "qwen4_exp": {f"text_config.{key}": value for key, value in _INDEXER.items()},
     "qwen4_exp_text": _INDEXER,
     "recurrent_gemma": {"num_hidden_layers": 3},
+    "xlstm": {"embedding_dim": WIDTH, "num_blocks": 2},
     "xlnet": {"d_head": HEAD_DIM},
-    "zamba": {"layers_block_type": [*_ZAMBA, *_ZAMBA], "attention_head_dim": 2 * HEAD_DIM, "num_hidden_layers": 6},
-    "zamba2": {"mamba_headdim": HEAD_DIM, "attention_head_dim": 2 * HEAD_DIM},
-    "zaya": {"num_experts_per_tok": 1},
+    "zamba": {"layers_block_type": [*_ZAMBA, *_ZAMBA], **_ZAMBA_WIDTHS, "num_hidden_layers": 6},
+    "zamba2": {"mamba_headdim": HEAD_DIM, **_ZAMBA_WIDTHS},
+    "nemotron": {"num_key_value_heads": HEADS // 2},
+    "zaya": {"num_experts_per_tok": 1, "num_hidden_layers": 4},
     "mamba2": {"num_heads": 2 * HEADS},
     "step3p7": {
         "text_config.layer_types": ["full_attention", "sliding_attention"],
