@@ -94,7 +94,7 @@ GAPS: dict[str, dict[str, Any]] = {
     "zamba": {"layers_block_type": [*_ZAMBA, *_ZAMBA], **_ZAMBA_WIDTHS, "num_hidden_layers": 6},
     "zamba2": {"mamba_headdim": HEAD_DIM, **_ZAMBA_WIDTHS},
     "nemotron": {"num_key_value_heads": HEADS // 2},
-    "zaya": {"num_experts_per_tok": 1, "num_hidden_layers": 4},
+    "zaya": {"num_experts_per_tok": 1},
     "mamba2": {"num_heads": 2 * HEADS},
     "step3p7": {
         "text_config.layer_types": ["full_attention", "sliding_attention"],
