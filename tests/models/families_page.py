@@ -37,7 +37,11 @@ def page(families: Iterable[Checked]) -> str:
     families = sorted(families, key=lambda found: found.family)
     run = [found for found in families if not found.refused]
     reasons = Counter(reason(found) for found in families if found.refused) | Counter({OURS: 0})
-    counts = [f"| {name} | {reasons[name]} |" for name in [*REASONS.values(), OURS] if name == OURS or reasons[name]]
+    counts = [
+        f"| {name} | {reasons[name]} |"
+        for name in [*dict.fromkeys(REASONS.values()), OURS]
+        if name == OURS or reasons[name]
+    ]
     return "\n".join(
         [
             "# Model families",
