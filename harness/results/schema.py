@@ -111,11 +111,11 @@ COLUMNS: list[Column] = [
     Column("identity_version", INTEGER, SUMS, "of what `cell_id` hashes; null: 1", of_cell=True, since=2),
     Column(
         "base", TEXT, SUMS, "what KL is taken to: model, method, what is set of it; empty: nothing",
-        of_cell=True, since=6, recorded=lambda provenance: "",
+        of_cell=True, since=6,
     ),
     Column(
         "base_cell_id", TEXT, SUMS, "the cell of its losses alone; empty: there is no base",
-        of_cell=True, since=6, recorded=lambda provenance: "",
+        of_cell=True, since=6,
     ),
     # Of the document
     Column("document", TEXT, EVERY, "its name", lambda u: u.document.name),

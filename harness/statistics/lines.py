@@ -26,6 +26,8 @@ def label(summary: pd.DataFrame) -> pd.DataFrame:
     """
     if summary.empty:
         return summary.assign(curve=pd.Series(dtype=str))
+    if "base" in summary:
+        summary = summary.assign(base=summary["base"].fillna(""))  # cells of before there were bases have none
     summary = summary.assign(text=words.texts(summary), setting=words.protocols(summary))
     names = _varying_names(summary)
     apart = summary.groupby(PANEL, sort=False, dropna=False)

@@ -75,7 +75,8 @@ def pair(
 
 def cell_table(rows: pd.DataFrame) -> pd.DataFrame:
     """What identifies the cells of a table, one line a cell."""
-    return rows.drop_duplicates("cell_id")[cell_columns()].reset_index(drop=True)
+    cells = rows.drop_duplicates("cell_id")[cell_columns()].reset_index(drop=True)
+    return cells.assign(base=cells["base"].fillna(""))  # cells of before there were bases have none
 
 
 def same_documents(cells: Sequence[pd.DataFrame], averaging: Averaging, metric: Metric = PERPLEXITY) -> Ratios:
