@@ -90,7 +90,9 @@ def test_missing_figures_say_why(tmp_path: Path) -> None:
         file.unlink()
     built = report.build(tmp_path)
     assert "No figure of perplexity over that of none: Unknown baseline" in unescape(built)
-    assert "No figure of loss against position: no finished cells (*.positions.parquet)" in unescape(built)
+    assert "No figure of loss (or KL to a base) against position: no finished cells (*.positions.parquet)" in unescape(
+        built
+    )
     assert built.count("<img ") == 2
 
 

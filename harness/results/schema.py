@@ -58,8 +58,8 @@ TABLES: list[Table] = [
 
 
 def data_params(spec: Mapping[str, Any]) -> str:
-    """A data set's settings beside its name, JSON; those that are not set are left out."""
-    return json.dumps({k: v for k, v in sorted(spec.items()) if k != "name" and v is not None})
+    """A data set's settings beside its name and its place, JSON; those that are not set are left out."""
+    return json.dumps({k: v for k, v in sorted(spec.items()) if k not in ("name", "path") and v is not None})
 
 
 def of_needle(name: str) -> Callable[[Any], Any]:
