@@ -24,7 +24,8 @@ NEEDS = {
     "a GPU, or several": r"torchrun|cluster=gpus|^python benchmarks/",
     "SLURM": r"cluster=slurm|harness\.collect",
     "a server or its answers": r"harness\.external",
-    "results of one's own": r"results/before|run/|compare before after|compare BEFORE AFTER|harness\.report results|results_dir=results ctx",
+    "results of one's own": r"results/before|run/|compare before after|compare BEFORE AFTER|harness\.report results"
+    r"|results_dir=results ctx",
     "minutes or hours": r"harness\.search|harness\.train|^make |experiment=|-m pytest",
     "the method that README adds": r"method=halved",
     "words in place of values": r"\.\.\.",
