@@ -74,7 +74,7 @@ def test_a_cell_is_finished_when_every_table_is_there_and_by_the_run_that_is_ask
 def test_a_cell_that_is_killed_between_its_tables_is_not_finished(tmp_path, monkeypatch):
     tables = {"windows": windows(), "tokens": pd.DataFrame({"document": ["d"], "document_index": 0, "window": 0,
               "token": 1, "nll": np.float32(1), "top1": True, "token_id": 5, "previous_id": 4, "byte_begin": 3,
-              "byte_end": 9})}  # fmt: skip
+              "byte_end": 9, "base_nll": None, "kl": None, "same_top": None, "delta_p": None})}  # fmt: skip
     whole = store.write_atomically
 
     def dying(file, fill):
