@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 from harness.cells.prepare import Prepared, prepare
 from harness.config.schema import Config, parse
+from harness.results.selection import LAST
 from tests.tiny import TRAINED, VOCABULARY, tiny_llama
 
 POISON = 5  # a token whose embedding is NaN where a checkpoint is poisoned
@@ -123,8 +124,9 @@ class Place:
         }
 
     def files(self) -> list[str]:
-        """All files under the results, relative."""
-        return sorted(str(f.relative_to(self.results)) for f in self.results.rglob("*") if f.is_file())
+        """All files under the results, relative, but the list of the last command's cells."""
+        found = [f for f in self.results.rglob("*") if f.is_file() and f.name != LAST]
+        return sorted(str(f.relative_to(self.results)) for f in found)
 
 
 def ranks_environment(number: int) -> list[dict[str, str]]:

@@ -116,7 +116,7 @@ def test_a_shifted_label_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_truncated_document_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One document that lost its last five tokens behind the back of the fingerprint."""
-    load = documents.load
+    load = documents.load_with
 
     def truncating(*arguments: Any) -> documents.DocumentSet:
         whole = load(*arguments)
@@ -124,7 +124,7 @@ def test_a_truncated_document_is_caught(tmp_path: Path, monkeypatch: pytest.Monk
         whole.documents[2] = third._replace(ids=third.ids[:-5], byte_ends=third.byte_ends[:-5])
         return whole
 
-    monkeypatch.setattr(documents, "load", truncating)
+    monkeypatch.setattr(documents, "load_with", truncating)
     found = rerun(tmp_path, "method=none", SHORT)
     assert line(found)["verdict"] == "different"
     assert "1 documents have other scored tokens" in line(found)["note"]

@@ -59,8 +59,8 @@ def test_a_sweep_loads_once_computes_once_and_leaves_its_tables_alone(place, und
 
 def test_documents_are_loaded_once_a_process(place, monkeypatch):
     loaded = []
-    load = documents.load
-    monkeypatch.setattr(documents, "load", lambda *args: loaded.append(1) or load(*args))
+    load = documents.load_with
+    monkeypatch.setattr(documents, "load_with", lambda *args: loaded.append(1) or load(*args))
     sweep.main(place.configs("method=none ctx=32", "method=yarn ctx=32", "method=yarn ctx=64"), sweep=True)
     assert len(loaded) == 1
 

@@ -21,7 +21,7 @@ from tests import sweeps
 from tests.sweeps import Place, ranks_environment
 
 CELLS = ("ctx=16,32", "method=none,yarn")
-IDENTITY = ("cell_id", "dataset_fingerprint")  # of other documents
+IDENTITY = ("cell_id", "dataset_fingerprint", "dataset_params")  # of other documents
 PREPARED = [f"method={m} ctx={c}" for m in ("none", "yarn") for c in (16, 32)]
 
 
