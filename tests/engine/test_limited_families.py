@@ -34,7 +34,10 @@ REFUSED = {  # in every mode
     **dict.fromkeys(("cpmant", "prophetnet", "xlnet"), "depends on later tokens"),
     "reformer": "draws random numbers",
 }
-NOT_FELT = ("moshi",)  # its own code has the window for one attention kernel only
+NOT_FELT = {
+    "moshi": "its own code has the window for one attention kernel only",
+    "nemotron_h": "its chunks are of the computation of states, which are the same at every size of them",
+}
 IN_WEIGHTS = ("inkling2_text", "inkling_text")  # tables as long as the window
 FAMILIES = families()
 
