@@ -43,7 +43,7 @@ def _apart(
         if len(first) < 2:
             continue
         settings = [_settings(row, name, params) for row in first.to_dict("records")]
-        phrases = _numbered(distinguishing(settings, sayings), noun)
+        phrases = numbered(distinguishing(settings, sayings), noun)
         words[rows.index] = rows[identity].map(dict(zip(first[identity], phrases, strict=True)))
     return words
 
@@ -83,8 +83,8 @@ def _said(one: Params, key: str, sayings: Mapping[str, str], ends: Mapping[str, 
     return sayings.get(key, f"{key} {{}}").format(ends.get(value, value) if key == "path" else value)
 
 
-def _numbered(phrases: Sequence[str], noun: str) -> list[str]:
-    """Phrases that occur several times with a number: what differs is not known (an edited file, say)."""
+def numbered(phrases: Sequence[str], noun: str) -> list[str]:
+    """Phrases as they are, those that occur several times with a number: what differs is not known (an edited file)."""
     made = []
     for place, phrase in enumerate(phrases):
         of = phrases.count(phrase)
@@ -102,8 +102,3 @@ def last_parts(paths: Sequence[str]) -> list[str]:
         if len(set(ends)) == len(set(paths)):
             break
     return ends
-
-
-def numbered(names: Sequence[str], noun: str) -> list[str]:
-    """Names as they are, those that occur several times with a number behind."""
-    return _numbered(names, noun)
