@@ -2,7 +2,8 @@
 
 The score matrix is walked in blocks of query rows. In a block, each region is cut into at most three tiles (a left
 edge, a full middle, a right edge); PyTorch's fused attention returns the output and the log-sum-exp of each tile, and
-tiles are merged exactly (harness.models.attention.fused).
+tiles are merged exactly (harness.models.attention.fused). Where the flash kernel runs, which knows bands, blocks end
+where an edge changes how it moves: a few calls for thousands of rows.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,10 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.methods.attention.regions import Region
+from harness.models.attention.flash import flash, has_flash, is_small
 from harness.models.attention.fused import Piece, fused, masked, merged, widened
 from harness.models.attention.rotation import LayerRotation, Table
+from harness.models.attention.row_blocks import even, straight
 
 BLOCK_ROWS = {"cpu": 256, "cuda": 1024}  # more rows: fewer launches, larger masked edges
+STRAIGHT_ROWS = 16_384  # where no edge is masked; more rows: more memory while pieces are merged
 
 
 @dataclass(frozen=True)
@@ -66,12 +70,9 @@ def attend(
     query (batch, heads, length, head_dim), key and value (batch, key_heads, length, ...) are not rotated; heads is
     a multiple of key_heads. `sinks` (heads,) are logits without a value.
     """
-    length = query.shape[2]
     out = query.new_empty(*query.shape[:3], value.shape[-1])
     keys = _rotated_keys(key, parts)
-    rows = BLOCK_ROWS.get(query.device.type, BLOCK_ROWS["cpu"])
-    for begin in range(0, length, rows):
-        block = slice(begin, min(begin + rows, length))
+    for block in _blocks(query, parts):
         pieces = [
             piece
             for part, rotated in zip(parts, keys, strict=True)
@@ -79,6 +80,14 @@ def attend(
         ]
         out[:, :, block] = merged(pieces, sinks)
     return out
+
+
+def _blocks(query: Tensor, parts: Sequence[Part]) -> list[slice]:
+    length, rows = query.shape[2], BLOCK_ROWS.get(query.device.type, BLOCK_ROWS["cpu"])
+    blocks = even(length, rows)
+    if not has_flash(query):
+        return blocks
+    return straight([(part.begin, part.end) for part in parts], STRAIGHT_ROWS, most=8 + 2 * len(blocks)) or blocks
 
 
 def _rotated_keys(key: Tensor, parts: Sequence[Part]) -> list[Tensor]:
@@ -93,7 +102,7 @@ def _rotated(states: Tensor, table: Table | None) -> Tensor:
 
 def _pieces(query: Tensor, key: Tensor, value: Tensor, part: Part, block: slice, scale: float) -> Iterator[Piece]:
     begin, end = part.begin[block], part.end[block]
-    cut = tiles(begin, end)
+    cut = tiles(begin, end, bands=has_flash(query))
     rows = _rotated(query[:, :, block], part.query_table and part.query_table[block]) if cut else query
     for tile in cut:
         keys, values = key[:, :, tile.first : tile.last], value[:, :, tile.first : tile.last]
@@ -101,28 +110,31 @@ def _pieces(query: Tensor, key: Tensor, value: Tensor, part: Part, block: slice,
         yield _attention(rows, keys, values, tile.shape, seen, scale)
 
 
-TileShape = Literal["full", "lower", "upper", "masked"]
+TileShape = Literal["full", "lower", "upper", "band", "masked"]
 
 
 class Tile(NamedTuple):
     """Keys first <= j < last of a block of rows: all seen ("full"), or those up to ("lower") or from ("upper") the
-    diagonal of a square, or as a mask says ("masked")."""
+    diagonal of a square, or as many of every row, each row's a key further ("band"), or as a mask says ("masked")."""
 
     first: int
     last: int
     shape: TileShape
 
 
-def tiles(begin: NDArray[np.int64], end: NDArray[np.int64]) -> list[Tile]:
+def tiles(begin: NDArray[np.int64], end: NDArray[np.int64], *, bands: bool = False) -> list[Tile]:
     """Tiles that cover begin[i] <= key < end[i] of a block's rows, no key of a row twice.
 
-    An edge that moves by one key a row is half a square, which kernels know without a mask.
+    An edge that moves by one key a row is half a square, which kernels know without a mask; with `bands` two such
+    edges are one tile.
     """
     some = end > begin
     if not some.any():
         return []
     first, last = int(begin[some].min()), int(end[some].max())
     left, right = bool((np.diff(begin) == 1).all()), bool((np.diff(end) == 1).all())
+    if bands and left and right:  # one row is a band, too
+        return [Tile(first, last, "band")]
     full_first = int(begin[-1]) + 1 if left else int(begin.max())
     full_last = int(end[0]) - 1 if right else int(end.min())
     if full_first > full_last:
@@ -148,9 +160,16 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, shape: TileShape, seen
     query, key, value = (widened(x, channels) for x in (query, key, value))
     if seen is not None:
         output, lse = masked(query, key, value, seen, scale)
+    elif shape == "band":
+        output, lse = flash(query, key, value, scale, band=key.shape[2] - query.shape[2] + 1)
     elif shape == "upper":  # backwards, the keys from the diagonal are the keys up to it
-        output, lse = fused(query.flip(2), key.flip(2), value.flip(2), scale, causal=True)
+        output, lse = _unmasked(query.flip(2), key.flip(2), value.flip(2), scale, causal=True)
         output, lse = output.flip(2), lse.flip(2)
     else:
-        output, lse = fused(query, key, value, scale, causal=shape == "lower")
+        output, lse = _unmasked(query, key, value, scale, causal=shape == "lower")
     return output[..., :width], lse
+
+
+def _unmasked(query: Tensor, key: Tensor, value: Tensor, scale: float, *, causal: bool) -> Piece:
+    run = flash if has_flash(query) and is_small(query, key, causal=causal) else fused
+    return run(query, key, value, scale, causal=causal)

@@ -12,6 +12,8 @@ from harness.methods.attention.leaky_rerope import LeakyReRope
 from harness.methods.attention.rerope import ReRope
 from harness.methods.base import RopeGeometry
 from harness.models.attention import tiles
+from harness.models.attention.fused import masked
+from harness.models.attention.row_blocks import straight
 from tests.attention_maps import GEOMETRY, MAPS, NAMES
 from tests.models.attention.cases import LAYOUTS, attended, naive, random_states
 
@@ -52,6 +54,61 @@ def test_block_size_changes_nothing(name, length, monkeypatch):
     whole = attended(method, "grouped", *states)
     monkeypatch.setitem(tiles.BLOCK_ROWS, "cpu", 64)
     torch.testing.assert_close(attended(method, "grouped", *states), whole, rtol=0, atol=2e-6)
+
+
+@pytest.fixture
+def in_bands(monkeypatch):
+    """What the flash kernel computes, from its definition, and the tiles that were asked for."""
+    asked = []
+
+    def flash(query, key, value, scale, *, causal=False, band=None):
+        rows, keys = torch.arange(query.shape[2])[:, None], torch.arange(key.shape[2])
+        assert not causal or query.shape[2] == key.shape[2], "of other shapes causal means something else"
+        assert band is None or key.shape[2] == query.shape[2] + band - 1
+        seen = (keys <= rows) if causal else (keys >= rows if band else keys >= 0) & (keys < rows + (band or len(keys)))
+        asked.append((query.shape[2], key.shape[2], "causal" if causal else "band" if band else "full"))
+        return masked(query, key, value, seen.expand(query.shape[2], -1), scale)
+
+    monkeypatch.setattr(tiles, "has_flash", lambda query: True)
+    monkeypatch.setattr(tiles, "flash", flash)
+    monkeypatch.setattr(tiles, "fused", None)
+    monkeypatch.setattr(tiles, "masked", None)
+    return asked
+
+
+@pytest.mark.parametrize("rows", [20, 16_384])
+@pytest.mark.parametrize("layout", ["grouped", "latent"])
+@pytest.mark.parametrize("name", MAPS)
+def test_bands_against_the_definition(name, layout, rows, in_bands, monkeypatch):
+    """Blocks end where edges change how they move: nothing is masked, and each region is one tile or two a block."""
+    monkeypatch.setattr(tiles, "STRAIGHT_ROWS", rows)
+    monkeypatch.setitem(tiles.BLOCK_ROWS, "cpu", 2)  # as many blocks as it takes
+    method, relative = MAPS[name]
+    states = random_states(layout, 53, torch.float32)
+    np.testing.assert_allclose(attended(method, layout, *states), naive(relative, layout, *states), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["rerope", "self_extend", "windowed", "string", "leaky_rerope", "dca"])
+def test_bands_are_few(name, in_bands, monkeypatch):
+    """A long window is a few calls of the kernel, whose pairs are those that the method sees."""
+    length = 2000
+    method = methods.build(name, {}, GEOMETRY, length)
+    monkeypatch.setitem(tiles.BLOCK_ROWS, "cpu", 2)  # as many blocks as it takes
+    attended(method, "grouped", *random_states("grouped", length, torch.float32))
+    chunks = length // (5 * GEOMETRY.original_max_position_embeddings // 8) if name == "dca" else 1
+    assert len(in_bands) <= 8 + 4 * chunks
+    pairs = {"causal": lambda q, k: q * (q + 1) // 2, "band": lambda q, k: q * (k - q + 1), "full": lambda q, k: q * k}
+    regions = method.resolved(GEOMETRY, length).regions(length)
+    wanted = sum(int(np.maximum(0, region.end - region.begin).sum()) for region in regions)
+    assert sum(pairs[shape](q, k) for q, k, shape in in_bands) == wanted
+
+
+def test_edges_that_jump_often_are_cut_evenly():
+    """Regions that no few straight blocks cover keep the blocks of old."""
+    rows = np.arange(400)
+    assert straight([(rows // 2 * 2, rows + 1)], 100, most=20) is None
+    assert straight([(3 * rows // 2, 3 * rows)], 100, most=20) is None
+    assert straight([(np.zeros_like(rows), rows + 1)], 300, most=20) == [slice(0, 300), slice(300, 400)]
 
 
 def covered(tile, rows):
@@ -120,6 +177,7 @@ def test_memory_is_linear_in_the_length(name):
 @pytest.mark.parametrize("name", MAPS)
 def test_gpu_against_the_definition(name, dtype, tolerance, monkeypatch):
     monkeypatch.setitem(tiles.BLOCK_ROWS, "cuda", 16)
+    monkeypatch.setattr(tiles, "STRAIGHT_ROWS", 16)
     torch.backends.cuda.matmul.allow_tf32 = False
     method, relative = MAPS[name]
     for layout in LAYOUTS:
