@@ -20,8 +20,11 @@ class RopeGeometry:
     rope_theta: float
     original_max_position_embeddings: int  # tokens
     resting: int = 0  # channels beside them that count in the exponent, and do not rotate (Gemma 4's `proportional`)
+    dual_chunk: tuple[int, int] | None = None  # tokens: chunk and local window that the checkpoint declares (Qwen 1M)
 
     def __post_init__(self) -> None:
+        if self.dual_chunk is not None:
+            object.__setattr__(self, "dual_chunk", tuple(self.dual_chunk))  # a list where it was JSON
         if self.rotary_dim < 2 or self.rotary_dim % 2:
             raise UserError(f"rotary_dim must be even and >= 2, got {self.rotary_dim}.")
         if self.resting < 0 or self.resting % 2:
@@ -46,8 +49,10 @@ class RopeGeometry:
 
     @property
     def values(self) -> dict[str, float]:
-        """As JSON values; without `resting` where nothing rests, as before there was any."""
-        return {name: value for name, value in asdict(self).items() if name != "resting" or value}
+        """What frequencies follow from, as JSON; without `resting` where nothing rests, as before there was any."""
+        values = {name: value for name, value in asdict(self).items() if name != "resting" or value}
+        del values["dual_chunk"]  # a parameter of the method that follows it
+        return values
 
 
 class RopeFrequencies(NamedTuple):

@@ -16,8 +16,10 @@ from harness.methods.modifiers.query_scale import QueryScale
 from harness.models.attention import by_regions
 from harness.models.attention.kv_cache import few_bits
 from harness.models.attention.scaled_queries import scaled_queries
+from harness.models.checkpoint.families import DUAL_CHUNK
 from harness.models.checkpoint.geometry import (
     declares_scaling,
+    dual_chunk,
     geometry,
     is_local,
     no_rotary,
@@ -76,7 +78,7 @@ def applied(
             stack.enter_context(scaled_queries(model, partial(query_scale, trained=base), "method.query_scale"))
         if kv_cache is not None:
             stack.enter_context(few_bits(model, kv_cache))
-        yield Patch(installed, (*windowed_layers(model.config, length), *_beyond_limit(model, method, length, trained)))
+        yield Patch(installed, tuple(_warnings(model, method, length, trained)))
 
 
 @contextmanager
@@ -141,6 +143,17 @@ def _enter_logit_scaling(stack: ExitStack, model: CausalLM, wanted: Sequence[Wan
         )
     (scaling,) = scalings
     stack.enter_context(scaled_queries(model, lambda length: np.full(length, scaling), "method.temperature_on=logits"))
+
+
+def _warnings(model: CausalLM, method: Method, length: int, trained: int | None) -> Iterator[str]:
+    yield from windowed_layers(model.config, length)
+    yield from _beyond_limit(model, method, length, trained)
+    text = text_config(model.config)
+    if method.kind == "native" and dual_chunk(text) and length > (trained or trained_length(text)):
+        yield (
+            f"the checkpoint declares {DUAL_CHUNK}, which transformers does not compute: method=dca "
+            "method.form=declared does."
+        )
 
 
 def _beyond_limit(model: CausalLM, method: Method, length: int, trained: int | None) -> list[str]:

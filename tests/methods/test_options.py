@@ -1,6 +1,7 @@
 """Options of methods, and methods that fade frequencies: limits, formulas anew and values worked out elsewhere."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,8 +31,7 @@ def test_extrapolation_factor_leads_from_interpolation_to_yarn(geometry) -> None
     assert_array_equal(whole.inv_freq, frequencies("yarn", geometry, length).inv_freq)
     assert_allclose(none.inv_freq, frequencies("linear", geometry, length).inv_freq, rtol=TIGHT)
     d, b, trained = geometry.rotary_dim, geometry.rope_theta, geometry.original_max_position_embeddings
-    share = reference.interpolated_share(d, b, trained, 32, 1)
-    expected = [t * 0.3 * (1 - m) + t / 8 * (1 - 0.3 * (1 - m)) for t, m in zip(reference.none(d, b), share)]  # noqa: B905
+    expected = reference.yarn_extrapolated(d, b, trained, 8, 0.3)
     assert_allclose(frequencies("yarn", geometry, length, extrapolation_factor=0.3).inv_freq, expected, rtol=1e-9)
 
 
@@ -44,6 +44,14 @@ def test_geometric_blend_of_llama2_at_eight() -> None:
     assert_allclose(ratio[37], 0.6001, atol=5e-5)
     assert_allclose(geometric[37], 0.00125031110, rtol=1e-8)
     assert_allclose(harmonic[37] / geometric[37], 0.6984, atol=5e-5)
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+@pytest.mark.parametrize("s", [2, 8, 11.5])
+def test_geometric_blend_is_that_of_logarithms(geometry, s) -> None:
+    d, b, trained = geometry.rotary_dim, geometry.rope_theta, geometry.original_max_position_embeddings
+    found = frequencies("yarn", geometry, round(s * trained), blend="geometric").inv_freq
+    assert_allclose(found, reference.yarn_geometric(d, b, trained, s), rtol=1e-9)
 
 
 def test_temperature_coefficient_of_telechat() -> None:
@@ -75,6 +83,15 @@ def test_cope_of_llama3() -> None:
     assert_array_equal(hard, np.where(np.arange(64) < 44, LLAMA3.inv_freq, 0))
 
 
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+def test_hard_clip_is_at_rest_where_cope_fades(geometry) -> None:
+    d, b, trained = geometry.rotary_dim, geometry.rope_theta, geometry.original_max_position_embeddings
+    expected = np.array(reference.cope_hard(d, b, trained))
+    if np.count_nonzero(expected == 0) < 2:
+        pytest.skip("every channel turns once within the trained length")
+    assert_allclose(frequencies("cope", geometry, 2 * trained, hard=True).inv_freq, expected, rtol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("trained", "base", "channels"),
     [(8192, 5e5, 29), (4096, 1e4, 18), (8192, 1e4, 14), (32768, 1e6, 24), (40960, 1e6, 23)],
@@ -98,6 +115,14 @@ def test_base_that_just_reaches_the_window() -> None:
         assert_allclose(methods.build("abf", {"base": "beta0"}, LLAMA2, length).rope_theta, base, rtol=1e-5)
 
 
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+@pytest.mark.parametrize("s", [1, 2, 11.5])
+def test_that_base_is_the_formulas(geometry, s) -> None:
+    trained, b = geometry.original_max_position_embeddings, geometry.rope_theta
+    found = methods.build("abf", {"base": "beta0"}, geometry, round(s * trained)).rope_theta
+    assert_allclose(found, reference.beta0(b, trained, round(s * trained)), rtol=1e-9)
+
+
 def test_mscales_stand_for_the_temperature_on_their_side() -> None:
     given = {"long_factor": [2.0] * 64, "factor": 8.0, "short_mscale": 1.1, "long_mscale": 1.3}
     within, beyond = (frequencies("longrope", LLAMA2, length, **given).attention_scaling for length in (4096, 4097))
@@ -111,6 +136,35 @@ def test_dca_takes_another_coefficient() -> None:
     ours, qwen = (frequencies("dca", LLAMA2, 32768, **given) for given in ({}, {"temperature_coefficient": 0.1}))
     assert_allclose(ours.attention_scaling, 0.05 * math.log(8) + 1, rtol=TIGHT)
     assert_allclose(qwen.attention_scaling, 0.1 * math.log(8) + 1, rtol=TIGHT)
+
+
+def test_dca_with_the_lengths_that_a_checkpoint_declares() -> None:
+    qwen = replace(LLAMA2, original_max_position_embeddings=262_144, dual_chunk=(262_144, 8192))
+    declared = methods.build("dca", {"form": "declared"}, qwen, 1_010_000)
+    assert (declared.chunk, declared.local, declared.temperature) == (262_144, 8192, True)
+    assert_allclose(declared(qwen, 1_010_000).attention_scaling, 0.1 * math.log(1_010_000 / 262_144) + 1, rtol=TIGHT)
+    assert declared(qwen, 100_000).attention_scaling == 1  # clipped: never below
+    halved = methods.build("dca", {"form": "declared", "local": 4096, "temperature_coefficient": 0.05}, qwen, 524_288)
+    assert (halved.chunk, halved.local) == (262_144, 4096)
+    assert_allclose(halved(qwen, 524_288).attention_scaling, 0.05 * math.log(2) + 1, rtol=TIGHT)
+    assert qwen.values == replace(qwen, dual_chunk=None).values  # other methods' cells are what they were
+
+
+def test_dcas_own_coefficient_is_no_part_of_a_cell() -> None:
+    given = ({}, {"temperature_coefficient": 0.05}, {"form": "paper", "temperature_coefficient": 0.05})
+    assert ["temperature_coefficient" in parameters(methods.build("dca", g, LLAMA2, 8192)) for g in given] == [
+        False
+    ] * 3
+    assert parameters(methods.build("dca", {"temperature_coefficient": 0.1}, LLAMA2, 8192))["temperature_coefficient"]
+
+
+@pytest.mark.parametrize("length", [1000, 4096, 131_072])
+def test_strings_code_sharpens_attention_at_every_length(length: int) -> None:
+    paper, code = (frequencies("string", LLAMA2, length, form=form) for form in ("paper", "code"))
+    assert_array_equal(code.inv_freq, LLAMA2.inv_freq)
+    assert paper.attention_scaling == 1
+    assert_allclose(code.attention_scaling, 1.0693147, rtol=1e-7)
+    assert "form" not in parameters(methods.build("string", {}, LLAMA2, length))
 
 
 @pytest.mark.parametrize(
@@ -127,6 +181,9 @@ def test_dca_takes_another_coefficient() -> None:
         ("cope", {"channels": 65}, "channels must be <= 64"),
         ("p_rope", {"share": 1.5}, "share must lie"),
         ("abf", {"base": "beta1"}, "Did you mean 'beta0'"),
+        ("dca", {"form": "declared"}, "needs a checkpoint with dual_chunk_attention_config"),
+        ("dca", {"form": "declard"}, "Did you mean 'declared'"),
+        ("string", {"form": "cod"}, "Did you mean 'code'"),
     ],
 )
 def test_mistakes_take_one_line(name: str, given: dict, words: str) -> None:

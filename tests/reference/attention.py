@@ -67,6 +67,23 @@ def log_n(position, trained):
     return max(1.0, math.log(position + 1) / math.log(trained))
 
 
+def floor_scale(position, every, beta=0.1, first=1):
+    """Llama 4 (first 1) and Ministral 3 (first 0): one more step of the logarithm every so many tokens."""
+    return 1 + beta * math.log(1 + math.floor((position + first) / every))
+
+
+def power_scale(position, every=2048, exponent=0.1):
+    """Beam."""
+    return math.pow(1 + (position + 1) / every, exponent)
+
+
+def ssmax_scale(position, trained, s=None):
+    """arXiv:2501.19399; an s that was not trained makes the mean over the trained length 1."""
+    if s is None:
+        s = 1 / (sum(math.log(n) for n in range(1, trained + 1)) / trained)
+    return s * math.log(position + 1)
+
+
 def table(relative, length):
     """relative(i, j) for all pairs, NaN where masked or not causal."""
     out = np.full((length, length), np.nan)

@@ -19,6 +19,20 @@ def cope(d: int, b: float, trained: int) -> list[float]:
     return out
 
 
+def cope_hard(d: int, b: float, trained: int) -> list[float]:
+    """The same channels, all at rest."""
+    return [2 * math.pi / wavelength if wavelength <= trained else 0.0 for wavelength in wavelengths(d, b)]
+
+
+def beta0(b: float, trained: int, length: int) -> float:
+    """arXiv:2310.05209, theorem 2: the base at which the critical channel turns just once within the length.
+
+    At that channel b^(x) = trained / 2 pi and, under the other base, beta^(x) = length / 2 pi.
+    """
+    x = math.log(trained / (2 * math.pi)) / math.log(b)
+    return (length / (2 * math.pi)) ** (1 / x)
+
+
 def p_rope(d: int, b: float, share: float = 0.75) -> list[float]:
     """arXiv:2410.06205: the fastest floor(share d / 2) turn, the others rest."""
     return [theta if i < math.floor(share * d / 2) else 0.0 for i, theta in enumerate(none(d, b))]
@@ -100,6 +114,19 @@ def yarn_harmonic(d: int, b: float, trained: int, s: float) -> list[float]:
     """PoSE's blend of periods."""
     share = interpolated_share(d, b, trained, 32, 1)
     return [1 / ((1 - m) / t + m * s / t) for t, m in zip(none(d, b), share, strict=True)]
+
+
+def yarn_geometric(d: int, b: float, trained: int, s: float) -> list[float]:
+    """Grok-1's blend of logarithms."""
+    share = interpolated_share(d, b, trained, 32, 1)
+    return [math.exp((1 - m) * math.log(t) + m * math.log(t / s)) for t, m in zip(none(d, b), share, strict=True)]
+
+
+def yarn_extrapolated(d: int, b: float, trained: int, s: float, extrapolation: float) -> list[float]:
+    """jquesnelle/yarn: the mask of what is kept, times the extrapolation factor, before the blend."""
+    share = interpolated_share(d, b, trained, 32, 1)
+    masks = [(1 - m) * extrapolation for m in share]
+    return [t / s * (1 - mask) + t * mask for t, mask in zip(none(d, b), masks, strict=True)]
 
 
 def yarn_paper(d: int, b: float, trained: int, s: float, fast: float = 32, slow: float = 1) -> list[float]:

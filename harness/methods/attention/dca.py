@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self, get_args
 
 import numpy as np
 
@@ -11,11 +11,12 @@ from harness.methods.attention.base import AttentionMethod
 from harness.methods.attention.regions import Region, check_tokens, positions, share
 from harness.methods.base import RopeFrequencies, RopeGeometry, added, check_choice, growth
 
-Form = Literal["code", "paper"]
+Form = Literal["code", "paper", "declared"]
 SHARES: dict[Form, tuple[tuple[int, int], tuple[int, int]]] = {  # of the trained length: chunk, local
     "code": ((3, 4), (1, 8)),
     "paper": ((1, 1), (1, 4)),
 }
+COEFFICIENTS: dict[Form, float] = {"code": 0.05, "paper": 0.05, "declared": 0.1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,52 +32,63 @@ class Dca(AttentionMethod):
     (ChunkLlama), which differ. `form` "code": cap = chunk, and by default chunk is 3/4 and local 1/8 of the trained
     length, so relative positions end at 3/4 of it. "paper": cap = chunk - 1, chunk the trained length, local a
     quarter of it, so relative positions end at the trained length - 1. The code multiplies cosines and sines by
-    c ln(length / trained length) + 1 with c = 0.05 (`temperature_coefficient`; Qwen2.5-1M has 0.1), which its
-    comment says the paper did not do: `temperature` null follows the form.
+    c ln(length / trained length) + 1 with c = 0.05 (`temperature_coefficient`), which its comment says the paper did
+    not do: `temperature` null follows the form. "declared": the code's, with chunk and local from the checkpoint's own
+    `dual_chunk_attention_config` (Qwen2.5-1M, Qwen3-2507) and c = 0.1, by which vLLM multiplies the keys and the
+    softmax scale. Its sparse attention is another method and not computed.
     """
 
     form: Form = "code"
     chunk: int | None = None  # tokens
     local: int | None = None  # tokens
-    temperature: bool | None = None  # None: in the code's form only
-    temperature_coefficient: float = added(0.05)
+    temperature: bool | None = None  # None: not in the paper's form
+    temperature_coefficient: float | None = added(None)  # None: 0.05; 0.1 in the form "declared"
 
     name: ClassVar[str] = "dca"
     changes: ClassVar[str] = "positions start again in every chunk; attention temperature (code)"
     source: ClassVar[str] = "arXiv:2402.17463"
 
     def __post_init__(self) -> None:
-        check_choice(self.name, "form", self.form, SHARES)
+        check_choice(self.name, "form", self.form, get_args(Form))
         check_tokens(self.name, chunk=self.chunk)
         check_tokens(self.name, 0, local=self.local)
-        if not 0 <= self.temperature_coefficient < math.inf:
-            raise UserError(
-                f"{self.name}: temperature_coefficient must be finite and >= 0, got {self.temperature_coefficient}."
-            )
+        if not 0 <= self._coefficient < math.inf:
+            raise UserError(f"{self.name}: temperature_coefficient must be finite and >= 0, got {self._coefficient}.")
         if self.chunk is not None and self.local is not None and not self.local < self.chunk:
             raise UserError(f"{self.name}: local must be < chunk ({self.chunk} tokens), got {self.local}.")
 
     @property
     def depends_on_length(self) -> bool:
         """Whether the temperature, which grows with the window, is on."""
-        return self.form == "code" if self.temperature is None else self.temperature
+        return self.form != "paper" if self.temperature is None else self.temperature
 
     def resolved(self, geometry: RopeGeometry, length: int) -> Self:
-        """With the form's defaults filled in."""
-        trained = geometry.original_max_position_embeddings
-        chunk, local = (share(trained, *part) for part in SHARES[self.form])
+        """With the form's defaults filled in; UserError where the checkpoint declares none that are asked for."""
+        chunk, local = self._default_lengths(geometry)
         return replace(
             self,
             chunk=chunk if self.chunk is None else self.chunk,
             local=local if self.local is None else self.local,
             temperature=self.depends_on_length,
+            temperature_coefficient=None if self._coefficient == COEFFICIENTS[self.form] else self._coefficient,
         )
+
+    def _default_lengths(self, geometry: RopeGeometry) -> tuple[int, int]:
+        if self.form == "declared":
+            if geometry.dual_chunk is None:
+                raise UserError(
+                    f"{self.name}: form=declared needs a checkpoint with dual_chunk_attention_config, got one without."
+                )
+            return geometry.dual_chunk
+        trained = geometry.original_max_position_embeddings
+        chunk, local = (share(trained, *part) for part in SHARES[self.form])
+        return chunk, local
 
     def __call__(self, geometry: RopeGeometry, length: int) -> RopeFrequencies:
         """The unscaled frequencies, (rotary_dim // 2,), and the temperature of `length`: cosines and sines times it."""
         if not self.depends_on_length:
             return RopeFrequencies(geometry.inv_freq)
-        return RopeFrequencies(geometry.inv_freq, self.temperature_coefficient * math.log(growth(geometry, length)) + 1)
+        return RopeFrequencies(geometry.inv_freq, self._coefficient * math.log(growth(geometry, length)) + 1)
 
     def regions(self, length: int) -> tuple[Region, ...]:
         """A query's own chunk, the one before, all older ones, with the same key positions; arrays of (length,)."""
@@ -96,6 +108,11 @@ class Dca(AttentionMethod):
         size, cap = self._chunk_and_cap()
         trained = geometry.original_max_position_embeddings
         return None if min(2 * size - 1, cap) < trained else trained
+
+    @property
+    def _coefficient(self) -> float:
+        given = self.temperature_coefficient
+        return COEFFICIENTS[self.form] if given is None else given
 
     def _chunk_and_cap(self) -> tuple[int, int]:
         assert self.chunk is not None, "dca: resolve chunk first"

@@ -10,6 +10,8 @@ from harness.errors import UserError
 from harness.methods.base import RopeGeometry
 from harness.models.checkpoint.families import (
     ALIBI,
+    DUAL_CHUNK,
+    DUAL_CHUNK_LENGTHS,
     FULL_ATTENTION,
     LATENT_ROTARY_DIM,
     LAYER_THETAS,
@@ -47,7 +49,17 @@ def layer_geometry(text: PretrainedConfig, layer_type: str | None, trained: int 
         rope_theta=float(rope_parameters(text, layer_type).get("rope_theta") or 10_000.0),
         original_max_position_embeddings=trained or trained_length(text),
         resting=resting,
+        dual_chunk=dual_chunk(text),
     )
+
+
+def dual_chunk(text: PretrainedConfig) -> tuple[int, int] | None:
+    """The chunk and local window (tokens) that a checkpoint declares for dual chunk attention."""
+    declared = getattr(text, DUAL_CHUNK, None)
+    if not declared:
+        return None
+    chunk, local = (int(declared.get(name, usual)) for name, usual in DUAL_CHUNK_LENGTHS.items())
+    return chunk, local
 
 
 def check_one_width(text: PretrainedConfig) -> None:
@@ -124,8 +136,9 @@ def rope_parameters(text: PretrainedConfig, layer_type: str | None) -> dict[str,
 
 def trained_length(text: PretrainedConfig) -> int:
     """Tokens of a training window: original_max_position_embeddings if declared, else max_position_embeddings."""
-    declared = rope_parameters(text, main_layer_type(text)).get("original_max_position_embeddings")
-    length = declared or first_set(text, TRAINED_LENGTH)
+    declared = [rope_parameters(text, main_layer_type(text)), getattr(text, DUAL_CHUNK, None) or {}]
+    originals = [length for place in declared if (length := place.get("original_max_position_embeddings"))]
+    length = originals[0] if originals else first_set(text, TRAINED_LENGTH)
     if not length:
         raise UserError(
             f"{text.model_type} does not say what length it was trained on: set model.original_max_position_embeddings."

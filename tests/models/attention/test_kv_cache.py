@@ -1,8 +1,5 @@
 """Caches in few bits, against their formats written one number at a time."""
 
-import math
-import struct
-
 import numpy as np
 import pytest
 import torch
@@ -14,41 +11,8 @@ from harness.models.attention.kv_cache import ROUNDED
 from harness.models.attention.route import routed
 from harness.models.checkpoint.geometry import geometry
 from harness.models.install import applied
+from tests.reference.kv_cache import FORMATS
 from tests.tiny import logits, tiny_config, tiny_llama, tiny_model, tokens
-
-
-def half(number):
-    return struct.unpack("e", struct.pack("e", number))[0]
-
-
-def fp8_e4m3(block):
-    """The nearest representable number, ties to even mantissas; 448 the largest, 2^-9 the smallest step."""
-    out = []
-    for x in block:
-        magnitude = min(abs(x), 448.0)
-        step = 2.0 ** (max(math.floor(math.log2(magnitude)), -6) - 3) if x else 1.0
-        out.append(math.copysign(min(round(magnitude / step) * step, 448.0), x))  # round() takes ties to even
-    return out
-
-
-def int8(block):
-    step = max(abs(x) for x in block) / 127
-    return [round(x / step) * step if step else 0.0 for x in block]
-
-
-def q8_0(block):
-    """ggml: d = amax / 127, q = roundf(x / d); given back as q times d in half precision."""
-    d = max(abs(x) for x in block) / 127
-    return [math.copysign(math.floor(abs(x) / d + 0.5), x) * half(d) if d else 0.0 for x in block]
-
-
-def q4_0(block):
-    """ggml: d = max / -8 of the signed largest, q = min(15, (int)(x / d + 8.5)); given back as (q - 8) d."""
-    d = max(block, key=abs) / -8
-    return [(min(15, int(x / d + 8.5)) - 8) * half(d) if d else 0.0 for x in block]
-
-
-FORMATS = {"fp8_e4m3": fp8_e4m3, "int8": int8, "q8_0": q8_0, "q4_0": q4_0}
 
 
 @pytest.mark.parametrize("name", KV_CACHES)
@@ -99,6 +63,29 @@ def test_any_method_runs_with_any_cache(method):
     assert 0 < changes["int8"] < changes["q4_0"]
     with applied(model, chosen, 48):
         assert torch.equal(logits(model, ids), plain)
+
+
+WHOLE = [-8.0, 7.0, 0.0, 1.0, -4.0, 2.0, 3.0, -2.0] * 4
+HELD = {"fp8_e4m3": WHOLE, "int8": [127.0, *WHOLE[1:]], "q8_0": [127.0, *WHOLE[1:]], "q4_0": WHOLE}
+
+
+@pytest.mark.parametrize("name", KV_CACHES)
+def test_a_model_whose_keys_and_values_a_cache_can_hold_is_the_plain_one(name):
+    model, ids = tiny_model(tiny_config("qwen2", hidden_size=64, num_attention_heads=2)), tokens(40)
+    still = methods.build("p_rope", {"share": 0.0}, geometry(model.config), 40)  # keys are what the projections give
+
+    def under(held, **modifiers):
+        with torch.no_grad():
+            for layer in model.model.layers:
+                for projection in (layer.self_attn.k_proj, layer.self_attn.v_proj):
+                    projection.weight.zero_()
+                    projection.bias.copy_(torch.tensor(held).repeat(len(projection.bias) // 32))
+        with applied(model, still, 40, **modifiers):
+            return logits(model, ids)
+
+    assert torch.equal(under(HELD[name], kv_cache=name), under(HELD[name]))
+    between = [x + 0.3 for x in HELD[name]]
+    assert not torch.equal(under(between, kv_cache=name), under(between))
 
 
 def test_attention_sees_keys_rounded_after_their_rotation_and_values():

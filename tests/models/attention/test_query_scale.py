@@ -27,6 +27,23 @@ def test_log_n_against_the_definition():
 
 
 @pytest.mark.parametrize(
+    ("given", "formula"),
+    [
+        ("floor", lambda p: reference.floor_scale(p, 512)),
+        ({"name": "floor", "beta": 0.3, "every": 100, "first": 0}, lambda p: reference.floor_scale(p, 100, 0.3, 0)),
+        ("power", reference.power_scale),
+        ({"name": "power", "every": 50, "exponent": 0.5}, lambda p: reference.power_scale(p, 50, 0.5)),
+        ("ssmax", lambda p: reference.ssmax_scale(p, 512)),
+        ({"name": "ssmax", "s": 0.2}, lambda p: reference.ssmax_scale(p, 512, 0.2)),
+    ],
+    ids=str,
+)
+def test_forms_against_their_definitions(given, formula):
+    expected = [formula(position) for position in range(1500)]
+    np.testing.assert_allclose(query_scale(given)(1500, 512), expected, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize(
     ("given", "expected"),
     [  # at positions 8190, 8191, 16383, 65535, 131071, 1048575
         ({"name": "floor", "beta": 0.1, "every": 8192}, [1, 1.069315, 1.109861, 1.219722, 1.283321, 1.485981]),
