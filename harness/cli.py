@@ -24,6 +24,11 @@ from harness.logs import configure_logging
 from harness.methods import METHODS
 from harness.runs.interrupts import keep_interrupts
 
+INTERRUPTED = {  # what Ctrl-C leaves behind, by command
+    "config": "interrupted; finished cells are kept, the same command goes on from here",
+    **dict.fromkeys(("search", "train"), "interrupted; the same command goes on from what was saved"),
+}
+
 
 def main() -> None:
     """``python -m harness``: one cell, or with -m a sweep; under torchrun by all its processes together."""
@@ -124,7 +129,7 @@ def run_app(task: Callable[[DictConfig], object], config_name: str, conf: str = 
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions reach us instead of being printed by Hydra
     options = {"config_path": conf, "config_name": config_name, **_version_base()}
-    with console.guarded("interrupted; finished cells are kept, the same command goes on from here"):
+    with console.guarded(INTERRUPTED.get(config_name, "interrupted")):
         configure_logging()
         keep_interrupts()
         sys.argv[1:] = with_base_groups(_with_format(sys.argv[1:]))

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
+INTERRUPTED = 128 + signal.SIGINT  # the exit code that a shell gives to what Ctrl-C has ended
+
 
 class _Forgiving(io.RawIOBase):
     """A stream whose reader may leave: what is written from then on is dropped, so that the work goes on to its end."""
@@ -54,7 +56,8 @@ def guarded(interrupted: str = "interrupted") -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would only break the clearing up
-        sys.exit(interrupted)
+        print(interrupted, file=sys.stderr)
+        sys.exit(INTERRUPTED)
     finally:
         lost = _lost(sys.stdout)
         if output is None or sys.stdout is not output:

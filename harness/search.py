@@ -18,13 +18,18 @@ def _task(composed: DictConfig) -> None:
 
     parsed = config.parse(plain(composed))  # before torch is imported
 
+    from harness.longrope_search.evaluated import table
     from harness.longrope_search.result import summary
     from harness.longrope_search.run import search
 
     files = search(parsed)
-    print("perplexity on the search documents\n" + summary(json.loads(files[0].read_text())) + "\n")
+    content = json.loads(files[0].read_text())
     for path in files:
         print(path)
+    print(f"\nperplexity on the search documents\n{summary(content)}")
+    if (beside := table(content)) is not None:
+        seen = content["evaluation_documents"]
+        print(f"\nperplexity on the {len(seen['documents'])} evaluation documents, data={seen['data']}\n{beside}")
 
 
 if __name__ == "__main__":

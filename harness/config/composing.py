@@ -7,10 +7,10 @@ from types import FrameType, TracebackType
 import hydra
 from yaml import MarkedYAMLError
 
-import hydra_plugins.harness_plugins
 from harness.errors import one_line
+from hydra_plugins import harness_plugins  # found even where Hydra imported it, which sets no attribute of the parent
 
-HYDRA, PLUGINS = (f"{next(iter(package.__path__))}/" for package in (hydra, hydra_plugins.harness_plugins))
+HYDRA, PLUGINS = (f"{next(iter(package.__path__))}/" for package in (hydra, harness_plugins))
 HARNESS = f"{Path(__file__).parents[1]}/"
 
 

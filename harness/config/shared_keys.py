@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from omegaconf import DictConfig
 
+from harness.data.sources import WITHOUT_PATH
 from harness.errors import UserError, unknown
 
 _KEY = re.compile(r"(model|method|data|protocol)\.(\w+)[\w.]*=")
@@ -18,6 +19,7 @@ _CHOICE = re.compile(r"(?:model|method|data|protocol|experiment)=")
 Compose = Callable[[list[str]], DictConfig]
 
 
+_OR = {"path": "package", "package": "path"}  # where a model's files are
 RENAMED = {"method.logn": "method.query_scale=log_n"}  # keys that older commands may hold
 _typed: list[str] = []  # the command line of this process, where keys of it wait
 
@@ -42,26 +44,41 @@ def applied(cells: Sequence[Sequence[str]], compose: Compose) -> tuple[list[list
     `compose` makes a configuration of overrides. A key that no choice has is a UserError with the nearest name.
     """
     trees: dict[tuple[str, ...], DictConfig] = {}
-    kept: dict[tuple[str, ...], None] = {}
-    with_it: set[str] = set()
+    known: set[str] = set()
+    taken: set[str] = set()
     without: dict[str, dict[str, DictConfig]] = {}  # by key: the choices that lack it, by their names
+    lacked: list[set[str]] = []  # by cell
     for cell in cells:
         choices = tuple(o for o in cell if _CHOICE.match(o))
-        lacked = set()
+        if choices not in trees:
+            trees[choices] = compose(list(choices))
+        tree, lacked_here = trees[choices], set()
         for override in filter(_KEY.match, cell):
-            if choices not in trees:
-                trees[choices] = compose(list(choices))
             key, group, name = _parts(override)
-            if name in trees[choices][group]:
-                with_it.add(key)
-                continue
-            lacked.add(override)
-            without.setdefault(key, {})[_chosen(group, choices, trees[choices])] = trees[choices]
-        kept[tuple(o for o in cell if o not in lacked)] = None
+            known |= {key} if name in tree[group] else set()
+            if name in tree[group] and _is_open(group, name, tree[group], cell):
+                taken.add(key)
+            else:
+                lacked_here.add(override)
+                without.setdefault(key, {})[_chosen(group, choices, tree)] = tree
+        lacked.append(lacked_here)
     for key, lacking in without.items():
-        if key not in with_it:
+        if key not in known:
             raise _nowhere(key, list(lacking.values()))
-    return [list(cell) for cell in kept], [_said(key, list(lacking)) for key, lacking in without.items()]
+    pairs = zip(cells, lacked, strict=True)
+    kept = dict.fromkeys(tuple(o for o in c if o not in out or _parts(o)[0] not in taken) for c, out in pairs)
+    lines = [_said(key, list(lacking)) for key, lacking in without.items() if key in taken]
+    return [list(cell) for cell in kept], lines
+
+
+def _is_open(group: str, name: str, values: DictConfig, cell: Sequence[str]) -> bool:
+    """Whether a choice takes a key of its group: a model in a package has no path, nor have texts of a package's."""
+    if group == "model" and name in _OR:
+        return values.get(_OR[name]) is None
+    if (group, name) == ("data", "path"):
+        given = [o.partition("=")[2] for o in cell if o.startswith("data.source=")]
+        return (given or [values.get("source")])[-1] not in WITHOUT_PATH
+    return True
 
 
 def _parts(override: str) -> tuple[str, str, str]:

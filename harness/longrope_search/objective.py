@@ -24,6 +24,7 @@ from harness.models.rotary.angles import rotated_by
 
 log = logging.getLogger(__name__)
 
+Parts = list[tuple[float, float]]  # nats and tokens of each window
 SQUEEZED = 8.0  # factor of the probe: positions by which rows differ
 
 
@@ -48,24 +49,38 @@ class Objective(NamedTuple):
         gives the same bits on the same hardware, and a method in other company the same to float32 rounding.
         Raises NonFiniteLoss.
         """
-        if self.together:
-            return self._nll(methods)
-        return [nll for method in methods for nll in self._nll([method])]
+        return [
+            math.fsum(nats for windows in documents for nats, _ in windows)
+            / math.fsum(tokens for windows in documents for _, tokens in windows)
+            for documents in self._windows(methods)
+        ]
 
-    def _nll(self, methods: Sequence[Method]) -> list[float]:
+    def sums(self, methods: Sequence[Method]) -> list[list[tuple[float, float]]]:
+        """The same by document: under each method the loss of every document in nats, and its tokens (weights)."""
+        return [
+            [(math.fsum(nats for nats, _ in windows), math.fsum(tokens for _, tokens in windows)) for windows in one]
+            for one in self._windows(methods)
+        ]
+
+    def _windows(self, methods: Sequence[Method]) -> list[list[Parts]]:
+        """By method and document: nats and tokens of its windows."""
+        if self.together:
+            return self._scored(methods)
+        return [scored for method in methods for scored in self._scored([method])]
+
+    def _scored(self, methods: Sequence[Method]) -> list[list[Parts]]:
         documents = [document for _ in methods for document in self.documents]
         planned = plans(self.documents, self.ctx, self.protocol, self.seed, self.shorter) * len(methods)
         made = batches(planned, self.engine.tokens_per_batch)
         with applied_to_rows(self.engine.model, methods, self.ctx, self.trained):
             started = [(batch, self._started(batch, documents, len(methods))) for batch in made]
-        totals: list[list[float]] = [[] for _ in methods]
-        counts: list[list[float]] = [[] for _ in methods]
+        parts: list[Parts] = [[] for _ in documents]
         for batch, losses in started:
             for job, values in fetched(batch, losses, documents):
-                method = job.document // len(self.documents)
-                totals[method].append(job.span.weight * float(np.sum(values, dtype=np.float64)))
-                counts[method].append(job.span.weight * len(values))
-        return [math.fsum(total) / math.fsum(count) for total, count in zip(totals, counts, strict=True)]
+                weight = job.span.weight
+                parts[job.document].append((weight * float(np.sum(values, dtype=np.float64)), weight * len(values)))
+        size = len(self.documents)
+        return [parts[begin : begin + size] for begin in range(0, len(parts), size)]
 
     def _started(self, batch: Sequence[Job], documents: Sequence[Document], methods: int) -> torch.Tensor:
         """Losses (batch, scored), on the model's device: nothing waits for them before all batches are under way."""

@@ -4,51 +4,33 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from tqdm.auto import tqdm
 
 from harness import methods
-from harness.cells.cell import Identity
-from harness.cells.device import check_device, placement
-from harness.cells.prepare import identify
-from harness.data import documents, needles
-from harness.data.documents import Document, DocumentSet
-from harness.data.lengths import check_lengths
-from harness.data.overlap import check_disjoint
+from harness.cells.device import placement
+from harness.data.documents import DocumentSet
 from harness.engine.ready import ready
-from harness.errors import UserError
 from harness.figures import search as figures
 from harness.figures.files import save
 from harness.longrope_search import progress, result
 from harness.longrope_search.config import SearchConfig, parameters
+from harness.longrope_search.evaluated import FOUND, compare
 from harness.longrope_search.evaluations import Evaluations, Record
 from harness.longrope_search.evolution import Individual, evolve
+from harness.longrope_search.known import Known, know
 from harness.longrope_search.objective import Objective, takes_rows
 from harness.longrope_search.result import Found
 from harness.longrope_search.space import SEED_METHODS, Genome, Space, seeds
-from harness.methods.base import RopeGeometry
-from harness.models.checkpoint.header import Header, header
 from harness.results import store
 from harness.storage.leases import Leases
 
 log = logging.getLogger(__name__)
 VERSION = 2  # of what a search does: raised when the same recipe would take another course
 GPU_BATCH = 16  # individuals
-
-
-class Known(NamedTuple):
-    """What is known before the model is loaded."""
-
-    header: Header
-    geometry: RopeGeometry
-    identity: Identity  # of the search set
-    spaces: dict[int, Space]  # by length
-    search_set: DocumentSet
-    evaluation_set: DocumentSet
-    judged: Mapping[int, Sequence[Document]]  # by length: what individuals are judged by
 
 
 class Stage(NamedTuple):
@@ -65,7 +47,7 @@ def search(config: SearchConfig) -> list[Path]:
 
     Raises UserError for a mistake in the configuration, StorageError where nothing can be written.
     """
-    known = _know(config)
+    known = know(config)
     for ctx in config.ctx:
         progress.claim(_folder(config, ctx), _recipe(config, known, ctx))
     engine, trained, device = ready(
@@ -81,38 +63,11 @@ def search(config: SearchConfig) -> list[Path]:
                 config.seed, device, known.header.prefix_token_id, together, known.search_set.shorter,
             )  # fmt: skip
             stage = _stage(config, known, judge, leases)
-            stages.append(stage.content)
+            stages.append(stage.content | _evaluated(config, known, judge, stage, leases))
             files += _write_stage(config, stage, seeds(known.spaces[ctx], ctx))
     factors = config.output_dir / "factors.json"
     result.write_json(factors, _about(config, known) | {"stages": stages})
     return [factors, *files]
-
-
-def _know(config: SearchConfig) -> Known:
-    """Everything that can be wrong before the weights are read."""
-    known = header(config.model)
-    if known.geometry is None:
-        raise UserError(f"model {config.model.name} has no rotary embedding: there are no factors to search.")
-    check_device(config.engine)
-    spaces = {ctx: config.search.space(known.geometry, ctx) for ctx in config.ctx}
-    sets = [
-        documents.load(spec, known.tokenizer, known.tokenizer_fingerprint, config.seed)
-        for spec in (config.search_data, config.data)
-    ]
-    check_disjoint(*sets)
-    judged = {ctx: _judged(config, known, sets[0], ctx) for ctx in reversed(config.ctx)}
-    dtype = placement(config.engine).dtype
-    identity = identify(known, sets[0].fingerprint, config.protocol, dtype)
-    return Known(known, known.geometry, identity, spaces, sets[0], sets[1], judged)
-
-
-def _judged(config: SearchConfig, known: Header, search_set: DocumentSet, ctx: int) -> list[Document]:
-    """The search documents, or needles in them: words and numbers that no evaluation has, the right number alone."""
-    if config.search.objective == "needle":
-        made = needles.planted(search_set, config.search_data, known.tokenizer, ctx, config.seed, "search")
-        return [document for document in made.documents if document.needle is not None and document.needle.right]
-    check_lengths(search_set, ctx)
-    return search_set.documents
 
 
 def _folder(config: SearchConfig, ctx: int) -> Path:
@@ -171,6 +126,21 @@ def _stage(config: SearchConfig, known: Known, judge: Objective, leases: Leases)
     asked |= {} if spec.objective == "perplexity" else {"objective": spec.objective}
     work = {"evaluations": len(individuals), "recipe": _recipe(config, known, judge.ctx)}
     return Stage(judge.ctx, found, individuals, {**asked, **found._asdict(), **work})
+
+
+def _evaluated(config: SearchConfig, known: Known, judge: Objective, stage: Stage, leases: Leases) -> dict[str, object]:
+    """What was found at a length beside the search's seeds, on the evaluation documents; {} where these do not do."""
+    documents = known.evaluated.get(stage.ctx)
+    if documents is None:
+        return {}
+    space, temperature, found = known.spaces[stage.ctx], config.search.temperature, stage.found
+    winner = Genome(tuple(found.long_factor), found.unscaled_prefix, found.critical_pair)
+    named = {FOUND: winner.method(space.factor, temperature)}
+    named |= {f"{name} factors": g.method(space.factor, temperature) for name, g in seeds(space, stage.ctx).items()}
+    named |= {f"method={name}": methods.build(name, {}, known.geometry, stage.ctx) for name in SEED_METHODS}
+    on = judge._replace(documents=documents, shorter=known.evaluation_set.shorter)
+    evaluations = Evaluations(_folder(config, stage.ctx) / "evaluations", leases)
+    return {"evaluated": compare(on, named, evaluations, known.evaluation_set.fingerprint)}
 
 
 def _measure(judge: Objective, space: Space, genomes: Sequence[Genome], temperature: str | float) -> list[Record]:

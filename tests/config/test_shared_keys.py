@@ -1,5 +1,6 @@
 """Fixed keys beside a group that a sweep chooses from."""
 
+import re
 import sys
 
 import pytest
@@ -28,6 +29,10 @@ def test_a_key_applies_to_every_choice_that_has_it() -> None:
         ("method", "linear", "yarn", "method.beta_fast=16"),
         ("protocol", "single_pass", "sliding", "protocol.stride=512"),
         ("protocol", "sliding", "fixed_targets", "protocol.num_targets=8"),
+        ("model", "reference", "hf", "model.path=/models/a"),
+        ("model", "llama2_7b", "hf", "model.package=own_weights"),
+        ("data", "sotu", "text", "data.path=/texts/a.txt"),
+        ("data", "text", "needles", "data.needles.repeats=2"),
     ],
 )
 def test_a_choice_without_the_key_runs_without_it_and_one_line_says_so(group, without, with_it, override) -> None:
@@ -76,11 +81,17 @@ def test_keys_of_groups_wait_in_a_sweep_alone(typed: str, shortened: str, monkey
         ("method=none,yarn method.factor=2,4", 3, "method=none runs without method.factor, which it does not have"),
         ("method=none,yarn,native method.beta_fast=16", 3, "method=none, method=native run without method.beta_fast"),
         ("protocol=single_pass,sliding protocol.stride=32", 2, "protocol=single_pass runs without protocol.stride"),
+        ("protocol=single_pass,disjoint,sliding protocol.stride=32", 3, "protocol=single_pass, protocol=disjoint run"),
+        ("model=reference,hf model.path={model}", 2, "model=reference runs without model.path, which it does not"),
+        ("data=text,sotu data.path={texts}", 2, "data=sotu runs without data.path, which it does not have"),
+        ("data=text,sotu data.path={texts} data.num_documents=2", 2, "data=sotu runs without data.path"),
         ("method=none,yarn method.query_scale={name:power,exponent:1} method.query_scale.exponent=0.2", 2, None),
     ],
 )
 def test_a_sweep_on_the_command_line_shares_its_keys(place, monkeypatch, capsys, caplog, choices, cells, line) -> None:
-    fixed = [o for o in place.overrides if not (o.startswith("protocol=") and choices.startswith("protocol="))]
+    swept = choices.partition("=")[0]
+    fixed = [o for o in place.overrides if not re.match(rf"{swept}[.=]", o)]
+    choices = choices.format(model=place.model, texts=place.texts) if "{name" not in choices else choices
     typed = ["harness", "-m", *fixed, *choices.split(), "ctx=64", "dry_run=true"]
     monkeypatch.setattr(sys, "argv", list(typed))
     cli.main()
@@ -88,3 +99,23 @@ def test_a_sweep_on_the_command_line_shares_its_keys(place, monkeypatch, capsys,
     assert line is None or line in caplog.text
     assert caplog.text.count("without") == (line is not None)
     assert sys.argv == typed  # which results record
+
+
+@pytest.mark.parametrize(
+    ("choices", "words"),
+    [
+        ("model=reference model.path=/nope", "give model.path (directory or hub id) or model.package, got both"),
+        ("model=reference,smollm2 model.path=/nope", "got both"),
+        ("data=sotu data.path=/nope", "Unknown key 'data.path'"),
+        ("data=needles,passkey protocol=targets data.path=/nope", "reads no data.path"),
+        ("data=sotu,text data.pth=/nope", "Unknown key 'data.pth'. Did you mean 'data.path'?"),
+        ("model=reference,hf model.pth=/nope", "Unknown key 'model.pth'. Did you mean 'model.path'?"),
+    ],
+)
+def test_what_no_choice_takes_is_an_error_of_one_line(choices, words, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["harness", "-m", *choices.split(), "ctx=64", "dry_run=true"])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line

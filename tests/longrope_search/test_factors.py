@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 
 from harness import methods
 from harness.errors import UserError
-from harness.longrope_search import result
+from harness.longrope_search import evaluated, result
 from harness.longrope_search.space import Genome, Space, seeds
 from harness.methods import RopeGeometry
 from harness.methods.frequency import rescale_factors
@@ -87,3 +87,33 @@ def test_the_summary_sets_what_was_found_beside_what_the_search_began_with() -> 
     text = result.summary({"stages": [stage, {**stage, "target_ctx": 128, "perplexity": 20}]})
     rows = {(line := row.rsplit(None, 2))[0]: line[1:] for row in text.splitlines()[1:]}
     assert rows == {"found": ["10.5", "20"], "yarn factors": ["12.25", "12.25"], "method=yarn": ["11.12", "11.12"]}
+
+
+def test_the_table_of_evaluation_documents_has_a_ratio_beside_each_perplexity() -> None:
+    found = {"perplexity": 30.25, "found_over_it": 1.0, "low": 1.0, "high": 1.0}
+    yarn = {"perplexity": 33.5, "found_over_it": 0.903, "low": 0.85, "high": 0.95}
+    few = {**yarn, "low": None, "high": None}
+    stages = [
+        {"target_ctx": 64, "evaluated": {"found": found, "method=yarn": yarn}},
+        {"target_ctx": 128},  # too long for the documents
+        {"target_ctx": 256, "evaluated": {"found": found, "method=yarn": few}},
+    ]
+    head, first, second = (evaluated.table({"stages": stages}) or "").splitlines()
+    assert "128" not in head
+    assert first.split() == ["found", "30.25", "30.25"]
+    assert second.split("  ")[-1].strip() == "0.9030"
+    assert "0.9030 [0.8500, 0.9500]" in second
+    assert evaluated.table({"stages": [{"target_ctx": 128}]}) is None
+
+
+def test_the_interval_of_found_over_another_is_paired() -> None:
+    """Documents of very different losses whose difference is nearly one: narrow, as statistics.paired has it."""
+    losses = [100.0, 200.0, 300.0, 400.0, 500.0, 600.0]
+    found = [(nats, 100.0) for nats in losses]
+    other = [(nats + 10 + 0.1 * i, 100.0) for i, nats in enumerate(losses)]
+    beside = evaluated._beside(found, other)
+    assert beside.found_over_it == pytest.approx(math.exp(-(60 + 1.5) / 600), rel=1e-12)
+    assert beside.perplexity == pytest.approx(math.exp((2100 + 60 + 1.5) / 600), rel=1e-12)
+    assert beside.low is not None
+    assert beside.high is not None
+    assert beside.low < beside.found_over_it < beside.high < beside.low * 1.01

@@ -104,6 +104,42 @@ def test_the_harness_finds_the_perplexities_that_the_search_found(searched: Sear
         assert found[name] == pytest.approx(perplexity, rel=1e-6)
 
 
+def test_the_harness_evaluates_what_was_found_as_the_search_does(searched: SearchPlace) -> None:
+    """Evaluation documents, both lengths: perplexities and paired ratios of the cells of the harness itself."""
+    file = searched.folder / "search" / "factors.json"
+    wanted = ["method=linear", "method=ntk", "method=yarn", f"method=longrope method.factors={file}"]
+    from harness import load_results, summarize
+    from harness.runs import runner
+
+    for stage in searched.factors()["stages"]:
+        results = searched.folder / f"evaluated{stage['target_ctx']}"
+        common = (f"ctx={stage['target_ctx']}", "data.num_documents=2", f"results_dir={results}")
+        runner.run(searched.prepared(*wanted, common=common))
+        measured = summarize(load_results(results)).set_index("method")["perplexity"]
+        evaluated = stage["evaluated"]
+        assert next(iter(evaluated)) == "found"
+        assert set(evaluated) == {
+            "found",
+            *(f"{m} factors" for m in stage["seeds"]),
+            *(f"method={m}" for m in stage["methods"]),
+        }
+        for name, method in {"found": "longrope", **{f"method={m}": m for m in stage["methods"]}}.items():
+            assert evaluated[name]["perplexity"] == pytest.approx(measured[method], rel=1e-6)
+            over = measured["longrope"] / measured[method]
+            assert evaluated[name]["found_over_it"] == pytest.approx(over, rel=1e-6)
+            assert evaluated[name]["low"] is None  # of two documents no interval
+
+
+def test_documents_that_are_too_short_to_evaluate_on_stop_no_search(searched: SearchPlace, tmp_path: Path) -> None:
+    """The table is of the lengths that they hold; a line before the search says which they do not."""
+    place = SearchPlace(tmp_path)
+    place.model, place.texts = searched.model, searched.texts
+    place.search("ctx=[64,128]", "data.max_tokens=100", "search.iterations=0")
+    short, long = place.factors()["stages"]
+    assert "evaluated" in short
+    assert "evaluated" not in long
+
+
 def test_a_finished_search_is_not_paid_again_and_gives_the_same_file(searched: SearchPlace) -> None:
     def evaluations() -> dict[str, int]:
         folder = searched.folder / "search"
