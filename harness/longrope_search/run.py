@@ -25,6 +25,7 @@ from harness.longrope_search.known import Known, know
 from harness.longrope_search.objective import Objective, takes_rows
 from harness.longrope_search.result import Found
 from harness.longrope_search.space import SEED_METHODS, Genome, Space, seeds
+from harness.methods.base import Method
 from harness.results import store
 from harness.storage.leases import Leases
 
@@ -135,7 +136,7 @@ def _evaluated(config: SearchConfig, known: Known, judge: Objective, stage: Stag
         return {}
     space, temperature, found = known.spaces[stage.ctx], config.search.temperature, stage.found
     winner = Genome(tuple(found.long_factor), found.unscaled_prefix, found.critical_pair)
-    named = {FOUND: winner.method(space.factor, temperature)}
+    named: dict[str, Method] = {FOUND: winner.method(space.factor, temperature)}
     named |= {f"{name} factors": g.method(space.factor, temperature) for name, g in seeds(space, stage.ctx).items()}
     named |= {f"method={name}": methods.build(name, {}, known.geometry, stage.ctx) for name in SEED_METHODS}
     on = judge._replace(documents=documents, shorter=known.evaluation_set.shorter)
