@@ -78,12 +78,15 @@ class Bench:
         self.dtype = torch.float32 if given.cpu else torch.bfloat16
 
     def model(self, layers: int | None = None, dtype: torch.dtype | None = None, **shapes: Any) -> Any:
-        """Random weights, the same on every rank; of them only `layers` run, all are resident."""
+        """Random weights, the same on every rank; of them only `layers` run, None: all; all are resident."""
         torch.manual_seed(0)
         config = transformers.LlamaConfig(**self.shapes | shapes)
         with torch.device(self.device):
             model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype or self.dtype).eval()
-        model.config.num_hidden_layers = layers or config.num_hidden_layers
+        if layers is not None:
+            self.resting = model.model.layers[layers:]
+            model.model.layers = model.model.layers[:layers]
+            model.config.num_hidden_layers = layers
         return model
 
     def ids(self, length: int, count: int = 1) -> list[torch.Tensor]:
@@ -222,10 +225,14 @@ def _microseconds(event: Any) -> float:
 
 
 def reach(bench: Bench) -> None:
-    """A window that one of the GPUs cannot hold, over a stated part of the layers, all weights resident."""
+    """A window that one of the GPUs cannot hold, over a stated part of the layers, all weights resident.
+
+    Every position is scored, since of the last layer only what is scored is run.
+    """
     length, layers = bench.given.length // bench.scale, bench.given.layers
     case = f"one window of {length}, {layers} of {bench.shapes['num_hidden_layers']} layers"
     counted = bench.counted(length, layers, bench.size)
+    counted += 2 * SHAPES["vocab_size"] * SHAPES["hidden_size"] * length / RATE / bench.size  # type: ignore
     if not bench.fits(case, counted + 30):
         return
     engine = Engine(bench.model(layers), EngineSpec(), bench.over)
@@ -233,7 +240,7 @@ def reach(bench: Bench) -> None:
     bench.peak()
     note = ""
     try:
-        seconds, nll = bench.timed(partial(engine.token_nll, ids, length - SCORED), range(bench.size))
+        seconds, nll = bench.timed(partial(engine.token_nll, ids, 1), range(bench.size))
         note = f"losses finite: {bool(nll.isfinite().all())}"
     except MemoryError as error:
         seconds, note = float("nan"), str(error)

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from harness.models.attention.causal import causal_attention
-from harness.models.attention.fused import fused, masked, merged, widened
+from harness.models.attention.fused import fused, masked, widened
+from harness.models.attention.merging import merged
 from harness.models.attention.options import check_options
 from harness.models.attention.route import Attention
 from harness.models.checkpoint.families import SINKS

@@ -1,6 +1,6 @@
 """Attention of a rank's stripes of a window to the keys and values of all ranks, block by block.
 
-Every block gives an output and its log-sum-exp; these are merged exactly (harness.models.attention.fused).
+Every block gives an output and its log-sum-exp; these are merged exactly (harness.models.attention.merging).
 """
 
 import torch
@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from harness.engine.ring import Block, Ring
 from harness.engine.ring_windows import attend_in_windows
-from harness.models.attention.fused import Piece, fused, joined
+from harness.models.attention.fused import Piece, fused
+from harness.models.attention.merging import joined
 from harness.models.attention.options import check_options
 
 PIECES = 4  # outputs that wait to be merged

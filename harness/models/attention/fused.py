@@ -1,9 +1,4 @@
-"""PyTorch's fused attention with its log-sum-exp, and the exact merge of attention over disjoint sets of keys.
-
-softmax over all keys = sum over pieces of exp(lse_piece - lse) output_piece, lse = log sum exp lse_piece.
-"""
-
-from collections.abc import Sequence
+"""PyTorch's fused attention with its log-sum-exp, by which pieces over disjoint sets of keys can be merged."""
 
 import torch
 from torch import Tensor
@@ -25,26 +20,15 @@ def fused(query: Tensor, key: Tensor, value: Tensor, scale: float, *, causal: bo
         )[:2]
         return out, lse
     if query.dtype in (torch.float16, torch.bfloat16) and query.shape[-1] <= 128:
-        return _cudnn(query, key, value, scale, causal)
-    groups = query.shape[1] // key.shape[1]
-    key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
+        out, lse = torch.ops.aten._scaled_dot_product_cudnn_attention(
+            query, key, value, None, compute_log_sumexp=True, is_causal=causal, scale=scale
+        )[:2]
+        return out, lse.reshape(lse.shape[:3])
+    key, value = _for_each_head(query, key), _for_each_head(query, value)
     out, lse = torch.ops.aten._scaled_dot_product_efficient_attention(
         query, key, value, None, compute_log_sumexp=True, is_causal=causal, scale=scale
     )[:2]
     return out, lse[..., : query.shape[2]]  # its rows are padded to a multiple of 32
-
-
-def _cudnn(query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool) -> Piece:
-    batch, heads, length, width = query.shape
-    groups = heads // key.shape[1]
-    if causal:  # as many keys as queries: repeating them is cheap
-        key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
-    else:  # the queries of a group stand in one long row, so that keys and values are not repeated
-        query = query.reshape(batch, heads // groups, groups * length, width)
-    out, lse = torch.ops.aten._scaled_dot_product_cudnn_attention(
-        query, key, value, None, compute_log_sumexp=True, is_causal=causal, scale=scale
-    )[:2]
-    return out.reshape(batch, heads, length, -1), lse.reshape(batch, heads, length)
 
 
 def widened(states: Tensor, channels: int) -> Tensor:
@@ -83,30 +67,3 @@ def _aligned(bias: Tensor, query: Tensor) -> Tensor:
 
 def _for_each_head(query: Tensor, states: Tensor) -> Tensor:
     return states.repeat_interleave(query.shape[1] // states.shape[1], dim=1)
-
-
-def merged(pieces: Sequence[Piece], sinks: Tensor | None = None) -> Tensor:
-    """The output over the keys of all pieces, in the precision of the log-sum-exp (float32 or better).
-
-    `sinks` (heads,) are logits without a value.
-    """
-    return joined(pieces, sinks)[0]
-
-
-def joined(pieces: Sequence[Piece], sinks: Tensor | None = None, out: Tensor | None = None) -> Piece:
-    """One piece over the keys of all: its output (batch, heads, queries, channels) as `merged`, and its log-sum-exp.
-
-    With `out`, of any dtype, the output is written there as it is computed: its memory is written once.
-    """
-    lse = torch.stack([piece[1] for piece in pieces])
-    total = torch.logsumexp(lse, dim=0)
-    if sinks is not None:
-        total = torch.logaddexp(total, sinks.to(total.dtype)[None, :, None])
-    weights = torch.exp(lse - total)[..., None]
-    whole = pieces[0][0] * weights[0]
-    for number, ((output, _), weight) in enumerate(zip(pieces[1:], weights[1:], strict=True), start=2):
-        last = number == len(pieces) and out is not None
-        whole = torch.addcmul(whole, output, weight, out=out if last else whole)
-    if out is not None and len(pieces) == 1:
-        whole = out.copy_(whole)
-    return whole, total

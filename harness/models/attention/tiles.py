@@ -2,7 +2,7 @@
 
 The score matrix is walked in blocks of query rows. In a block, each region is cut into at most three tiles (a left
 edge, a full middle, a right edge); PyTorch's fused attention returns the output and the log-sum-exp of each tile, and
-tiles are merged exactly (harness.models.attention.fused). Where the flash kernel runs, which knows bands, blocks end
+tiles are merged exactly (harness.models.attention.merging). Where the flash kernel runs, which knows bands, blocks end
 where an edge changes how it moves: a few calls for thousands of rows.
 """
 
@@ -17,7 +17,8 @@ from torch import Tensor
 
 from harness.methods.attention.regions import Region
 from harness.models.attention.flash import flash, has_flash, is_small
-from harness.models.attention.fused import Piece, fused, masked, merged, widened
+from harness.models.attention.fused import Piece, fused, masked, widened
+from harness.models.attention.merging import merged
 from harness.models.attention.rotation import LayerRotation, Table
 from harness.models.attention.row_blocks import even, straight
 
