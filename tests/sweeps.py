@@ -21,6 +21,7 @@ from harness.config.schema import Config, parse
 from harness.results.selection import LAST
 from tests.tiny import TRAINED, VOCABULARY, tiny_llama
 
+PLACES = ["model_folder", "dataset_folder"]  # columns that say where files lie, in which equal cells may differ
 POISON = 5  # a token whose embedding is NaN where a checkpoint is poisoned
 
 

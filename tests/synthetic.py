@@ -20,6 +20,8 @@ def identifying(**given: object) -> dict[str, Any]:
         "stride": None,
         "shorter": None,
         "dataset_params": None,
+        "dataset_folder": None,
+        "model_folder": None,
         "base": "",
     }
     assert given.keys() <= columns.keys()
@@ -55,6 +57,7 @@ def cell(
                     "protocol": "sliding", "protocol_params": json.dumps({"stride": 256}), "stride": 256,
                     "bos": False, "weight": 1.0, "dataset": "sotu", "dataset_fingerprint": "f00d",
                     "dataset_source": "sotu", "dataset_params": None, "identity_version": 2,
+                    "dataset_folder": None, "model_folder": None,
                     "base": "", "base_cell_id": "",
                     "document": f"speech-{document}", "document_index": document, "window": window,
                     "begin": 256 * window, "end": 256 * window + ctx,

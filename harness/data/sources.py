@@ -19,6 +19,7 @@ from harness.data.raw import RawText
 from harness.data.windows import Shorter
 from harness.errors import UserError, first_line, unknown
 from harness.storage import cache
+from harness.storage.places import folders_above
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,13 @@ class DataSpec:
         if self.path is None or self.source in WITHOUT_PATH:
             return self.source
         return self.path if self.source == "hub" else os.path.basename(os.path.abspath(self.path))
+
+    @property
+    def folder(self) -> str | None:
+        """The last folders above what `origin` says, which tell namesakes apart; None: not of files."""
+        if self.path is None or self.source != "files":
+            return None
+        return folders_above(os.path.abspath(os.path.expanduser(self.path)))
 
 
 Texts = Generator[RawText, None, None]

@@ -18,6 +18,7 @@ import pyarrow as pa
 from harness.data.documents import Document
 from harness.data.scores import Scores
 from harness.results.units import divergence_bins, position_bins, scored_windows
+from harness.storage.places import folders_above
 
 
 class Table(NamedTuple):
@@ -62,6 +63,12 @@ def data_params(spec: Mapping[str, Any]) -> str:
     return json.dumps({k: v for k, v in sorted(spec.items()) if k not in ("name", "path") and v is not None})
 
 
+def folder_of(spec: Mapping[str, Any]) -> str | None:
+    """The last folders of an absolute path, of a model or data set whose place a file has kept."""
+    path = spec["path"]
+    return folders_above(path) if path and path.startswith("/") else None
+
+
 def of_needle(name: str) -> Callable[[Any], Any]:
     """A fact of the needle that a document holds; null where it holds none."""
     return lambda unit: None if unit.document.needle is None else getattr(unit.document.needle, name)
@@ -83,6 +90,11 @@ COLUMNS: list[Column] = [
         lambda c: c.config.model.source, of_cell=True, since=3,
     ),
     Column(
+        "model_folder", TEXT, SUMS, "folders that it lies in, the last four; null: it is of a hub or package",
+        lambda c: c.config.model.folder, of_cell=True, since=7,
+        recorded=lambda provenance: folder_of(provenance["config"]["model"]),
+    ),
+    Column(
         "model_fingerprint", TEXT, SUMS, "hash of its files", lambda c: c.identity.model_fingerprint,
         of_cell=True, since=3,
     ),
@@ -99,6 +111,11 @@ COLUMNS: list[Column] = [
     Column(
         "dataset_source", TEXT, SUMS, "file, directory, hub id or package of its texts",
         lambda c: c.config.data.origin, of_cell=True, since=2,
+    ),
+    Column(
+        "dataset_folder", TEXT, SUMS, "folders that it lies in, the last four; null: it is of a hub or package",
+        lambda c: c.config.data.folder, of_cell=True, since=7,
+        recorded=lambda provenance: folder_of(provenance["config"]["data"]),
     ),
     Column(
         "dataset_params", TEXT, SUMS, "which part of them: number of documents, lengths, ..., JSON",

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import UserError
+from harness.statistics import words
 from harness.statistics.lines import label, tokens
 from harness.statistics.metric import PERPLEXITY, Metric
 from harness.statistics.paired import cell_table, pair
@@ -116,16 +117,30 @@ def name(cell: Line) -> str:
 def _by_checkpoint(sides: dict[Side, pd.DataFrame]) -> dict[Side, pd.DataFrame]:
     """The cells of both sides; models of one name on one side with what they were read from behind their name."""
     tables = {side: cell_table(rows) for side, rows in sides.items()}
-    several = set()
-    for table in tables.values():
-        if "model_source" in table:
-            counts = table.groupby("model")["model_source"].nunique()
-            several |= set(counts.index[counts > 1])
-    for table in tables.values():
-        if "model_source" in table:
-            named = table["model"].isin(several) & table["model_source"].notna()
-            table.loc[named, "model"] = table["model"] + " (" + table["model_source"].astype(str) + ")"
+    known = [table for table in tables.values() if "model_source" in table]
+    namesakes = {key for table in known for key in _several(table, ["model", "model_source"], "model_fingerprint")}
+    places = [_placed(table, namesakes) for table in known]
+    several = {name for table in places for name in _several(table, ["model"], "place")}
+    for table, placed in zip(known, places, strict=True):
+        named = table["model"].isin(several) & table["model_source"].notna()
+        table.loc[named, "model"] = table["model"] + " (" + placed["place"].astype(str) + ")"
     return tables
+
+
+def _several(table: pd.DataFrame, by: list[str], what: str) -> list[object]:
+    """Values of `by` (one of a single column) with several values of `what`."""
+    counts = table.groupby(by if len(by) > 1 else by[0])[what].nunique()
+    return list(counts.index[counts > 1])
+
+
+def _placed(table: pd.DataFrame, namesakes: set[object]) -> pd.DataFrame:
+    """With a column `place`: what weights were read from, for namesakes with their folder and revision."""
+    return table.assign(
+        place=[
+            words.placed(line) if (line["model"], line["model_source"]) in namesakes else line["model_source"]
+            for line in table.to_dict("records")
+        ]
+    )
 
 
 def _one_each(table: pd.DataFrame, side: Side) -> pd.DataFrame:

@@ -78,12 +78,11 @@ def _by_checkpoint(table: pd.DataFrame) -> pd.Series:
         return table["curve"]
     curve = table["curve"].copy()
     for _, rows in table.dropna(subset=["model_fingerprint"]).groupby("model"):
-        sources = rows.groupby("model_fingerprint")["model_source"].first()
-        if len(sources) > 1:
-            names = words.numbered(words.last_parts([str(source) for source in sources]), "weights")
-            curve[rows.index] = (
-                rows["curve"] + ", " + rows["model_fingerprint"].map(dict(zip(sources.index, names, strict=True)))
-            )
+        first = rows.drop_duplicates("model_fingerprint").sort_values("model_fingerprint")
+        if len(first) > 1:
+            names = words.numbered(words.checkpoints(first), "weights")
+            known = dict(zip(first["model_fingerprint"], names, strict=True))
+            curve[rows.index] = rows["curve"] + ", " + rows["model_fingerprint"].map(known)
     return curve
 
 

@@ -34,6 +34,32 @@ def protocols(table: pd.DataFrame) -> pd.Series:
     return _apart(table, "protocol", "protocol_params", "protocol_params", {}, "setting")
 
 
+def checkpoints(table: pd.DataFrame) -> list[str]:
+    """For every row, what its weights were read from: what names them, and of namesakes what tells them apart."""
+    lines: Sequence[Line] = table.to_dict("records")
+    ways = [[way(line) for line in lines] for way in (_source, _revised, _in_place, placed)]
+    names, longer = ways[0], max(ways, key=lambda told: len(set(told)))
+    return last_parts([more if names.count(name) > 1 else name for name, more in zip(names, longer, strict=True)])
+
+
+def placed(line: Line) -> str:
+    """What weights were read from, with the folders above it, and its revision where it is of a hub."""
+    return in_folder(line.get("model_folder"), _revised(line))
+
+
+def _source(line: Line) -> str:
+    return str(line["model_source"])
+
+
+def _in_place(line: Line) -> str:
+    return in_folder(line.get("model_folder"), _source(line))
+
+
+def _revised(line: Line) -> str:
+    revision = line.get("model_revision")
+    return _source(line) + (f" revision {revision:.12}" if isinstance(revision, str) and revision else "")
+
+
 def _apart(
     table: pd.DataFrame, name: str, identity: str, params: str, sayings: Mapping[str, str], noun: str
 ) -> pd.Series:
@@ -49,9 +75,16 @@ def _apart(
 
 
 def _settings(row: Line, name: str, params: str) -> Params:
-    """Of a row, as JSON values; a data set of which they are not known has its source."""
+    """Of a row, as JSON values; of a data set with its place."""
     known = json.loads(row[params]) if isinstance(row.get(params), str) else {}
-    return known if name != "dataset" else {"path": row["dataset_source"]} | known
+    if name == "dataset" and isinstance(source := row["dataset_source"], str):
+        known = {"path": in_folder(row.get("dataset_folder"), source)} | known
+    return known
+
+
+def in_folder(folder: object, name: str) -> str:
+    """A name behind the folders that it lies in, where they are known."""
+    return f"{folder}/{name}" if isinstance(folder, str) and folder else name
 
 
 def distinguishing(settings: Sequence[Params], sayings: Mapping[str, str]) -> list[str]:

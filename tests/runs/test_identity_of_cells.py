@@ -221,13 +221,35 @@ def test_two_checkpoints_in_one_sweep_are_two_named_lines(place, capsys, monkeyp
     assert sorted(set(curves)) == sorted(f"none, {name}" for name in names)
 
 
-def test_two_checkpoints_elsewhere_under_one_name_are_two_numbered_lines(place):
-    paths = [save_seed(place.folder / f"{seed}" / "last", seed, place.model) for seed in (1, 2)]
-    prepared = place.prepared(*(f"model.path={path} ctx={ctx}" for path in paths for ctx in (16, 32)))
-    runner.run(prepared)
-    curves = label(summarize(harness.load_results(place.results)))["curve"]
-    assert set(curves) == {"none, last, weights 1 of 2", "none, last, weights 2 of 2"}
-    assert curves.value_counts().tolist() == [2, 2]
+@pytest.mark.parametrize("folders", [("1/last", "2/last"), ("run/1/hf/last", "run/2/hf/last")])
+def test_two_checkpoints_of_one_folder_name_elsewhere_are_two_named_lines(place, capsys, folders):
+    paths = [save_seed(place.folder / name, seed, place.model) for seed, name in enumerate(folders, start=1)]
+    cells = [f"model.path={path} ctx={ctx}" for path in paths for ctx in (16, 32)]
+    sweep.main(place.configs(*cells, common=("method=none",)), sweep=True)
+    shown = capsys.readouterr().out
+    for seed, name in enumerate(folders, start=1):
+        (line,) = (line for line in shown.splitlines() if line.startswith(f"none, {name.removeprefix('run/')} "))
+        expected = [right(tiny_model(tiny_config("llama"), seed), place, ctx) for ctx in (16, 32)]
+        assert [float(text) for text in line.split()[2:4]] == pytest.approx(expected, abs=0.051)
+
+
+@pytest.mark.parametrize("names", [("old/book.jsonl", "new/book.jsonl"), ("a/x/book.jsonl", "b/x/book.jsonl")])
+def test_two_texts_of_one_file_name_are_two_named_blocks(place, capsys, names):
+    lines = place.texts.read_text().splitlines()
+    expected = {}
+    for name, content in zip(names, (lines[:2], lines[2:]), strict=True):
+        (place.folder / name).parent.mkdir(parents=True)
+        place.texts.write_text("\n".join(content))
+        shutil.copy(place.texts, place.folder / name)
+        expected[name] = right(tiny_llama(), place, 16)
+    cells = [f"data.path={place.folder / name} ctx=16" for name in names]
+    sweep.main(place.configs(*cells, common=("method=none",)), sweep=True)
+    blocks = capsys.readouterr().out.split("perplexity: ")[1:]
+    assert len(blocks) == 2
+    for name, value in expected.items():
+        (block,) = (block for block in blocks if f"text, {name}, " in block)
+        line = next(line for line in block.splitlines() if line.startswith("none "))
+        assert float(line.split()[1]) == pytest.approx(value, abs=0.051)
 
 
 def test_a_checkpoint_written_over_is_two_lines_told_apart_by_its_fingerprint(place):

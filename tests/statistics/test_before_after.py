@@ -184,6 +184,32 @@ def test_two_checkpoints_under_one_name_are_named_and_compared_each_with_its_own
     assert ratios["max"].tolist() == pytest.approx([1.0, 1.01], rel=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"model_folder": ("a", "b")}, ["(a/last revision abc)", "(b/last revision abc)"]),
+        ({"model_revision": ("0123456789abcdef", "f00d")}, ["(last revision 0123456789ab)", "(last revision f00d)"]),
+    ],
+)
+def test_two_checkpoints_of_one_folder_name_are_compared_each_with_its_own(
+    rows: pd.DataFrame, columns: dict, expected: list[str]
+) -> None:
+    def both(factor: float) -> list[pd.DataFrame]:
+        made = [checkpoint(rows, "ck1"), checkpoint(rows, "ck2", factor)]
+        return [
+            part.assign(model_source="last", **{name: values[place] for name, values in columns.items()})
+            for place, part in enumerate(made)
+        ]
+
+    result = compare(pd.concat(both(1.5)), pd.concat(both(1.5 * 1.01)[::-1]))
+    assert not result.refused
+    ratios = result.cells.groupby("model")["ratio"].agg(["min", "max", "size"])
+    assert ratios.index.tolist() == [f"reference {name}" for name in expected]
+    assert ratios["size"].tolist() == [6, 6]
+    assert ratios["min"].tolist() == pytest.approx([1.0, 1.01], rel=1e-9)
+    assert ratios["max"].tolist() == pytest.approx([1.0, 1.01], rel=1e-9)
+
+
 def test_a_checkpoint_that_one_side_lacks_is_missing_by_its_name(rows: pd.DataFrame) -> None:
     result = compare(checkpoint(rows, "ck1"), pd.concat([checkpoint(rows, "ck1"), checkpoint(rows, "ck2", 1.5)]))
     assert set(result.cells["model"]) == {"reference (runs/ck1)"}

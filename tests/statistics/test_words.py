@@ -51,6 +51,64 @@ def test_as_many_settings_as_tell_all_apart() -> None:
     assert found == ["8 documents, cut at 64 tokens", "8 documents, cut at 32 tokens", "5 documents, cut at 32 tokens"]
 
 
+@pytest.mark.parametrize(
+    ("folders", "expected"),
+    [
+        (["old", "new"], ["old/sotu", "new/sotu"]),
+        (["a/x", "b/x"], ["a/x/sotu", "b/x/sotu"]),
+        (["work", "work/part"], ["work/sotu", "part/sotu"]),
+        (["", "part"], ["sotu", "part/sotu"]),
+        ([None, "part"], ["sotu", "part/sotu"]),  # of a table of before
+        (["a", "b", "a"], ["a/sotu, text 1 of 2", "b/sotu", "a/sotu, text 2 of 2"]),  # one was edited
+    ],
+)  # fmt: skip
+def test_texts_of_one_file_name_are_told_apart_by_their_folders(folders: list, expected: list[str]) -> None:
+    found = titles(*({**data(f"{number}aaa"), "dataset_folder": f} for number, f in enumerate(folders)))
+    assert sorted(found) == sorted(expected)
+
+
+def test_a_text_that_moved_is_one() -> None:
+    assert len(titles({**data("aaaa"), "dataset_folder": "a"}, {**data("aaaa"), "dataset_folder": "b", "ctx": 64})) == 1
+
+
+def curves(*differing: dict) -> list[str]:
+    parts = [
+        synthetic.cell("none", 512, num_windows=1).assign(
+            cell_id=f"cell{number}", model_fingerprint=f"{number}bbb", **columns
+        )
+        for number, columns in enumerate(differing)
+    ]
+    return label(summarize(pd.concat(parts))).sort_values("model_fingerprint")["curve"].tolist()
+
+
+LAST = {"model_source": "last"}
+
+
+@pytest.mark.parametrize(
+    ("checkpoints", "expected"),
+    [
+        ([LAST | {"model_folder": "a"}, LAST | {"model_folder": "b"}], ["a/last", "b/last"]),
+        ([LAST | {"model_folder": "run/a/x"}, LAST | {"model_folder": "run/b/x"}], ["a/x/last", "b/x/last"]),
+        (
+            [LAST | {"model_folder": "a"}, LAST | {"model_folder": "b"}, {"model_source": "first"}],
+            ["a/last", "b/last", "first"],
+        ),
+        ([LAST | {"model_folder": f} for f in "aab"], ["a/last, weights 1 of 2", "a/last, weights 2 of 2", "b/last"]),
+        (
+            [{"model_source": "org/name", "model_revision": r * 40} for r in "ef"],
+            [f"name revision {r * 12}" for r in "ef"],
+        ),
+        (
+            [{"model_source": "org/name@main", "model_revision": r * 40} for r in "ef"],
+            [f"name@main revision {r * 12}" for r in "ef"],
+        ),
+        ([LAST, LAST], ["last, weights 1 of 2", "last, weights 2 of 2"]),
+    ],
+)  # fmt: skip
+def test_checkpoints_of_one_name(checkpoints: list[dict], expected: list[str]) -> None:
+    assert curves(*checkpoints) == [f"none, {name}" for name in expected]
+
+
 def test_protocols_are_told_apart_by_what_differs() -> None:
     one, other = ({"stride": 256, "bos": "none", "max_windows": n} for n in (2, None))
     assert sorted(titles({"protocol_params": one}, {"protocol_params": other})) == ["every window", "max_windows 2"]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.errors import UserError
+from harness.storage.places import folders_above
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +30,24 @@ class ModelSpec:
         A path below the working directory or a hub id as given, of any other path its last part: where it lies says
         much about a machine, and nothing about the model.
         """
-        path = os.path.normpath(os.path.expanduser(self.path)) if self.path else self.package
-        if path and (os.path.isabs(path) or path.startswith(os.pardir)):
-            path = os.path.basename(os.path.abspath(path))
+        path = self.package if self.path is None else self._shown
         place = "/".join(part for part in (path, self.gguf_file) if part)
         window = "" if self.sliding_window == "native" else f" sliding_window={self.sliding_window}"
         return place + (f"@{self.revision}" if self.revision else "") + window
+
+    @property
+    def _shown(self) -> str:
+        assert self.path is not None
+        path = os.path.normpath(os.path.expanduser(self.path))
+        is_elsewhere = os.path.isabs(path) or path.startswith(os.pardir)
+        return os.path.basename(os.path.abspath(path)) if is_elsewhere else path
+
+    @property
+    def folder(self) -> str | None:
+        """The last folders above what `source` says, which tell namesakes apart; None: not of a directory here."""
+        if self.path is None or not os.path.isdir(path := os.path.abspath(os.path.expanduser(self.path))):
+            return None
+        return folders_above(path, shown=self._shown.count(os.sep) + 1)
 
     def __post_init__(self) -> None:
         window = self.sliding_window

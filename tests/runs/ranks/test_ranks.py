@@ -18,7 +18,7 @@ from harness.runs import runner
 from harness.runs.ranks import lead
 from harness.runs.sweep import _cluster
 from tests import sweeps
-from tests.sweeps import Place, ranks_environment
+from tests.sweeps import PLACES, Place, ranks_environment
 
 CELLS = ("ctx=16,32", "method=none,yarn")
 IDENTITY = ("cell_id", "dataset_fingerprint", "dataset_params")  # of other documents
@@ -38,7 +38,7 @@ def alone(tmp_path_factory):
 
 def rows(place):
     keys = ["method", "ctx", "document_index", "window"]
-    return store.load_results(place.results).sort_values(keys, ignore_index=True)
+    return store.load_results(place.results).drop(columns=PLACES).sort_values(keys, ignore_index=True)
 
 
 def as_ranks(number, monkeypatch):
