@@ -8,7 +8,9 @@ alike the metrics rank the methods (Spearman's rho), and paired ratios to one me
 """
 
 import argparse
+from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
@@ -31,21 +33,31 @@ COLUMNS: dict[str, tuple[str, Choice]] = {
     "far copies, order 2": ("far_copies", Choice(order=2)),
     "order 3": ("far_copies", Choice(order=3)),
     "gain": ("gain", Choice()),
+    "in context": ("in_context_score", Choice()),
 }
 
 
-def make(results: Path, output: Path) -> None:
-    """A metric's rows, one a document and cell, for every column."""
-    load = cache(partial(store.load_results, results))
-    parts = []
-    for column, (name, choice) in COLUMNS.items():
-        try:
-            parts.append(metrics.named(name).rows(load, choice).assign(column=column))
-        except UserError as error:
-            print(f"{column}: {error}")
+load = cache(store.load_results)
+
+
+def make(results: Path, output: Path, processes: int) -> None:
+    """A metric's rows, one a document and cell, for every column; each process reads all tables."""
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        made = pool.map(partial(column_rows, results), COLUMNS) if processes > 1 else None
+        parts = list(made if made is not None else map(partial(column_rows, results), COLUMNS))
     rows = pd.concat(parts, ignore_index=True)
     store.write_frame(output, rows[rows["protocol"] == "single_pass"].reset_index(drop=True))
     print(f"{len(rows)} rows: {output}")
+
+
+def column_rows(results: Path, column: str) -> pd.DataFrame:
+    """The rows of one column; none, and a line that says so, where the cells do not have it."""
+    name, choice = COLUMNS[column]
+    try:
+        return metrics.named(name).rows(partial(load, results), choice).assign(column=column)
+    except UserError as error:
+        print(f"{column}: {error}")
+        return pd.DataFrame()
 
 
 def show(file: Path, baseline: str) -> None:
@@ -72,17 +84,24 @@ def _values(parts: dict[str, pd.DataFrame]) -> None:
     for method in values.index:
         cells = [_cell(summaries[name].loc[method], _metric(name).name) for name in parts]
         print(f"| `{method}` | " + " | ".join(cells) + " |")
-    short = [number(one["short_windows"].iloc[0]) if name != "gain" else "1" for name, one in summaries.items()]
+    short = [_short(name, one) for name, one in summaries.items()]
     print("| short windows | " + " | ".join(short) + " |")
     counts = [f"{one['num_scored'].max()} in {one['num_documents'].max()}" for one in summaries.values()]
     print("| tokens in documents | " + " | ".join(counts) + " |")
     if len(values) > 3:
-        ranks = values.assign(gain=-values["gain"]).corr("spearman")
+        ranks = values.assign(gain=-values["gain"]).drop(columns="in context", errors="ignore").corr("spearman")
         print(f"\nSpearman's rho over {len(values)} methods:\n{ranks.round(2).to_string()}")
 
 
 def _cell(row: pd.Series, name: str) -> str:
     return number(row[name]) + ("" if pd.isna(row["low"]) else f" [{number(row['low'])}, {number(row['high'])}]")
+
+
+def _short(name: str, summary: pd.DataFrame) -> str:
+    """What the same tokens cost in short windows."""
+    if "short_windows" in summary:
+        return number(summary["short_windows"].iloc[0])
+    return "1" if name == "gain" else ""
 
 
 def _ratios(parts: dict[str, pd.DataFrame], baseline: str) -> None:
@@ -99,12 +118,13 @@ def main() -> None:
     making = parts.add_parser("make")
     making.add_argument("results", type=Path)
     making.add_argument("output", type=Path)
+    making.add_argument("--processes", type=int, default=1, help="columns at the same time (default: 1)")
     showing = parts.add_parser("show")
     showing.add_argument("file", type=Path)
     showing.add_argument("--baseline", default="dca", help="method that others are compared with (default: dca)")
     given = parser.parse_args()
     if given.what == "make":
-        make(given.results, given.output)
+        make(given.results, given.output, given.processes)
     else:
         show(given.file, given.baseline)
 

@@ -8,7 +8,7 @@ import pandas as pd
 from harness.results.schema import cell_columns
 from harness.statistics.far_copies import FAR_COPIES
 from harness.statistics.gain import GAIN
-from harness.statistics.in_context import in_context_score
+from harness.statistics.in_context import IN_CONTEXT
 from harness.statistics.longppl import LONGPPL
 from harness.statistics.metric import PERPLEXITY, PLAIN, SHORT, Choice, Metric
 from harness.statistics.summary import DEFAULT, Averaging, summarize
@@ -29,11 +29,11 @@ def long_context(
     """One line a cell of one pass that kept its tokens: what identifies it, and what says whether it uses its context.
 
     rows, tokens, positions: the windows, tokens and positions tables of results. Columns of each of `perplexity`,
-    `longppl`, `far_copies` and `gain`: its value, and behind its name `_low`, `_high` (NaN below five documents),
-    `_num_documents`, `_num_scored` (tokens that it counts), `_note` (which these are, and by whom), `_short_windows`
-    (what they cost in windows that cannot reach back). Perplexity is here of the tokens that the gain counts: those
-    with a short window. `in_context_score`, `_low` and `_high` where positions are given: nats. Values that a cell
-    lacks are NaN, with a warning. Raises UserError where there are no token rows, short windows or evaluators.
+    `longppl`, `far_copies`, `gain` and, where positions are given, `in_context_score`: its value, and behind its name
+    `_low`, `_high` (NaN below five documents), `_num_documents`, `_num_scored` (tokens that it counts), `_note` (which
+    these are, and by whom), `_short_windows` (what they cost in windows that cannot reach back). Perplexity is here of
+    the tokens that the gain counts: those with a short window. Values that a cell lacks are NaN, with a warning.
+    Raises UserError where there are no token rows, short windows or evaluators.
     """
     tables = {"windows": rows, "tokens": tokens}
     gained = GAIN.rows(tables.__getitem__, choice)
@@ -44,11 +44,10 @@ def long_context(
         (FAR_COPIES, lambda: FAR_COPIES.rows(tables.__getitem__, choice)),
         (GAIN, lambda: gained.drop(columns=SHORT)),
     ]
-    parts = [_columns(metric, of, averaging) for metric, of in made]
     if positions is not None:
-        scores = pd.DataFrame.from_dict(in_context_score(positions, averaging), orient="index")
-        scores = scores.rename(columns={"value": "", "low": "_low", "high": "_high"}).add_prefix("in_context_score")
-        parts.append(scores)
+        single = positions[positions["cell_id"].isin(gained["cell_id"].unique())]
+        made.append((IN_CONTEXT, lambda: IN_CONTEXT.rows(lambda table: single, choice)))
+    parts = [_columns(metric, of, averaging) for metric, of in made]
     known = gained.drop_duplicates("cell_id")[cell_columns()]
     table = known.join(pd.concat(parts, axis=1), on="cell_id")
     order = ["model", "dataset", "ctx", "method", "method_params", "cell_id"]

@@ -9,7 +9,13 @@ from harness.statistics.metrics import METRICS
 from harness.statistics.summary import Line
 from harness.statistics.text import number
 
-HEADS = {"perplexity": "perplexity", "longppl": "LongPPL", "far_copies": "far copies", "gain": "gain"}
+HEADS = {
+    "perplexity": "perplexity",
+    "longppl": "LongPPL",
+    "far_copies": "far copies",
+    "gain": "gain",
+    "in_context_score": "in context",
+}
 
 
 def long_context_text(table: pd.DataFrame, choice: Choice) -> str:
@@ -25,11 +31,12 @@ def long_context_text(table: pd.DataFrame, choice: Choice) -> str:
 
 def _block(rows: pd.DataFrame) -> str:
     title = describe(rows, ["model", "dataset", "dataset_source", "ctx"])
-    lines = [["short windows", *(_shared(rows, f"{name}_short_windows") for name in HEADS)]]
+    heads = {name: head for name, head in HEADS.items() if name in rows}
+    lines = [["short windows", *(_shared(rows, f"{name}_short_windows") for name in heads)]]
     order = sorted(rows.to_dict("records"), key=lambda row: (row["method"] != "none", row["curve"]))
-    lines += [[f"{row['curve']}{row['mark']}", *(_value(row, name) for name in HEADS)] for row in order]
-    grid = pd.DataFrame(lines, columns=["method", *HEADS.values()]).set_index("method").rename_axis(None)
-    notes = [counted(rows, name) for name in HEADS if name != "perplexity"]
+    lines += [[f"{row['curve']}{row['mark']}", *(_value(row, name) for name in heads)] for row in order]
+    grid = pd.DataFrame(lines, columns=["method", *heads.values()]).set_index("method").rename_axis(None)
+    notes = [counted(rows, name) for name in heads if name != "perplexity"]
     marks = ["* chose key tokens by its own losses, and is favoured by LongPPL"] if (rows["mark"] != "").any() else []
     return "\n".join([f"use of context: {title}", grid.to_string(), *notes, *marks])
 

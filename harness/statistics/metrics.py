@@ -6,6 +6,7 @@ from harness.errors import unknown
 from harness.statistics.divergence import KL, SAME_TOP
 from harness.statistics.far_copies import FAR_COPIES
 from harness.statistics.gain import GAIN
+from harness.statistics.in_context import IN_CONTEXT
 from harness.statistics.longppl import LONGPPL
 from harness.statistics.metric import BITS_PER_BYTE, BYTE_PERPLEXITY, PERPLEXITY, WORD_PERPLEXITY, Metric
 from harness.statistics.needles import OF_NEEDLES
@@ -18,6 +19,7 @@ _ALL = (
     LONGPPL,
     FAR_COPIES,
     GAIN,
+    IN_CONTEXT,
     *OF_NEEDLES,
     KL,
     SAME_TOP,

@@ -84,14 +84,34 @@ def test_printed_with_control_counts_and_who_is_favoured() -> None:
 
 
 def test_in_context_score_is_late_less_early() -> None:
-    """Bins that hold positions 50 and 500, token-weighted within a document, paired over documents."""
+    """Bins that hold positions 50 and 500, a mean over tokens within a document, paired over documents."""
     rows = synthetic.positions(synthetic.cell("yarn", 1024, num_windows=1))
-    (score,) = in_context_score(rows).values()
+    table = in_context_score(rows)
     early, late = (rows[(rows["position_begin"] <= at) & (rows["position_end"] > at)] for at in (50, 500))
     means = [one["nll_sum"].sum() / one["num_scored"].sum() for one in (early, late)]
-    assert score.value == pytest.approx(means[1] - means[0])
-    assert score.low == pytest.approx(score.high)  # a document's difficulty falls out of the difference
-    assert in_context_score(synthetic.positions(synthetic.cell("yarn", 256, num_windows=1))) == {}
+    assert table["in_context_score"].item() == pytest.approx(means[1] - means[0])
+    assert table["low"].item() == pytest.approx(table["high"].item())  # a document's difficulty falls out
+    assert table["num_scored"].item() == early["num_scored"].sum() + late["num_scored"].sum()
+
+
+def test_in_context_score_by_hand() -> None:
+    """Two documents: 3 - 1 = 2 and 4 - 5 = -1 nats; a third without a late bin does not count."""
+    whole = synthetic.positions(synthetic.cell("yarn", 1024, num_windows=1))
+    rows = whole[whole["document_index"] < 3].copy()
+    early, late = ((rows["position_begin"] <= at) & (rows["position_end"] > at) for at in (50, 500))
+    for document, before, after in ((0, 1.0, 3.0), (1, 5.0, 4.0), (2, 9.0, 9.0)):
+        own = rows["document_index"] == document
+        rows.loc[own & early, "nll_sum"] = before * rows.loc[own & early, "num_scored"]
+        rows.loc[own & late, "nll_sum"] = after * rows.loc[own & late, "num_scored"]
+    table = in_context_score(rows[~(late & (rows["document_index"] == 2))])
+    assert table["in_context_score"].item() == pytest.approx(0.5)
+    assert table["num_documents"].item() == 2
+
+
+def test_in_context_score_of_short_windows_is_said_to_be_none() -> None:
+    rows = synthetic.positions(synthetic.cell("yarn", 256, num_windows=1))
+    with pytest.raises(UserError, match="in_context_score needs windows of more than 500 tokens; the longest .* 2"):
+        in_context_score(rows)
 
 
 def test_in_context_score_stands_in_the_table() -> None:
@@ -99,6 +119,10 @@ def test_in_context_score_stands_in_the_table() -> None:
     positions = synthetic.positions(synthetic.cell("yarn", 1024, num_windows=1))
     positions["cell_id"] = made["rows"]["cell_id"].iloc[0]
     table = harness.long_context(**made, positions=positions, choice=CHOICE)
-    assert table["in_context_score"].item() == pytest.approx(in_context_score(positions).popitem()[1].value)
+    expected = in_context_score(positions)["in_context_score"].item()
+    assert table["in_context_score"].item() == pytest.approx(expected)
     assert np.isfinite(table[["in_context_score_low", "in_context_score_high"]].to_numpy()).all()
     assert log(table["gain"].item()) > 0
+    text = long_context_text(table, CHOICE)
+    assert "in context" in text.splitlines()[1]
+    assert "in-context-learning score (nats): loss at position 500 less loss at 50" in text
