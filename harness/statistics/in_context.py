@@ -18,7 +18,8 @@ def _rows(load: Load, choice: Choice) -> pd.DataFrame:
     """A row a document that has both bins."""
     positions = load("positions")
     early, late = (_means(positions, place) for place in (EARLY, LATE))
-    both = pd.concat([late - early, _counted(positions)], axis=1, join="inner", keys=["score", "num_scored"])
+    score = (late - early).dropna()  # of documents with both bins
+    both = pd.concat([score, _counted(positions)], axis=1, join="inner", keys=["score", "num_scored"])
     if both.empty:
         raise Lacking(
             f"in_context_score needs windows of more than {LATE} tokens; the longest of these cells scores "
