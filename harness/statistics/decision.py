@@ -14,6 +14,7 @@ from harness.errors import UserError
 from harness.statistics.context_length import length_of
 from harness.statistics.lines import PANEL, label
 from harness.statistics.metric import PERPLEXITY, Metric
+from harness.statistics.needles import NEEDLE_ACCURACY, reach
 from harness.statistics.paired import Pair, pair
 from harness.statistics.summary import DEFAULT, Averaging, summarize
 
@@ -41,7 +42,8 @@ def decide(rows: pd.DataFrame, terms: Terms = PLAIN) -> pd.DataFrame:
     cell of the same panel and length, paired, NaN where there is none or its documents are others; `is_best`: better
     than the cell of every other line at this length by an interval that says so; of perplexity `effective_ctx`,
     `effective_low`, `effective_high`, `effective_beyond` of its line (`effective_context_length`), NaN where its
-    lengths have other documents. Raises UserError as `summarize` does.
+    lengths have other documents; of needle accuracy `k_max` and `k_farthest` (`reach`). Raises UserError as
+    `summarize` does.
     """
     table = label(summarize(rows, terms.averaging, terms.metric))
     cells = {str(cell_id): windows for cell_id, windows in rows.groupby("cell_id")}
@@ -57,6 +59,8 @@ def decide(rows: pd.DataFrame, terms: Terms = PLAIN) -> pd.DataFrame:
     beside = pd.DataFrame(lines, columns=["index", *columns]).set_index("index")
     table = table.join(beside).assign(baseline=terms.baseline)
     table = table.assign(tolerance=terms.tolerance)
+    if terms.metric is NEEDLE_ACCURACY:
+        table = table.join(reach(rows), on="cell_id")
     return table.merge(_effective(table, cells, terms), on=[*PANEL, "curve"], how="left")
 
 

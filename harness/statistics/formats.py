@@ -9,6 +9,7 @@ from harness.statistics.format_names import Format
 from harness.statistics.lines import describe, panels, tokens
 from harness.statistics.metric import Metric
 from harness.statistics.metrics import METRICS
+from harness.statistics.needles import FOUND
 from harness.statistics.summary import Line
 from harness.statistics.text import counted, documents, number
 
@@ -36,7 +37,8 @@ def _block(rows: pd.DataFrame, markdown: bool) -> str:
         if markdown
         else [*parts, _grid(rows, values, markdown, effective)]
     )
-    return "\n".join([*parts, *_legend(rows, metric, effective is not None), *_ratios(rows, metric, markdown)])
+    under = [*_legend(rows, metric, effective is not None), *_ratios(rows, metric, markdown), *_reach(rows, markdown)]
+    return "\n".join([*parts, *under])
 
 
 def _legend(rows: pd.DataFrame, metric: Metric, effective: bool) -> list[str]:
@@ -58,6 +60,18 @@ def _ratios(rows: pd.DataFrame, metric: Metric, markdown: bool) -> list[str]:
     grid = _grid(compared, [_ratio(row) for row in compared.to_dict("records")], markdown)
     between = [""] if markdown else []
     return ["", f"{word} to {rows['baseline'].iloc[0]}, paired on the same documents:", *between, grid]
+
+
+def _reach(rows: pd.DataFrame, markdown: bool) -> list[str]:
+    """Of needle accuracy."""
+    if "k_max" not in rows:
+        return []
+    farthest = [
+        tokens(row["k_max"]) + (f" (and {tokens(row['k_farthest'])})" if row["k_farthest"] > row["k_max"] else "")
+        for row in rows.to_dict("records")
+    ]
+    head = f"k_max, tokens back from the end up to which at least {100 * FOUND:g} % of the needles are found:"
+    return ["", head, *([""] if markdown else []), _grid(rows, farthest, markdown)]
 
 
 def _notes(rows: pd.DataFrame) -> list[str]:

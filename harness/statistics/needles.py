@@ -14,6 +14,7 @@ from harness.statistics.metric import NOTE, Choice, Load, Metric
 from harness.statistics.summary import DEFAULT, Averaging, summarize
 
 NEEDLE = ["cell_id", "repeat", "depth"]
+FOUND = 0.2  # share of needles that counts as finding them, as in Position Interpolation's paper
 
 
 def _needles(load: Load) -> pd.DataFrame:
@@ -74,3 +75,25 @@ def by_depth(rows: pd.DataFrame, averaging: Averaging = DEFAULT, metric: Metric 
     """As `summarize`, one line a cell and depth; rows: those of the metric."""
     parts = [summarize(own, averaging, metric).assign(depth=depth) for depth, own in rows.groupby("depth")]
     return pd.concat(parts, ignore_index=True)
+
+
+def reach(rows: pd.DataFrame, share: float = FOUND) -> pd.DataFrame:
+    """How far back needles are found: by cell_id `k_max` and `k_farthest`, in tokens; 0: at no distance.
+
+    k_max is the largest distance at which, and at every smaller one, at least `share` of the needles are found: the
+    effective context window of Chen et al. 2023, arXiv:2306.15595, 3.4. k_farthest is the largest distance at which
+    they are, whatever lies between. Distances are those of the cell's depths: (1 - depth) x ctx, from the fact to the
+    end, to within the lengths of fact and question; the nearest depth stands for all that is nearer.
+    rows: those of NEEDLE_ACCURACY.
+    """
+    found = {}
+    for cell_id, own in rows.groupby("cell_id", sort=False):
+        own = own.assign(distance=((1 - own["depth"].astype(float)) * own["ctx"]).round().astype(int))
+        accuracy = own.groupby("distance")["found"].mean().sort_index()
+        enough = accuracy >= share
+        found[cell_id] = [_last(accuracy.index[enough.cummin()]), _last(accuracy.index[enough])]
+    return pd.DataFrame.from_dict(found, orient="index", columns=["k_max", "k_farthest"])
+
+
+def _last(distances: pd.Index) -> int:
+    return int(distances.max()) if len(distances) else 0

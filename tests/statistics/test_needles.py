@@ -15,9 +15,11 @@ from harness.engine.spec import EngineSpec
 from harness.errors import UserError
 from harness.methods.attention.windowed import Windowed
 from harness.models.install import applied
+from harness.statistics.decision import Terms, decide
+from harness.statistics.formats import formatted
 from harness.statistics.intervals import resamples
 from harness.statistics.metric import PLAIN
-from harness.statistics.needles import NEEDLE_ACCURACY, NEEDLE_GAIN, by_depth
+from harness.statistics.needles import NEEDLE_ACCURACY, NEEDLE_GAIN, by_depth, reach
 from harness.statistics.paired import paired
 from harness.statistics.summary import Averaging, summarize
 from tests.data.test_needles import grid
@@ -93,6 +95,42 @@ def test_a_depth_by_itself():
             sides = [[one for key, one in made.items() if key[1:] == (depth, side)] for side in (True, False)]
             (value,) = table.loc[table["depth"] == depth, metric.name]
             assert value == pytest.approx(definition(*sides), rel=1e-5)
+
+
+def found_at(shares, ctx=1000):
+    """Rows of accuracy at depths 0, 0.25, 0.5, 0.75, 1, of 20 repeats each, of which these shares are found."""
+    places = [
+        (depth, repeat, share) for depth, share in zip(np.arange(5) / 4, shares, strict=True) for repeat in range(20)
+    ]
+    lines = [{"depth": depth, "found": float(repeat < round(20 * share))} for depth, repeat, share in places]
+    return pd.DataFrame(lines).assign(cell_id="a", ctx=ctx)
+
+
+@pytest.mark.parametrize(
+    ("shares", "k_max", "k_farthest"),
+    [
+        ([1, 1, 1, 1, 1], 1000, 1000),
+        ([0.15, 0.2, 0.9, 1, 1], 750, 750),  # exactly a fifth is enough
+        ([0.5, 0.1, 0.2, 0.3, 1], 500, 1000),  # found again beyond a distance at which it is not
+        ([1, 1, 1, 1, 0.1], 0, 1000),
+        ([0, 0, 0, 0, 1], 0, 0),  # the end itself is no distance
+        ([0, 0, 0, 0, 0], 0, 0),
+    ],
+)
+def test_reach_by_hand(shares, k_max, k_farthest):
+    rows = pd.concat([found_at(shares), found_at([1, 1, 1, 1, 1], 64).assign(cell_id="b")])
+    table = reach(rows)
+    assert table.loc["a"].tolist() == [k_max, k_farthest]
+    assert table.loc["b"].tolist() == [64, 64]
+
+
+def test_reach_is_printed_below_accuracy_alone():
+    rows = rows_of(answered())
+    for metric, is_shown in ((NEEDLE_ACCURACY, True), (NEEDLE_GAIN, False)):
+        table = decide(measured(rows, metric), Terms(metric=metric))
+        assert ("k_max" in table) is is_shown
+        assert ("k_max, tokens back from the end" in formatted(table, "text")) is is_shown
+        assert ("| none | 32 |" in formatted(table, "markdown")) is is_shown
 
 
 def test_equal_losses_gain_exactly_nothing():
