@@ -1,8 +1,8 @@
 """How far predictions lie from those of a base: metrics from sums, and the statistics of a cell as llama.cpp has them.
 
-Intervals are over documents, as everywhere: of means and ratios studentised, of percentiles from resampled documents.
-Largest and smallest values have none. KL is in nats a token, delta p is the probability of the true token less that
-under the base.
+Intervals are over documents, as everywhere: of means, ratios, correlation and difference studentised, of percentiles
+from resampled documents. Largest and smallest values have none. KL is in nats a token, delta p is the probability of
+the true token less that under the base.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from harness.statistics.intervals import MIN_DOCUMENTS, Array, Interval, interva
 from harness.statistics.metric import Choice, Load, Metric
 from harness.statistics.summary import Averaging, Line
 
-PERCENTILES = (99.9, 99, 95, 90, 50, 10, 5, 1, 0.1)
+PERCENTILES = (99.9, 99, 95, 90, 75, 50, 25, 10, 5, 1, 0.1)
 DRAWS = 400  # of documents, for the limits of percentiles
 SUMS = ["num_scored", "nll_sum", "base_nll_sum", "kl_sum", "num_same_top", "delta_p_sum", "delta_p_squares"]
 OF_DOCUMENT = ["document_index", "document"]
@@ -55,8 +55,9 @@ def divergences(bins: pd.DataFrame, tokens: pd.DataFrame | None, averaging: Aver
     """One line a cell with a base: what identifies it, and for every statistic its value, `_low` and `_high`.
 
     bins: the table kl. tokens: the rows of these cells in the table tokens with their windows' `weight`; without them
-    there are no percentiles. Statistics: `ppl`, `base_ppl`, `ppl_ratio`, `kl`, `same_top`, `delta_p`, `delta_p_rms`;
-    `kl_max`, `kl_min`, `kl_p99.9` ... and the same of `delta_p`.
+    there are neither percentiles nor `correlation` (of the two losses of a token). Statistics beside it: `ppl`,
+    `base_ppl`, `ppl_log_ratio`, `ppl_ratio`, `ppl_difference`, `kl`, `same_top`, `delta_p`, `delta_p_rms`; `kl_max`,
+    `kl_min`, `kl_p99.9` ... and the same of `delta_p`.
     """
     by_cell = {} if tokens is None else {str(cell_id): own for cell_id, own in tokens.groupby("cell_id")}
     lines: list[Line] = []
@@ -84,7 +85,11 @@ def _of_sums(cell: pd.DataFrame, averaging: Averaging) -> Iterator[tuple[str, In
 
     yield "ppl", Interval(*np.exp(mean(sums["nll_sum"])))
     yield "base_ppl", Interval(*np.exp(mean(sums["base_nll_sum"])))
-    yield "ppl_ratio", Interval(*np.exp(mean(sums["nll_sum"] - sums["base_nll_sum"])))
+    log_ratio = mean(sums["nll_sum"] - sums["base_nll_sum"])
+    yield "ppl_log_ratio", log_ratio
+    yield "ppl_ratio", Interval(*np.exp(log_ratio))
+    losses = (sums[name].to_numpy(np.float64) for name in ("nll_sum", "base_nll_sum", "num_scored"))
+    yield "ppl_difference", difference(*losses, averaging)
     for name, column in (("kl", "kl_sum"), ("same_top", "num_same_top"), ("delta_p", "delta_p_sum")):
         yield name, mean(sums[column])
     yield "delta_p_rms", Interval(*np.sqrt(np.maximum(mean(sums["delta_p_squares"]), 0)))
@@ -93,12 +98,46 @@ def _of_sums(cell: pd.DataFrame, averaging: Averaging) -> Iterator[tuple[str, In
 def _of_tokens(tokens: pd.DataFrame, averaging: Averaging) -> Iterator[tuple[str, Interval]]:
     weights = tokens["weight"].to_numpy(np.float64)
     documents = np.unique(tokens["document_index"], return_inverse=True)[1]
+    yield "correlation", correlation(tokens, weights, documents, averaging)
     for name in ("kl", "delta_p"):
         values = tokens[name].to_numpy(np.float64)
         yield f"{name}_max", Interval(values.max(), np.nan, np.nan)
         found = percentiles(values, weights, documents, averaging)
         yield from ((f"{name}_p{share:g}", one) for share, one in zip(PERCENTILES, found, strict=True))
         yield f"{name}_min", Interval(values.min(), np.nan, np.nan)
+
+
+def correlation(tokens: pd.DataFrame, weights: Array, documents: NDArray[np.integer], averaging: Averaging) -> Interval:
+    """Pearson's correlation of both losses of a token, as llama.cpp has it; NaN where either is always the same.
+
+    weights, documents: as in `percentiles`. Limits: the interval of the mean influence on Fisher's z = atanh r, which
+    for standardised x and y is (x y - r (x^2 + y^2) / 2) / (1 - r^2) (Hampel 1974, the influence curve).
+    """
+    losses = tokens[["nll", "base_nll"]].to_numpy(np.float64)
+    centred = losses - np.average(losses, axis=0, weights=weights)
+    spread = np.sqrt(np.average(centred**2, axis=0, weights=weights))
+    if not (spread > np.finfo(np.float32).eps * np.abs(losses).max(axis=0)).all():
+        return Interval(np.nan, np.nan, np.nan)
+    x, y = (centred / spread).T
+    r = min(1.0, float(np.average(x * y, weights=weights)))
+    if (left := 1 - r * r) < np.finfo(np.float32).eps:
+        return Interval(r, np.nan, np.nan)
+    influence = (x * y - r * (x * x + y * y) / 2) / left
+    sums = (np.bincount(documents, weights * values)[:, None] for values in (influence, np.ones_like(x)))
+    around = interval(*sums, confidence=averaging.confidence, seed=averaging.seed)
+    return Interval(r, *np.tanh(np.arctanh(r) + np.array([around.low, around.high])))
+
+
+def difference(own: Array, base: Array, counts: Array, averaging: Averaging) -> Interval:
+    """Perplexity less the base's, of the sums of losses and the numbers of tokens of documents, (documents,) each.
+
+    Limits: those of the difference as it is linear in both mean losses.
+    """
+    numerators, denominators = np.stack([own, base], axis=1), np.stack([counts, counts], axis=1)
+    slopes = np.exp(numerators.sum(axis=0) / counts.sum()) * [1, -1]
+    line = interval(numerators, denominators, slopes, confidence=averaging.confidence, seed=averaging.seed)
+    value = float(slopes.sum())
+    return Interval(value, value + line.low - line.value, value + line.high - line.value)
 
 
 def percentiles(values: Array, weights: Array, documents: NDArray[np.integer], averaging: Averaging) -> list[Interval]:

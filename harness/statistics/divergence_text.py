@@ -32,7 +32,10 @@ def _named(name: str) -> dict[str, str]:
 STATISTICS: list[tuple[str, str, Format]] = [
     ("ppl", "perplexity", _plain),
     ("base_ppl", "perplexity of the base", _plain),
+    ("correlation", "correlation of losses", _percent),
+    ("ppl_log_ratio", "ln of their ratio", _nats),
     ("ppl_ratio", "ratio of perplexities", _plain),
+    ("ppl_difference", "difference of perplexities", _plain),
     ("kl", "mean KL (nats)", _nats),
     *((column, f"KL {text}", _nats) for column, text in _named("kl").items()),
     ("delta_p", "mean delta p", _percent),

@@ -26,3 +26,12 @@ def percentile(values: Array, fraction: float) -> float:
     high = min(low + 1, len(ordered) - 1)
     share = place - low
     return float((1 - share) * ordered[low] + share * ordered[high])
+
+
+def correlation(x: Array, y: Array, weights: Array) -> float:
+    """Covariance over both standard deviations, each pair counted `weights` times."""
+    x, y = (np.asarray(values, np.float64) for values in (x, y))
+    dx, dy = (values - np.average(values, weights=weights) for values in (x, y))
+    total = np.sum(weights)
+    covariance, of_x, of_y = (float(np.sum(weights * z)) / total for z in (dx * dy, dx * dx, dy * dy))
+    return covariance / float(np.sqrt(of_x) * np.sqrt(of_y))

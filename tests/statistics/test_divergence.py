@@ -1,9 +1,11 @@
 """KL to a base as one reads it: sums, percentiles, intervals over documents, tables, figures and comparisons."""
 
 import json
+import re
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from harness import compare, plot, report
@@ -11,9 +13,18 @@ from harness.errors import UserError
 from harness.results import store
 from harness.runs import runner
 from harness.statistics import intervals
-from harness.statistics.divergence import PERCENTILES, divergences, percentiles, token_rows
+from harness.statistics.divergence import (
+    PERCENTILES,
+    correlation,
+    difference,
+    divergences,
+    percentiles,
+    token_rows,
+)
+from harness.statistics.divergence_text import divergence_text
 from harness.statistics.metrics import METRICS
 from harness.statistics.summary import Averaging, loss_by_position, summarize
+from tests.reference.divergence import correlation as reference_correlation
 from tests.reference.divergence import percentile
 from tests.sweeps import Place
 
@@ -58,6 +69,13 @@ def test_statistics_of_a_cell_against_plain_numpy(place):
         assert line["delta_p"] == pytest.approx((weight * change).sum(), rel=1e-4, abs=1e-9)
         assert line["delta_p_rms"] == pytest.approx(np.sqrt((weight * change**2).sum()), rel=1e-5)
         assert line["ppl_ratio"] == pytest.approx(line["ppl"] / line["base_ppl"], rel=1e-9)
+        assert line["ppl_difference"] == pytest.approx(line["ppl"] - line["base_ppl"], rel=1e-9)
+        assert line["ppl_log_ratio"] == pytest.approx(np.log(line["ppl"]) - np.log(line["base_ppl"]), rel=1e-9)
+        assert line["correlation"] == pytest.approx(
+            reference_correlation(own["nll"], own["base_nll"], own["weight"]), rel=1e-9
+        )
+        for name in ("ppl_difference", "correlation"):
+            assert line[f"{name}_low"] < line[name] < line[f"{name}_high"]
         assert line["kl_low"] < line["kl"] < line["kl_high"]
         assert line["kl_p50_low"] <= line["kl_p50"] <= line["kl_p50_high"]
         assert line["kl_max"] == own["kl"].max() > line["kl_p99"] > line["kl_p1"] > line["kl_min"] >= 0
@@ -69,6 +87,60 @@ def test_percentiles_lie_between_the_two_nearest_as_llama_cpp_takes_them():
     for share, one in zip(PERCENTILES, found, strict=True):
         assert one.value == pytest.approx(percentile(values, share / 100), rel=1e-12)
         assert np.isnan(one.low)  # one document
+
+
+def test_statistics_that_llama_cpp_prints_are_all_there_and_in_its_order(place, tmp_path):
+    """Names and order of its `kl_divergence`; of KL it prints no 75 % and no 25 %."""
+    shares = ["maximum", "99.9 %", "99 %", "95 %", "90 %", "75 %", "median", "25 %", "10 %", "5 %", "1 %", "0.1 %"]
+    expected = [
+        "perplexity", "perplexity of the base", "correlation of losses", "ln of their ratio", "ratio of perplexities",
+        "difference of perplexities", "mean KL (nats)", *(f"KL {share}" for share in [*shares, "minimum"]),
+        "mean delta p", *(f"delta p {share}" for share in [*shares, "minimum"]), "RMS delta p", "same top",
+    ]  # fmt: skip
+    bins = load(place)("kl")
+    text = divergence_text(divergences(bins, token_rows(load(place), bins), AVERAGING), AVERAGING)
+    lines = text.split("\n\n")[0].splitlines()[3:]
+    assert [re.split("  +", line)[0] for line in lines] == expected
+
+
+def made(draw, number):
+    """Losses of documents that differ in their level: a mean at random, tokens at random about it."""
+    level = np.repeat(draw.normal(2, 0.3, number), 40)
+    own = level + draw.normal(0, 0.3, (2, 40 * number))
+    return pd.DataFrame({"nll": own[0] + 0.1, "base_nll": own[1]}), np.repeat(np.arange(number), 40)
+
+
+def test_limits_of_correlation_and_difference_cover_over_documents():
+    """The truth, from very many documents, lies within as often as 95 % limits promise, less the error of counting."""
+    many, _ = made(np.random.default_rng(1), 20_000)
+    truth = [np.corrcoef(many["nll"], many["base_nll"])[0, 1], np.subtract(*np.exp(many.mean()))]
+    covered = []
+    for seed in range(100):
+        losses, documents = made(np.random.default_rng(2 + seed), 20)
+        sums = losses.assign(tokens=1.0).groupby(documents).sum().to_numpy().T
+        found = correlation(losses, np.ones(len(losses)), documents, AVERAGING), difference(*sums, AVERAGING)
+        covered.append([one.low <= true <= one.high for one, true in zip(found, truth, strict=True)])
+    assert (np.mean(covered, axis=0) >= 0.89).all()
+
+
+def test_weights_of_a_correlation_stand_for_copies():
+    losses, documents = made(np.random.default_rng(3), 8)
+    weights = np.where(np.arange(len(losses)) % 3 == 0, 4, 1)
+    copied = losses.loc[losses.index.repeat(weights)]
+    expected = correlation(copied, np.ones(len(copied)), documents.repeat(weights), AVERAGING)
+    assert correlation(losses, weights.astype(float), documents, AVERAGING) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("losses", [[1.0, 1.0, 1.0], [0.1, 0.1, 0.1]])
+def test_losses_that_never_change_have_no_correlation(losses):
+    tokens = pd.DataFrame({"nll": losses, "base_nll": [1.0, 2.0, 4.0]})
+    assert np.isnan(correlation(tokens, np.ones(3), np.zeros(3, int), AVERAGING).value)
+
+
+def test_losses_that_are_the_same_have_a_correlation_of_one():
+    losses, documents = made(np.random.default_rng(4), 8)
+    same = losses.assign(base_nll=losses["nll"])
+    assert correlation(same, np.ones(len(same)), documents, AVERAGING).value == pytest.approx(1, rel=1e-12)
 
 
 def test_weights_stand_for_copies():
