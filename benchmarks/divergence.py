@@ -146,8 +146,9 @@ def table(found: dict[str, list[Measured]], states: int) -> list[dict[str, Any]]
     for name, runs in found.items():
         seconds, peak = statistics.median(one.seconds for one in runs), max(one.peak for one in runs)
         memory = (peak - (name != "alone") * states) / alone[1] if alone[1] else None
-        rows.append({"way": name, "seconds": [one.seconds for one in runs], "time": seconds / alone[0], "bytes": peak,
-                     "memory": memory, "kl": found[name][-1].columns[..., 3:4].mean().item()})  # fmt: skip
+        kl = None if name == "alone" else found[name][-1].columns[..., 3].mean().item()
+        facts = {"seconds": [one.seconds for one in runs], "time": seconds / alone[0], "bytes": peak, "memory": memory}
+        rows.append({"way": name} | facts | {"kl": kl})
         print(f"{name:8} {seconds:8.2f} s  {seconds / alone[0]:5.2f} x  ", end="")
         print(f"{peak / 2**30:6.2f} GiB  less states {memory:.3f} x" if memory else "memory not counted", flush=True)
     return rows
