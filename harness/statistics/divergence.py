@@ -88,8 +88,8 @@ def _of_sums(cell: pd.DataFrame, averaging: Averaging) -> Iterator[tuple[str, In
     log_ratio = mean(sums["nll_sum"] - sums["base_nll_sum"])
     yield "ppl_log_ratio", log_ratio
     yield "ppl_ratio", Interval(*np.exp(log_ratio))
-    losses = (sums[name].to_numpy(np.float64) for name in ("nll_sum", "base_nll_sum", "num_scored"))
-    yield "ppl_difference", difference(*losses, averaging)
+    losses, counts = (sums[names].to_numpy(np.float64) for names in (["nll_sum", "base_nll_sum"], ["num_scored"]))
+    yield "ppl_difference", difference(losses, counts, averaging)
     for name, column in (("kl", "kl_sum"), ("same_top", "num_same_top"), ("delta_p", "delta_p_sum")):
         yield name, mean(sums[column])
     yield "delta_p_rms", Interval(*np.sqrt(np.maximum(mean(sums["delta_p_squares"]), 0)))
@@ -123,19 +123,21 @@ def correlation(tokens: pd.DataFrame, weights: Array, documents: NDArray[np.inte
     if (left := 1 - r * r) < np.finfo(np.float32).eps:
         return Interval(r, np.nan, np.nan)
     influence = (x * y - r * (x * x + y * y) / 2) / left
-    sums = (np.bincount(documents, weights * values)[:, None] for values in (influence, np.ones_like(x)))
-    around = interval(*sums, confidence=averaging.confidence, seed=averaging.seed)
+    total, counts = (
+        np.bincount(documents, each)[:, None].astype(np.float64) for each in (weights * influence, weights)
+    )
+    around = interval(total, counts, confidence=averaging.confidence, seed=averaging.seed)
     return Interval(r, *np.tanh(np.arctanh(r) + np.array([around.low, around.high])))
 
 
-def difference(own: Array, base: Array, counts: Array, averaging: Averaging) -> Interval:
-    """Perplexity less the base's, of the sums of losses and the numbers of tokens of documents, (documents,) each.
+def difference(losses: Array, counts: Array, averaging: Averaging) -> Interval:
+    """Perplexity less the base's, of sums of losses (documents, 2) and numbers of tokens (documents, 1).
 
     Limits: those of the difference as it is linear in both mean losses.
     """
-    numerators, denominators = np.stack([own, base], axis=1), np.stack([counts, counts], axis=1)
-    slopes = np.exp(numerators.sum(axis=0) / counts.sum()) * [1, -1]
-    line = interval(numerators, denominators, slopes, confidence=averaging.confidence, seed=averaging.seed)
+    slopes = np.exp(losses.sum(axis=0) / counts.sum()) * [1, -1]
+    both = np.repeat(counts, 2, axis=1)
+    line = interval(losses, both, slopes, confidence=averaging.confidence, seed=averaging.seed)
     value = float(slopes.sum())
     return Interval(value, value + line.low - line.value, value + line.high - line.value)
 

@@ -117,8 +117,8 @@ def test_limits_of_correlation_and_difference_cover_over_documents():
     covered = []
     for seed in range(100):
         losses, documents = made(np.random.default_rng(2 + seed), 20)
-        sums = losses.assign(tokens=1.0).groupby(documents).sum().to_numpy().T
-        found = correlation(losses, np.ones(len(losses)), documents, AVERAGING), difference(*sums, AVERAGING)
+        sums, counts = losses.groupby(documents).sum().to_numpy(), np.full((20, 1), 40.0)
+        found = correlation(losses, np.ones(len(losses)), documents, AVERAGING), difference(sums, counts, AVERAGING)
         covered.append([one.low <= true <= one.high for one, true in zip(found, truth, strict=True)])
     assert (np.mean(covered, axis=0) >= 0.89).all()
 
