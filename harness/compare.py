@@ -90,6 +90,12 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+def _head(result: "Comparison") -> list[str]:
+    """The names of the columns."""
+    compared = "ratio" if result.metric.neutral else "difference"
+    return [compared + " [interval]" if name == "ratio" else name for name in HEAD]
+
+
 def _rows(result: "Comparison") -> list[list[str]]:
     from harness.statistics.lines import tokens
     from harness.statistics.text import number
@@ -110,7 +116,7 @@ def _rows(result: "Comparison") -> list[list[str]]:
 
 
 HEAD = [
-    "model", "method", "ctx", "protocol", "dataset", "before", "after", "ratio [interval]", "improved", "verdict",
+    "model", "method", "ctx", "protocol", "dataset", "before", "after", "ratio", "improved", "verdict",
 ]  # fmt: skip
 
 
@@ -119,8 +125,9 @@ def _remarks(result: "Comparison") -> list[str]:
     lines = [f"refused: {reason}" for reason in result.refused]
     for side, cells in result.missing.items():
         lines += [f"missing in the {side}: {cell}" for cell in cells]
+    by = f"{100 * result.tolerance:g} %" if result.metric.neutral else f"{result.tolerance:g}"
     lines.append(
-        f"{len(result.cells)} cells compared, {result.faults} worse than {100 * result.tolerance:g} % or different, "
+        f"{len(result.cells)} cells compared, {result.faults} worse than {by} or different, "
         f"{len(result.refused)} refused"
     )
     return lines
@@ -128,7 +135,7 @@ def _remarks(result: "Comparison") -> list[str]:
 
 def table(result: "Comparison") -> str:
     """The comparison as aligned text."""
-    lines = [HEAD, *_rows(result)]
+    lines = [_head(result), *_rows(result)]
     widths = [max(len(line[place]) for line in lines) for place in range(len(HEAD))]
     text = ["  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     return "\n".join([*text, "", *_remarks(result)])
@@ -136,7 +143,7 @@ def table(result: "Comparison") -> str:
 
 def markdown(result: "Comparison") -> str:
     """The comparison as a Markdown table, for a job summary."""
-    lines = [HEAD, ["---"] * len(HEAD), *_rows(result)]
+    lines = [_head(result), ["---"] * len(HEAD), *_rows(result)]
     return "\n".join(["| " + " | ".join(line) + " |" for line in lines] + ["", *(f"- {r}" for r in _remarks(result))])
 
 

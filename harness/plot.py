@@ -84,7 +84,7 @@ def _measured(values: dict[str, Any]) -> dict[str, "Figure"]:
     if wanted not in (*FIGURES, "all"):
         raise unknown("figure", str(wanted), [*FIGURES, "all"])
     names = list(FIGURES) if wanted == "all" else [wanted]
-    source = _source(values)
+    source = _source(values).by_needles()
     metric = source.metric
     layout = Layout(values["x"], values["hue"], values["columns"])
     if "perplexity" in names:

@@ -24,20 +24,13 @@ if TYPE_CHECKING:
 
 LINE = ["model", "dataset", "dataset_source", "protocol", "curve"]
 AROUND = [
-    "low", "high", "num_documents", "num_windows", "num_scored", "bits_per_byte",
+    "low", "high", "k_max", "num_documents", "num_windows", "num_scored", "bits_per_byte",
     "byte_perplexity", "word_perplexity", "shorter", "note", "short_windows", "sampled", "dtype", "cell_id",
 ]  # fmt: skip
 DIGITS = {
-    "perplexity": 3,
-    "low": 3,
-    "high": 3,
-    "bits_per_byte": 4,
-    "byte_perplexity": 4,
-    "word_perplexity": 2,
-    "short_windows": 3,
-    "ratio": 4,
-    "slope": 4,
-}
+    "perplexity": 3, "low": 3, "high": 3, "bits_per_byte": 4, "byte_perplexity": 4, "word_perplexity": 2,
+    "short_windows": 3, "ratio": 4, "slope": 4,
+}  # fmt: skip
 
 DESCRIPTION = """Everything about a results directory in one self-contained HTML page.
 
@@ -108,7 +101,7 @@ def build(
     parts = []
     for name, loader in _experiments(read).items():
         source = Source(loader, averaging or DEFAULT, baseline, metric, choice, others[name], shown)
-        parts.append((name, _experiment(source)))
+        parts.append((name, _experiment(source.by_needles())))
     return page.page(
         f"{metric.title.capitalize()} against context length",
         *page.chapters(parts),
@@ -133,12 +126,14 @@ def _experiment(source: "Source") -> list[str]:
     """Figures, cells and lines of one experiment."""
     from harness.figures import page
     from harness.statistics.lines import label
+    from harness.statistics.text import unit
 
     summary = label(source.summary)
-    confidence = f"{100 * source.averaging.confidence:g} %"
-    known = summary["low"].notna().any()
-    intervals = f"{confidence} intervals over documents" if known else "too few documents for intervals"
+    many, known = f"{unit(summary)}s", summary["low"].notna().any()
+    share = f"{100 * source.averaging.confidence:g} %"
+    intervals = f"{share} intervals over {many}" if known else f"too few {many} for intervals"
     how = f"{source.averaging.aggregate} aggregate, {intervals}; click a column to sort by it."
+    lines = _lines(source)
     digits = DIGITS | {source.metric.name: 3}
     if source.metric.scale == "difference":  # of small numbers
         digits |= dict.fromkeys((source.metric.name, "low", "high"), 6)
@@ -146,7 +141,7 @@ def _experiment(source: "Source") -> list[str]:
         page.part("Figures", *_figures(source)),
         page.part("Cells", page.note(how), page.table(summary[_columns(summary)], digits)),
         *_divergences(source),
-        page.part("Lines", *_lines(source)),
+        *([page.part("Lines", *lines)] if lines else []),
     ]
 
 
@@ -182,11 +177,13 @@ def _figures(source: "Source") -> list[str]:
 
 
 def _lines(source: "Source") -> list[str]:
-    """Effective context length and slope of every line."""
+    """Effective context length and slope of every line; nothing where all cells hide needles."""
     from harness.figures import page
     from harness.statistics.context_length import effective_context_length, slope
 
-    kept = effective_context_length(source.rows, averaging=source.averaging)
+    if source.texts.empty:
+        return []
+    kept = effective_context_length(source.texts, averaging=source.averaging)
     parts = [
         page.note(
             "Effective context length: the last length before perplexity first exceeds the best at shorter lengths by "
@@ -194,7 +191,7 @@ def _lines(source: "Source") -> list[str]:
         ),
         page.table(kept[[*LINE, "effective_ctx", "low", "high", "beyond", "shortest", "longest"]]),
     ]
-    slopes = slope(source.rows, source.averaging)
+    slopes = slope(source.texts, source.averaging)
     if not slopes.empty:
         columns = [*LINE, "slope", "low", "high", "shortest", "longest"]
         parts += [
@@ -211,10 +208,9 @@ def _provenance(results: Path, rows: "pd.DataFrame") -> list[tuple[str, str]]:
     from harness.statistics.lines import label
     from harness.statistics.paired import cell_table
 
-    titles = {
-        cell["cell_id"]: f"{cell['model']}, {cell['curve']}, ctx {cell['ctx']}, {cell['dataset']} ({cell['cell_id']})"
-        for cell in label(cell_table(rows)).to_dict("records")
-    }
+    cells = label(cell_table(rows)).to_dict("records")
+    words = "{model}, {curve}, ctx {ctx}, {dataset} ({cell_id})"
+    titles = {cell["cell_id"]: words.format_map({str(key): value for key, value in cell.items()}) for cell in cells}
     said: list[tuple[str, dict[str, object]]] = []
     for file in progress(tables_under(results), "provenance", "file"):
         known = _flat(store.provenance(file)) | {"file": file.name}

@@ -40,7 +40,7 @@ def _around_zero(values: pd.Series) -> Normalize:
 
 
 def _phrase(table: pd.DataFrame) -> str:
-    return averaging_phrase(table, intervals=False).replace("documents", "repeats of every depth")
+    return averaging_phrase(table, intervals=False).replace(" repeats", " repeats of every depth")
 
 
 def _grid(ax: Axes, wide: pd.DataFrame, scale: Normalize) -> None:

@@ -50,6 +50,7 @@ def frame(ax: Axes, values: pd.Series, low: pd.Series, high: pd.Series) -> None:
     span = max(places.max() - places.min(), 0.02 * abs(places).max()) or 1.0  # all zero
     bottom = np.nanmax([places.min() - span, np.nanmin([below.min(), places.min()])])
     top = np.nanmin([places.max() + span, np.nanmax([above.max(), places.max()])])
+    top = top if top > bottom else bottom + span  # all are one value
     margin = 0.04 * (top - bottom)
     limits = (bottom - margin, top + margin)
     below_zero = min(values.min(), low.min()) < 0  # differences may lie there; all else ends at zero

@@ -1,7 +1,7 @@
 """What figures are drawn from: tables that statistics make of one set of results, each made once."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 import pandas as pd
@@ -10,7 +10,7 @@ from harness.statistics import divergence
 from harness.statistics.divergence import KL, divergences
 from harness.statistics.long_context import long_context
 from harness.statistics.metric import PERPLEXITY, PLAIN, Choice, Metric
-from harness.statistics.needles import NEEDLE_GAIN, OF_NEEDLES, by_depth
+from harness.statistics.needles import NEEDLE_ACCURACY, NEEDLE_GAIN, OF_NEEDLES, by_depth, reach
 from harness.statistics.paired import paired
 from harness.statistics.summary import DEFAULT, Averaging, loss_by_position, summarize
 from harness.statistics.token_losses import token_rows
@@ -38,15 +38,28 @@ class Source:
         """The rows of the metric."""
         if self.metric.of_tokens:
             return self.shown(self.metric.rows(self._kept, self.choice))
+        if self.metric is PERPLEXITY and not self.texts.empty:
+            return self.texts
         return self.metric.rows(self._table, self.choice)
+
+    @cached_property
+    def texts(self) -> pd.DataFrame:
+        """The windows of cells that hide no needles: a perplexity of right and wrong answers together says nothing."""
+        return self.rows[self.rows["depth"].isna()]
+
+    def by_needles(self) -> "Source":
+        """Where every cell hides needles by their gain, as a run ends, in place of perplexity."""
+        only = self.metric is PERPLEXITY and self.texts.empty
+        return replace(self, metric=NEEDLE_GAIN) if only else self
 
     def _table(self, name: str) -> pd.DataFrame:
         return self.rows if name == "windows" else self.load(name)
 
     @cached_property
     def summary(self) -> pd.DataFrame:
-        """Of `summarize`: one line a cell."""
-        return summarize(self.measured, self.averaging, self.metric)
+        """Of `summarize`: one line a cell; of needle accuracy with `reach`."""
+        table = summarize(self.measured, self.averaging, self.metric)
+        return table.join(reach(self.measured), on="cell_id") if self.metric is NEEDLE_ACCURACY else table
 
     @cached_property
     def ratios(self) -> pd.DataFrame:

@@ -46,6 +46,7 @@ class Comparison(NamedTuple):
     refused: list[str]
     missing: dict[Side, list[str]]  # by side: cells that only the other side has
     tolerance: float
+    metric: Metric = PERPLEXITY
 
     @property
     def faults(self) -> int:
@@ -104,7 +105,7 @@ def compare(
     columns = [*PAIR, "dataset_source", "curve", *_JUDGED]
     reasons = [f"{name(cell)}: {reason}" for cell, reason in refused]
     cells = pd.DataFrame(lines, columns=columns).sort_values(_ORDER, ignore_index=True)
-    return Comparison(cells, reasons, missing, tolerance)
+    return Comparison(cells, reasons, missing, tolerance, metric)
 
 
 def name(cell: Line) -> str:

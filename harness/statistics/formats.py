@@ -11,7 +11,7 @@ from harness.statistics.metric import Metric
 from harness.statistics.metrics import METRICS
 from harness.statistics.needles import FOUND
 from harness.statistics.summary import Line
-from harness.statistics.text import counted, documents, number
+from harness.statistics.text import counted, documents, number, unit
 
 BEST = "*"
 
@@ -78,8 +78,8 @@ def _notes(rows: pd.DataFrame) -> list[str]:
     counts = sorted(rows["num_documents"].unique())
     notes = [f"{rows['aggregate'].iloc[0]} aggregate"]
     if rows["low"].notna().any():
-        notes.append(f"{100 * rows['confidence'].iloc[0]:g} % intervals over documents")
-    notes.append(documents(counts[0]) if len(counts) == 1 else "documents in parentheses")
+        notes.append(f"{100 * rows['confidence'].iloc[0]:g} % intervals over {unit(rows)}s")
+    notes.append(documents(counts[0], rows) if len(counts) == 1 else f"{unit(rows)}s in parentheses")
     if "shorter" in rows and rows["shorter"].notna().any():
         notes.append("those shorter than a window whole")
     if rows["sampled"].any():

@@ -66,6 +66,7 @@ class Metric:
     even: float | None = None  # the value that is neither good nor bad, where there is one
     of_tokens: bool = False  # made from token rows, where cells stand beside others: short windows, evaluators
     of_positions: bool = False  # its rows are bins of positions, as those of the positions table
+    unit: str = "document"  # of sampling, as tables name it
     of_text: bool = False  # what is counted is not in every window: there is no mean of windows
 
     @property

@@ -57,6 +57,7 @@ NEEDLE_GAIN = Metric(
     scale="difference",
     total="nll_gained",
     higher_is_better=True,
+    unit="repeat",
     even=0.0,
 )
 NEEDLE_ACCURACY = Metric(
@@ -67,6 +68,7 @@ NEEDLE_ACCURACY = Metric(
     total="found",
     count="needles",
     higher_is_better=True,
+    unit="repeat",
 )
 OF_NEEDLES = (NEEDLE_GAIN, NEEDLE_ACCURACY)
 

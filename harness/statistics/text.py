@@ -5,11 +5,17 @@ import pandas as pd
 
 from harness.statistics.lines import tokens
 from harness.statistics.metric import NOTE
+from harness.statistics.metrics import METRICS
 
 
-def documents(count: int) -> str:
-    """So many documents, in words."""
-    return "1 document" if count == 1 else f"{count} documents"
+def documents(count: int | str, table: pd.DataFrame) -> str:
+    """So many documents, or whatever else the metric of a table samples, in words."""
+    return f"{count} {unit(table)}{'' if count == 1 else 's'}"
+
+
+def unit(table: pd.DataFrame) -> str:
+    """What is sampled: a document, of needles a repeat."""
+    return METRICS[table["metric"].iloc[0]].unit if "metric" in table else "document"
 
 
 def counted(table: pd.DataFrame) -> list[str]:
@@ -29,7 +35,7 @@ def counted(table: pd.DataFrame) -> list[str]:
 def averaging_phrase(table: pd.DataFrame, intervals: bool = True) -> str:
     """`token aggregate, 95 % intervals over 8 documents`, as far as all cells agree."""
     counts = sorted(table["num_documents"].unique())
-    how_many = documents(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]} documents"
+    how_many = documents(counts[0] if len(counts) == 1 else f"{counts[0]} to {counts[-1]}", table)
     weighting = ", ".join(str(name).replace("_", " ") for name in table["aggregate"].unique())
     sampled = ", sampled windows" if table["sampled"].any() else ""
     if "shorter" in table and table["shorter"].notna().any():

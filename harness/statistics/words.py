@@ -20,8 +20,18 @@ OF_DATA = {
     "subset": "subset {}",
     "revision": "revision {:.12}",
     "shorter": "shorter ones: {}",
+    "repeats": "{} repeats",
+    "depths": "depths {}",
+    "distractors": "{} distractors",
+    "digits": "numbers of {} digits",
+    "templates": "templates {}",
 }
-ABSENT = {"num_documents": "all documents", "max_tokens": "not cut", "max_windows": "every window"}
+ABSENT = {
+    "num_documents": "all documents",
+    "max_tokens": "not cut",
+    "max_windows": "every window",
+    "templates": "all templates",
+}
 
 
 def texts(table: pd.DataFrame) -> pd.Series:
@@ -76,10 +86,18 @@ def _apart(
 
 def _settings(row: Line, name: str, params: str) -> Params:
     """Of a row, as JSON values; of a data set with its place."""
-    known = json.loads(row[params]) if isinstance(row.get(params), str) else {}
+    known = _flat(json.loads(row[params])) if isinstance(row.get(params), str) else {}
     if name == "dataset" and isinstance(source := row["dataset_source"], str):
         known = {"path": in_folder(row.get("dataset_folder"), source)} | known
     return known
+
+
+def _flat(settings: Params) -> dict[str, Any]:
+    """Settings in groups (those of needles) beside the others, by their own names."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= value if isinstance(value, dict) else {key: value}
+    return flat
 
 
 def in_folder(folder: object, name: str) -> str:
@@ -113,6 +131,8 @@ def _said(one: Params, key: str, sayings: Mapping[str, str], ends: Mapping[str, 
     value = one.get(key)
     if value is None:
         return ABSENT.get(key, f"no {key}")
+    if isinstance(value, list):
+        value = ", ".join(f"{one:g}" if isinstance(one, float) else str(one) for one in value)
     return sayings.get(key, f"{key} {{}}").format(ends.get(value, value) if key == "path" else value)
 
 

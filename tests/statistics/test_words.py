@@ -36,6 +36,11 @@ def data(fingerprint: str, **settings: object) -> dict:
         ({"max_tokens": 80, "num_documents": 8}, {"max_tokens": 1, "num_documents": 5}, ["8 documents", "5 documents"]),
         ({"selection": "first"}, {"selection": "random"}, ["selection first", "selection random"]),
         ({}, {}, ["text 1 of 2", "text 2 of 2"]),  # edited between
+        ({"needles": {"repeats": 6, "digits": 5}}, {"needles": {"repeats": 5, "digits": 5}},
+         ["6 repeats", "5 repeats"]),
+        ({"needles": {"depths": [0.0, 0.25]}}, {"needles": {"depths": [0.5]}}, ["depths 0, 0.25", "depths 0.5"]),
+        ({"needles": {"templates": None}}, {"needles": {"templates": ["passkey"]}},
+         ["all templates", "templates passkey"]),
     ],
 )  # fmt: skip
 def test_texts_of_one_name(one: dict, other: dict, expected: list[str]) -> None:
