@@ -17,7 +17,7 @@ def _task(composed: DictConfig) -> None:
     from harness.training import config
 
     values = plain(composed)
-    wanted = config.parse(values["train"])
+    wanted = config.parse(_of_corpus(values["train"]))
     config.validate(wanted)  # before torch is imported
     method = dict(values["method"])
     for modifier in MODIFIERS:
@@ -27,6 +27,15 @@ def _task(composed: DictConfig) -> None:
     from harness.training.run import train
 
     print(f"checkpoint: {train(wanted, str(method.pop('name')), method, _seed(values['seed']))}")
+
+
+def _of_corpus(train: dict[str, object]) -> dict[str, object]:
+    """Without a preset's lists of books where its corpus is not given: they name no others."""
+    from hydra.core.hydra_config import HydraConfig
+
+    given = {override.split("=")[0].lstrip("+~") for override in HydraConfig.get().overrides.task}
+    preset = [] if train.get("corpus") else [k for k in ("held_out", "left_out") if f"train.{k}" not in given]
+    return {key: value for key, value in train.items() if key not in preset}
 
 
 def _seed(given: object) -> int:

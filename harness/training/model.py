@@ -14,7 +14,8 @@ from transformers import (
 )
 
 from harness.errors import UserError, first_line
-from harness.methods.encoding.base import Encoding, parameters
+from harness.methods.base import parameters
+from harness.methods.encoding.base import Encoding
 from harness.models.encoded.model import EncodedConfig, EncodedForCausalLM
 from harness.training.config import ModelShape
 

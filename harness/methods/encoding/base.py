@@ -1,7 +1,7 @@
 """What encodings that a model must be trained with share."""
 
 from abc import abstractmethod
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
 from harness.methods.base import Kind, Method, RopeFrequencies, RopeGeometry
@@ -60,8 +60,3 @@ class Encoding(Method):
     @abstractmethod
     def module(self, shape: Shape) -> "EncodingModule":
         """The encoding as a part of a model. Imports torch."""
-
-
-def parameters(encoding: Encoding) -> dict[str, Parameter | None]:
-    """The parameters of an encoding as JSON values."""
-    return {field.name: getattr(encoding, field.name) for field in fields(encoding)}

@@ -6,8 +6,8 @@ from typing import Any, Self
 
 from harness import methods
 from harness.errors import UserError
-from harness.methods.base import Method, RopeGeometry
-from harness.methods.encoding.base import Encoding, parameters
+from harness.methods.base import Method, RopeGeometry, parameters
+from harness.methods.encoding.base import Encoding
 
 
 @dataclass(frozen=True)

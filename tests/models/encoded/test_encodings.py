@@ -19,7 +19,7 @@ from harness.errors import UserError
 from harness.methods.encoding.alibi import slopes
 from harness.methods.encoding.base import Shape
 from harness.methods.encoding.modules.base import EncodingModule
-from harness.methods.encoding.modules.positions import Drawn, Shifted
+from harness.methods.encoding.modules.positions import Drawn, DrawnFloats, Shifted
 from harness.methods.encoding.modules.rotations import powers
 from harness.methods.encoding.permuteformer import period, permutations, ratios
 from harness.methods.encoding.t5_bias import edges
@@ -31,6 +31,7 @@ from harness.models.install import applied
 from harness.results import store
 from harness.runs import runner
 from tests.reference import encodings as reference
+from tests.reference.training import random_floats
 from tests.sweeps import Place
 from tests.tiny import VOCABULARY
 
@@ -81,7 +82,9 @@ def expected(name: str, module: Any, q: np.ndarray, k: np.ndarray, v: np.ndarray
     elif name == "permuteformer":
         score = reference.permuted(q, k, permutations(HEADS, HEAD_DIM, 0))
     elif name == "randomized":
-        drawn = np.random.default_rng([5, q.shape[1]]).choice(64, q.shape[1], replace=False)
+        draws, length = np.random.default_rng([5, q.shape[1]]), q.shape[1]
+        is_float = given.get("draws") == "floats"
+        drawn = random_floats(draws.random(length).tolist(), 64.0) if is_float else draws.choice(64, length, False)
         score = reference.rope(q, k, np.sort(drawn))
     else:
         score = reference.plain(q, k)
@@ -102,6 +105,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("permuteformer", {"form": "softmax"}),
     ("permuteformer", {"form": "linear"}),
     ("randomized", {"base": "rope", "positions": 64, "seed": 5}),
+    ("randomized", {"base": "rope", "positions": 64, "seed": 5, "draws": "floats"}),
 ]
 
 
@@ -213,6 +217,19 @@ def test_drawn_positions_are_distinct_ascending_and_seeded_in_evaluation() -> No
     assert Drawn(12, 0)(2, 12, True, cpu).tolist() == [list(range(12))] * 2
     assert_array_equal(Drawn(40, 3)(5, 12, False, cpu), Drawn(40, 3)(1, 12, False, cpu))
     assert not torch.equal(Drawn(40, 3)(1, 12, False, cpu), Drawn(40, 4)(1, 12, False, cpu))
+
+
+def test_drawn_floats_are_sorted_uniform_draws_seeded_in_evaluation() -> None:
+    torch.manual_seed(0)
+    cpu, uniform = torch.device("cpu"), np.random.default_rng([3, 12]).random(12).tolist()
+    assert DrawnFloats(40, 3)(5, 12, False, cpu)[0].tolist() == pytest.approx(random_floats(uniform, 40.0), rel=1e-15)
+    assert not torch.equal(DrawnFloats(40, 3)(1, 12, False, cpu), DrawnFloats(40, 4)(1, 12, False, cpu))
+    drawn = DrawnFloats(40, 0)(400, 50, True, cpu)
+    assert drawn.dtype == torch.float64
+    assert (drawn.diff(dim=1) > 0).all()
+    assert (drawn != drawn.round()).all()
+    quantiles = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0], dtype=torch.float64)
+    torch.testing.assert_close(drawn.quantile(quantiles), 40 * quantiles, rtol=0, atol=0.4)
 
 
 # Models
@@ -366,6 +383,7 @@ def test_what_makes_no_sense_is_refused_with_the_reason(
         ("shape", {"evaluation_shift": -1}, "evaluation_shift must be >= 0"),
         ("random_padding", {"rows": 1}, "rows must be >= 2"),
         ("randomized", {"base": "alibi"}, "Unknown randomized base 'alibi'"),
+        ("randomized", {"draws": "float"}, "Unknown randomized draws 'float'. Did you mean 'floats'"),
         ("randomized", {"positions": 0}, "positions must be >= 2"),
         ("randomized", {"seed": -1}, "seed must be >= 0"),
         ("xpos", {"decay_length": 0.0}, "decay_length must be finite and > 0"),

@@ -52,3 +52,18 @@ class Drawn:
             return drawn.sort().values.double()
         fixed = np.random.default_rng([self.seed, length]).choice(self.reach, length, replace=False)
         return torch.from_numpy(np.sort(fixed)).double().to(device)[None]
+
+
+@dataclass(frozen=True)
+class DrawnFloats:
+    """Independent uniform draws of [0, reach), ascending; in evaluation the same for every window of a length."""
+
+    reach: int
+    seed: int
+
+    def __call__(self, rows: int, length: int, training: bool, device: torch.device) -> Tensor:
+        """(rows, length) in training, (1, length) else."""
+        if training:
+            return (self.reach * torch.rand(rows, length, dtype=torch.float64, device=device)).sort().values
+        fixed = np.random.default_rng([self.seed, length]).uniform(0, self.reach, length)
+        return torch.from_numpy(np.sort(fixed)).to(device)[None]
