@@ -49,7 +49,7 @@ class LongCETrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """The loss of some rows of a step: the mean over their tokens, or their share of the mean of the step."""
+        """The loss () in nats of some rows of a step: the mean over their tokens, or their share of the step's mean."""
         ids = inputs["input_ids"]
 
         def logits(window: Tensor) -> Tensor:
