@@ -6,8 +6,8 @@ cost      what top1 beside the losses adds to a pass, off the float32 path
 grid      benchmarks/needles.py: 2160 documents of yarn on the reference model
 table16   SmolLM2 under every metric: all methods at twice its trained length
 table32   eight of them at four times
-needles   SmolLM2: needles within, at, and beyond the trained length
-preset    experiment=needles as it is written, and a longer grid of the methods that read
+needles   SmolLM2: needles at the trained length and at twice of it
+preset    experiment=needles as it is written, and all methods at 4096
 search    LongRoPE2 in full on the reference model: objective needle, then what was found beside others
 other     factors found on speeches for SmolLM2, on the texts given (JSON lines of benchmarks/other_text.py)
 
@@ -36,7 +36,6 @@ EVERY = (
     "ntk_by_parts,dynamic_ntk,dynamic_yarn,abf,power,truncated,llama3"
 )
 EIGHT = "none,linear,ntk,yarn,rerope,self_extend,dca,windowed"
-READING = "none,yarn,rerope,self_extend,dca,windowed"
 ALONE = ("cost", "grid")
 PARALLEL = ("table16", "table32", "needles", "search", "preset", "other")
 HERE = Path(__file__).parent
@@ -112,7 +111,7 @@ class Steps:
     def needles(self) -> None:
         """SmolLM2's needles."""
         place = "needles_smollm2"
-        asked = ["experiment=needles", "model=smollm2", f"method={READING}", "ctx=4096,8192,16384"]
+        asked = ["experiment=needles", "model=smollm2", f"method={EIGHT}", "ctx=8192,16384"]
         self.harness("needles", place, *(_smaller(asked, "windowed", 192) if self.small else asked))
         self.keep(place)
         self.drawn("needles", place)
@@ -123,7 +122,7 @@ class Steps:
         asked = ["experiment=needles", "engine.dtype=float32"]
         self.harness("preset", place, *(_smaller(asked, "yarn", 512) if self.small else asked))
         if not self.small:
-            self.harness("preset", place, *asked, "method=none,yarn,rerope,self_extend,dca,windowed", "ctx=4096,8192")
+            self.harness("preset", place, *asked, f"method={EVERY}", "ctx=4096")
         self.keep(place)
         self.drawn("preset", place)
 
