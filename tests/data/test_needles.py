@@ -22,7 +22,9 @@ TOKENIZER = byte_tokenizer()
 
 def grid(length=900, *, texts=(TEXT,), source="files", seed=0, part="evaluation", **spec):
     found = [Document(f"d{i}", *tokens_of(text, TOKENIZER)) for i, text in enumerate(texts)]
-    data = DataSpec(name="n", source=source, path="x", needles=NeedleSpec(**({"depths": DEPTHS, "repeats": 6} | spec)))
+    path = "x" if source == "files" else None
+    wanted = NeedleSpec(**({"depths": DEPTHS, "repeats": 6} | spec))
+    data = DataSpec(name="n", source=source, path=path, needles=wanted)
     return needles.planted(DocumentSet("n", found, "f", "s"), data, TOKENIZER, length, seed, part).documents
 
 
