@@ -105,7 +105,7 @@ def _winner(values: dict[str, Any], spec: "ModelSpec") -> "tuple[Choice, Method,
     from harness.config.checks import folder
     from harness.config.metric import chosen_metric
     from harness.deployment.target import Target
-    from harness.deployment.winner import choose, method_of
+    from harness.deployment.winner import check_known, choose, method_of
     from harness.results import store
     from harness.statistics.summary import Averaging
 
@@ -120,6 +120,7 @@ def _winner(values: dict[str, Any], spec: "ModelSpec") -> "tuple[Choice, Method,
     choice = choose(rows, metric, values["ctx"], spec.name, filters, averaging)
     target = Target.of(spec, values["ctx"])
     print("\n".join([*_pick(choice, averaging.confidence), *_favoured(choice, options.evaluators), ""]))
+    check_known(choice.cell)
     method, scaled = method_of(choice.cell, target.geometry)
     return choice, method, scaled, target
 

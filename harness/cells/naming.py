@@ -26,7 +26,13 @@ def _words(cell: Cell) -> list[str]:
 
 def _modifiers(method: MethodSpec) -> dict[str, object]:
     """What combines with the method, by the keys that a user gives."""
-    given = {"query_scale": method.query_scale, "kv_cache": method.kv_cache, "resonance": method.resonance or None}
+    given = {
+        "query_scale": method.query_scale,
+        "remove_query_scale": method.remove_query_scale or None,
+        "kv_cache": method.kv_cache,
+        "resonance": method.resonance or None,
+        "layers": method.layers,
+    }
     return {key: value if isinstance(value, bool) else str(value) for key, value in given.items() if value is not None}
 
 

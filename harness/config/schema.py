@@ -17,11 +17,18 @@ from harness.data.windows import Protocol, check_shorter
 from harness.engine.spec import DtypeName, EngineSpec
 from harness.errors import UserError, unknown
 from harness.methods.modifiers.kv_cache import KvCache, kv_cache
+from harness.methods.modifiers.layers import Layers, layers
 from harness.methods.modifiers.query_scale import QueryScale, query_scale
 from harness.models.checkpoint.spec import ModelSpec
 from harness.statistics.format_names import Format, check_format
 
-MODIFIERS = ("query_scale", "kv_cache", "resonance")  # keys beside a method that combine with any method
+MODIFIERS = (
+    "query_scale",
+    "remove_query_scale",
+    "kv_cache",
+    "resonance",
+    "layers",
+)  # keys beside a method that combine with any method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,15 +38,19 @@ class MethodSpec:
     name: str
     params: dict[str, Any] = field(default_factory=dict)
     query_scale: QueryScale | None = None
+    remove_query_scale: bool = False  # that of the checkpoint
     kv_cache: KvCache | None = None
     resonance: bool = False
+    layers: Layers | None = None  # None: those whose context grows
 
     @property
     def modifiers(self) -> dict[str, Any]:
         """What combines with the method, as JSON values; {} where nothing does."""
         scale = {} if self.query_scale is None else self.query_scale.parameters
         cache = {} if self.kv_cache is None else {"kv_cache": self.kv_cache}
-        return scale | cache | ({"resonance": True} if self.resonance else {})
+        kind = {} if self.layers is None else {"layers": self.layers}
+        removed = {"remove_query_scale": True} if self.remove_query_scale else {}
+        return scale | removed | cache | ({"resonance": True} if self.resonance else {}) | kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,9 +190,23 @@ def method_spec(given: dict[str, Any]) -> MethodSpec:
     name = str(params.pop("name", ""))
     scale = query_scale(params.pop("query_scale", None))
     cache = kv_cache(params.pop("kv_cache", None))
-    resonance = typed("method.resonance", params.pop("resonance", False), bool)
+    resonance, removed = (
+        typed(f"method.{key}", params.pop(key, False), bool) for key in ("resonance", "remove_query_scale")
+    )
+    kind = layers(params.pop("layers", None))
+    if name == "native" and (removed or kind is not None):
+        key = "remove_query_scale" if removed else "layers"
+        raise UserError(f"method.{key} cannot be combined with native, which is the checkpoint as it is.")
     methods.construct(name, params)  # names, types and ranges; the factor is resolved when the model is known
-    return MethodSpec(name=name, params=params, query_scale=scale, kv_cache=cache, resonance=resonance)
+    return MethodSpec(
+        name=name,
+        params=params,
+        query_scale=scale,
+        remove_query_scale=removed,
+        kv_cache=cache,
+        resonance=resonance,
+        layers=kind,
+    )
 
 
 def base_spec(given: dict[str, Any]) -> BaseSpec | None:

@@ -17,6 +17,7 @@ from harness.statistics.paired import cell_table, pair
 from harness.statistics.summary import Averaging, check, document_ratios, perplexity, together
 
 Cell = dict[Hashable, Any]  # what identifies a cell, by column
+UNKNOWN_TO_ENGINES = ("layers", "remove_query_scale")  # modifiers
 
 
 class Rival(NamedTuple):
@@ -74,11 +75,22 @@ def _value(rows: pd.DataFrame, averaging: Averaging, metric: Metric) -> Interval
     )
 
 
+def check_known(cell: Cell) -> None:
+    """Raise UserError where a cell ran with what no engine has a setting for."""
+    for key, value in json.loads(cell["method_params"]).items():
+        if key in UNKNOWN_TO_ENGINES:
+            value = str(value).lower()
+            raise UserError(
+                f"export: the best cell, {cell['curve']}, ran with method.{key}={value}: no engine has that."
+            )
+
+
 def method_of(cell: Cell, geometry: RopeGeometry) -> tuple[Method, bool]:
     """The method that a cell ran, resolved, and whether queries were scaled by their position."""
     params = json.loads(cell["method_params"])
     resonance = params.pop("resonance", False)
-    params.pop("kv_cache", None)  # engines have a flag of their own for it
+    for key in ("kv_cache", *UNKNOWN_TO_ENGINES):  # for the first engines have a flag of their own
+        params.pop(key, None)
     scaled_queries = params.pop("logn", False) or params.pop("query_scale", None) is not None
     made = methods.build(cell["method"], params, geometry, int(cell["ctx"]))
     return (Resonant(method=made) if resonance else made), scaled_queries
@@ -91,8 +103,8 @@ def measured(choice: Choice, nearest: Method, geometry: RopeGeometry) -> Rival |
 
 
 def _is_plain(cell: Cell, method: Method, geometry: RopeGeometry) -> bool:
-    rounded = "kv_cache" in json.loads(cell["method_params"])
-    return not rounded and method_of(cell, geometry) == (method, False)
+    beside = {"kv_cache", *UNKNOWN_TO_ENGINES} & set(json.loads(cell["method_params"]))
+    return not beside and method_of(cell, geometry) == (method, False)
 
 
 def _rival(

@@ -12,21 +12,23 @@ from harness.methods.attention.base import AttentionMethod
 from harness.methods.base import Method, RopeFrequencies, RopeGeometry
 from harness.methods.encoding.trained_with import TrainedWith, not_trained_with
 from harness.methods.modifiers.kv_cache import KvCache
+from harness.methods.modifiers.layers import Layers
 from harness.methods.modifiers.query_scale import QueryScale
+from harness.models.acted_on import check_kinds, is_acted_on
 from harness.models.attention import by_regions
 from harness.models.attention.kv_cache import few_bits
+from harness.models.attention.own_scale import scales_queries, without_own_scale
 from harness.models.attention.scaled_queries import scaled_queries
 from harness.models.checkpoint.families import DUAL_CHUNK
 from harness.models.checkpoint.geometry import (
     declares_scaling,
     dual_chunk,
     geometry,
-    is_local,
     no_rotary,
     text_config,
     trained_length,
 )
-from harness.models.checkpoint.sliding_window import sees_everything, windowed_layers
+from harness.models.checkpoint.sliding_window import windowed_layers
 from harness.models.encoded.apply import encoded_as
 from harness.models.installed import Installed
 from harness.models.parts import CausalLM
@@ -53,18 +55,21 @@ def applied(
     trained: int | None = None,
     *,
     query_scale: QueryScale | None = None,
+    remove_query_scale: bool = False,
     kv_cache: KvCache | None = None,
+    layers: Layers | None = None,
 ) -> Iterator[Patch]:
     """Until the block ends, the model runs windows of up to `length` tokens under `method` (factor resolved).
 
     Frequencies go in through the rotary modules, the checkpoint's own scaling switched off; where a method asks
     for exactly what the model does anyway, the model is left alone. `trained` overrides the trained length, in tokens.
-    `query_scale` scales queries by their position, `kv_cache` rounds keys and values, under any method.
+    `query_scale` scales queries by their position, `kv_cache` rounds keys and values, under any method;
+    `remove_query_scale` takes the checkpoint's own scale out, `layers` says which kind of layer the method acts on.
     Raises UserError, by name, for models that the method cannot run on.
     """
     trained_with = TrainedWith.of(model.config)
     if trained_with is not None:
-        if query_scale is not None or kv_cache is not None:
+        if query_scale is not None or kv_cache is not None or remove_query_scale or layers is not None:
             raise UserError(trained_with.no_modifiers)
         with encoded_as(model, trained_with, method, length) as installed:
             yield Patch(installed, ())
@@ -72,13 +77,17 @@ def applied(
     if method.kind == "encoding":
         raise not_trained_with(method)
     with ExitStack() as stack:
-        installed = stack.enter_context(_rotating(model, method, length, trained))
+        check_kinds(model, layers)
+        if remove_query_scale:
+            stack.enter_context(without_own_scale(model))
+        installed = stack.enter_context(_rotating(model, method, length, trained, layers))
         if query_scale is not None:
             base = trained or trained_length(text_config(model.config))
             stack.enter_context(scaled_queries(model, partial(query_scale, trained=base), "method.query_scale"))
         if kv_cache is not None:
             stack.enter_context(few_bits(model, kv_cache))
-        yield Patch(installed, tuple(_warnings(model, method, length, trained)))
+        warnings = [*_warnings(model, method, length, trained), *_twice_scaled(model, query_scale)]
+        yield Patch(installed, tuple(warnings))
 
 
 @contextmanager
@@ -98,7 +107,9 @@ def applied_to_rows(
 
 
 @contextmanager
-def _rotating(model: CausalLM, method: Method, length: int, trained: int | None) -> Iterator[tuple[Installed, ...]]:
+def _rotating(
+    model: CausalLM, method: Method, length: int, trained: int | None, layers: Layers | None
+) -> Iterator[tuple[Installed, ...]]:
     """The model rotates, or attends, as the method says."""
     rotary = rotaries(model)
     with ExitStack() as stack:
@@ -107,19 +118,25 @@ def _rotating(model: CausalLM, method: Method, length: int, trained: int | None)
             _check_runs_without_rotary(model, method, length)
         elif isinstance(method, AttentionMethod):
             check_regions(model, trained)
-            installed = stack.enter_context(by_regions.applied(model, method, length, trained))
+            installed = stack.enter_context(by_regions.applied(model, method, length, trained, layers))
         elif method.kind == "native":
             for module in rotary:
                 stack.enter_context(module.stateless())
         else:
-            installed = _enter_frequencies(stack, model, rotary, method, length, trained)
+            installed = _enter_frequencies(
+                stack,
+                model,
+                rotary,
+                method,
+                length,
+                [_wanted(module, [method], length, trained, layers) for module in rotary],
+            )
         yield installed
 
 
 def _enter_frequencies(
-    stack: ExitStack, model: CausalLM, rotary: list[Rotary], method: Method, length: int, trained: int | None
+    stack: ExitStack, model: CausalLM, rotary: list[Rotary], method: Method, length: int, wanted: list[Wanted]
 ) -> tuple[Installed, ...]:
-    wanted = [_wanted(module, [method], length, trained) for module in rotary]
     if not declares_scaling(text_config(model.config)) and all(
         module.reaches(length) and all(_is_unscaled(*one) for one in kinds.values())
         for module, kinds in zip(rotary, wanted, strict=True)
@@ -156,6 +173,14 @@ def _warnings(model: CausalLM, method: Method, length: int, trained: int | None)
         )
 
 
+def _twice_scaled(model: CausalLM, query_scale: QueryScale | None) -> Iterator[str]:
+    if query_scale is not None and scales_queries(model):
+        yield (
+            "the checkpoint scales queries by their position itself, and method.query_scale multiplies beside it; "
+            "method.remove_query_scale=true leaves that one alone."
+        )
+
+
 def _beyond_limit(model: CausalLM, method: Method, length: int, trained: int | None) -> list[str]:
     if not isinstance(method, AttentionMethod):
         return []
@@ -167,13 +192,14 @@ def _beyond_limit(model: CausalLM, method: Method, length: int, trained: int | N
     ]
 
 
-def _wanted(module: Rotary, methods: Sequence[Method], length: int, trained: int | None) -> Wanted:
-    """What methods ask of each layer type; local layers, whose context did not grow, stay unscaled."""
-    scaled_everywhere = sees_everything(module.config)
+def _wanted(
+    module: Rotary, methods: Sequence[Method], length: int, trained: int | None, layers: Layers | None = None
+) -> Wanted:
+    """What methods ask of each layer type; those that they do not act on stay unscaled."""
     wanted = {}
     for kind in module.layer_types:
         own = module.geometry(kind, trained)
-        scaled = scaled_everywhere or not is_local(module.config, kind)
+        scaled = is_acted_on(module.config, kind, layers)
         unscaled = RopeFrequencies(own.inv_freq)
         wanted[kind] = own, [method(own, length) if scaled else unscaled for method in methods]
     return wanted

@@ -77,7 +77,9 @@ def under(loaded: Ready, prepared: Prepared) -> "Iterator[Patch]":
         cell.ctx,
         loaded.trained,
         query_scale=given.query_scale,
+        remove_query_scale=given.remove_query_scale,
         kv_cache=given.kv_cache,
+        layers=given.layers,
     ) as patch:
         yield patch
 

@@ -12,7 +12,9 @@ PANEL = [
     "model", "model_revision", "original_max_position_embeddings", "dataset", "dataset_source", "dataset_fingerprint",
     "protocol", "protocol_params", "dtype", "base",
 ]  # fmt: skip
-Setting = str | float | list[float] | None  # of a method's parameter, as it stands in JSON
+Setting = (
+    str | float | list[float] | dict[str, str | float | None] | None
+)  # of a method's parameter, as it stands in JSON
 
 
 def label(summary: pd.DataFrame) -> pd.DataFrame:
@@ -87,14 +89,17 @@ def _by_checkpoint(table: pd.DataFrame) -> pd.Series:
 
 
 def _varying_names(summary: pd.DataFrame) -> pd.Series:
-    """Method names with the parameters, other than the factor, that differ between cells of one method."""
+    """Method names with the parameters, other than the factor, that differ between cells of one method.
+
+    What a cell does not give (a modifier that it runs without) is not named.
+    """
     params = summary["method_params"].map(_params)
     names = summary["method"].astype(str).copy()
     for _, rows in summary.groupby("method"):
         keys = sorted({key for index in rows.index for key in params[index]})
         varying = [key for key in keys if len({str(params[index].get(key)) for index in rows.index}) > 1]
         for index in rows.index:
-            given = [f"{key} {_short(params[index].get(key))}" for key in varying]
+            given = [f"{key} {_short(value)}" for key in varying if (value := params[index].get(key)) is not None]
             names[index] = ", ".join([str(names[index]), *given])
     return names
 
@@ -106,6 +111,9 @@ def _params(text: str) -> dict[str, Setting]:
 def _short(value: Setting) -> str:
     if isinstance(value, list):
         return f"[{value[0]:g} ... {value[-1]:g}]" if value else "[]"
+    if isinstance(value, dict):  # a query scale: its form, and what it gives
+        given = ", ".join(f"{key} {_short(one)}" for key, one in value.items() if key != "name" and one is not None)
+        return f"{value['name']} ({given})" if given else str(value["name"])
     if not isinstance(value, float):
         return str(value)
     return f"{value:.0f}" if value.is_integer() else f"{value:g}"  # a base of 3313438 in full

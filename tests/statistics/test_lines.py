@@ -49,6 +49,14 @@ def test_only_parameters_that_differ_are_named() -> None:
     assert list(two) == ["yarn, beta_fast 16", "yarn, beta_fast 32"]
 
 
+def test_a_modifier_that_a_cell_runs_without_is_not_named() -> None:
+    scales = ({"logn": True}, {"query_scale": {"name": "floor", "beta": 0.1, "every": None}}, {"kv_cache": "q8_0"})
+    found = lines(cells(("yarn", 1024, 2.0, {}), *(("yarn", 1024, 2.0, scale) for scale in scales)))
+    assert list(found) == [
+        "yarn", "yarn, kv_cache q8_0", "yarn, logn True", "yarn, query_scale floor (beta 0.1)",
+    ]  # fmt: skip
+
+
 def test_cells_that_nothing_tells_apart_are_numbered() -> None:
     one = synthetic.cell("none", 512, num_windows=1)
     two = pd.concat([one.assign(cell_id="aaaaaaaa1"), one.assign(cell_id="bbbbbbbb1")])

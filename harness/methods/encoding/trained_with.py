@@ -45,8 +45,8 @@ class TrainedWith:
     def no_modifiers(self) -> str:
         """Why modifiers are refused."""
         return (
-            "method.query_scale, method.kv_cache and method.resonance are of rotary models; this one was trained with "
-            f"{self.name}."
+            "method.query_scale, .kv_cache, .resonance and other modifiers are of rotary models; this one was trained "
+            f"with {self.name}."
         )
 
     def resolve(self, method: Method, length: int) -> Method:

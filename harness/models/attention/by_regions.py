@@ -19,6 +19,8 @@ from harness.errors import UserError
 from harness.methods.attention.base import AttentionMethod
 from harness.methods.attention.regions import Region, near
 from harness.methods.base import RopeFrequencies
+from harness.methods.modifiers.layers import Layers
+from harness.models.acted_on import is_acted_on
 from harness.models.attention.first_seen import first_seen
 from harness.models.attention.layer_rotation import FoundRotation, Source, check_runs, layer_rotations
 from harness.models.attention.options import check_options
@@ -26,8 +28,7 @@ from harness.models.attention.rotation import LayerRotation
 from harness.models.attention.route import routed
 from harness.models.attention.tiles import Part, attend, parts
 from harness.models.checkpoint.families import NORMS_AFTER_ROTATION, SINKS
-from harness.models.checkpoint.geometry import is_local, text_config
-from harness.models.checkpoint.sliding_window import sees_everything
+from harness.models.checkpoint.geometry import text_config
 from harness.models.installed import Installed
 from harness.models.parts import CausalLM
 from harness.models.rotary.find import identity_rotation, rotaries
@@ -38,7 +39,7 @@ class Layer:
     """How one layer rotates queries and keys, and whether the method's regions hold in it."""
 
     rotation: LayerRotation | None  # None: the layer has no positions
-    local: bool  # a layer type with frequencies of its own for a context that did not grow: plain attention
+    plain: bool  # a kind of layer that the method does not act on
 
 
 @dataclass
@@ -82,7 +83,7 @@ class RegionAttention:
         return made if hidden is None else [part.seeing_from(hidden.numpy()) for part in made]
 
     def _regions(self, layer: Layer, length: int) -> tuple[Region, ...]:
-        return (near(length, length),) if layer.local else self.method.regions(length)
+        return (near(length, length),) if layer.plain else self.method.regions(length)
 
     def _once(self, query: Tensor, what: Any, make: Callable[[int], Any]) -> Any:
         """What depends on the length, device and dtype of a call, made once for all layers that share it."""
@@ -96,13 +97,14 @@ class RegionAttention:
 
 @contextmanager
 def applied(
-    model: CausalLM, method: AttentionMethod, length: int, trained: int | None = None
+    model: CausalLM, method: AttentionMethod, length: int, trained: int | None = None, chosen: Layers | None = None
 ) -> Iterator[tuple[Installed, ...]]:
     """Until the block ends, the model attends as the method (parameters resolved) says.
 
     `trained` (tokens) overrides the trained length that the checkpoint declares. Frequencies are the unscaled ones;
     a multiplier of cosines and sines or a softmax scale that the checkpoint declares is kept, since its weights were
-    trained with it. The block is given what layers rotate by, once for each rotary module and layer type.
+    trained with it. `chosen`: the kind of layer that the method acts on. The block is given what layers rotate by,
+    once for each rotary module and layer type.
     Raises UserError, by name, for models whose attention cannot be reached or explained.
     """
     text = text_config(model.config)
@@ -112,7 +114,7 @@ def applied(
             "on it."
         )
     rotations = layer_rotations(model, sources(model, trained))
-    layers = {module: _layer(rotation, method, length) for module, rotation in rotations.items()}
+    layers = {module: _layer(rotation, method, length, chosen) for module, rotation in rotations.items()}
     with identity_rotation(model, length), routed(model, RegionAttention(method, layers), first_seen):
         check_runs(model)
         yield _installed(rotations, layers)
@@ -139,15 +141,14 @@ def _installed(
     return tuple(found.values())
 
 
-def _layer(rotation: FoundRotation | None, method: AttentionMethod, length: int) -> Layer:
+def _layer(rotation: FoundRotation | None, method: AttentionMethod, length: int, chosen: Layers | None) -> Layer:
     if rotation is None:
-        return Layer(None, local=False)
+        return Layer(None, plain=False)
     source = rotation.source
-    config = source.rotary.config
-    local = is_local(config, source.layer_type) and not sees_everything(config)
-    wanted = RopeFrequencies(source.geometry.inv_freq) if local else method(source.geometry, length)
+    plain = not is_acted_on(source.rotary.config, source.layer_type, chosen)
+    wanted = RopeFrequencies(source.geometry.inv_freq) if plain else method(source.geometry, length)
     kept = wanted._replace(attention_scaling=wanted.attention_scaling * source.declared_scaling)
-    return Layer(rotation.by(kept), local)
+    return Layer(rotation.by(kept), plain)
 
 
 def _check(module: nn.Module, query: Tensor, key: Tensor, seen: Tensor | None, options: Mapping[str, object]) -> None:

@@ -64,6 +64,11 @@ CACHE_NAMES = ("past_key_values", "layer_past", "past_key_value")  # what a deco
 
 # Weighted norms of queries and keys after rotation: a rotation does not pass through them unless weights are equal.
 NORMS_AFTER_ROTATION = ("hunyuan_v1_dense", "hunyuan_v1_moe", "hunyuan_vl", "hunyuan_vl_text")
+# Queries times a number of their position, by the checkpoint's own code: a flag of layers without positions (Llama 4),
+# one among the rope parameters (Ministral 3, Mistral 4), a strength beside the length that it begins at (Inkling).
+QUERY_SCALE_FLAG = "attn_temperature_tuning"
+ROPE_QUERY_SCALE = "llama_4_scaling_beta"
+QUERY_SCALE_STRENGTH = ("log_scaling_n_floor", "log_scaling_alpha")
 SINKS = "s_aux"  # logits without a value, (heads,) (gpt-oss)
 # Options of attention functions that ask for nothing beside the mask and the scale, or are looked at by themselves.
 # All others (softcap of Gemma 2, position_bias of T5, ...) change scores in ways that fused attention does not know.
