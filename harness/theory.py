@@ -87,7 +87,7 @@ def _geometry(spec: ModelSpec) -> RopeGeometry:
 
 def report(geometry: RopeGeometry, ctx: int, names: list[str], params: dict[str, Any]) -> str:
     """What the theory says of a model in words, then of each method in a table; lengths in tokens."""
-    from harness.scaling_laws import bounds
+    from harness.scaling_laws import base_bound, bounds
 
     trained = geometry.original_max_position_embeddings
     critical = bounds.critical_dimension(geometry.inv_freq, trained)
@@ -98,6 +98,9 @@ def report(geometry: RopeGeometry, ctx: int, names: list[str], params: dict[str,
         f"fine-tuned at {ctx}: bases above {bounds.critical_base(geometry, ctx):.0f} extrapolate beyond it,"
         f"\nand small ones: {small.quarter:.0f}, {small.half:.0f}, {small.whole:.0f} (arXiv:2310.05209)",
     ]
+    smallest = base_bound.smallest_base(geometry, ctx)
+    found = "none reaches that far" if smallest is None else f"{smallest:.0f} is the first to reach that far"
+    lines.append(f"base bound at {ctx} (arXiv:2405.14591): of 20 bases a decade {found}")
     table = bounds.table(geometry, ctx, names, params)
     shown = table.assign(**{name: table[name].map(write) for name, write in _FORMATS.items()})
     shown = shown.drop(columns=[] if shown["note"].any() else "note").rename(columns=_HEADINGS)
@@ -135,18 +138,21 @@ _FORMATS: dict[str, Callable[[float | None], str]] = {
     "tuned_dimension": _whole,
     "extrapolation_bound": _whole,
     "trained_range_bound": _whole,
+    "base_bound": _whole,
 }
 _HEADINGS = {
     "critical_dimension": "critical",
     "tuned_dimension": "tuned",
     "extrapolation_bound": "extrapolates",
     "trained_range_bound": "in range",
+    "base_bound": "base bound",
 }
 _LEGEND = (
     "critical      channels that complete a turn within the trained length: the critical dimension",
     "tuned         channels that complete a turn within ctx under the method: fine-tuning sees those",
     "extrapolates  tokens that a model fine-tuned with these frequencies should reach",
     "in range      tokens up to which a model as trained meets trained angles (positions) only",
+    "base bound    tokens, at most ctx, up to which a key like the query outscores a random one",
 )
 
 

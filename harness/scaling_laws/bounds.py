@@ -16,6 +16,7 @@ from harness.errors import UserError
 from harness.methods import METHODS, build
 from harness.methods.attention.base import AttentionMethod
 from harness.methods.base import Method, RopeGeometry
+from harness.scaling_laws.base_bound import base_bound
 
 
 class SmallBases(NamedTuple):
@@ -26,6 +27,7 @@ class SmallBases(NamedTuple):
     whole: float
 
 
+BOUNDS = ("extrapolation_bound", "trained_range_bound", "base_bound")
 OF_ROTARY_MODELS = tuple(name for name, method in METHODS.items() if method.kind != "encoding")
 
 
@@ -120,12 +122,13 @@ def table(
     Columns: `method`; `factor`; `critical_dimension` (of training, the same for all); `tuned_dimension` (channels
     that turn within ctx under the method: what fine-tuning at ctx would see in full); `extrapolation_bound` and
     `trained_range_bound` (tokens; of a method that changes attention, the longest window whose relative positions
-    were all trained); `note`: why there are no numbers. params: parameters by method name.
+    were all trained); `base_bound` (tokens, at most ctx: harness.scaling_laws.base_bound); `note`: why there are no
+    numbers. params: parameters by method name.
     """
     params = params or {}
     lines = (_line(name, geometry, ctx, params.get(name)) for name in names or OF_ROTARY_MODELS)
     columns = ("method", "factor", "critical_dimension", "tuned_dimension")
-    return pd.DataFrame(lines, columns=[*columns, "extrapolation_bound", "trained_range_bound", "note"])
+    return pd.DataFrame(lines, columns=[*columns, *BOUNDS, "note"])
 
 
 def _line(name: str, geometry: RopeGeometry, ctx: int, params: Mapping[str, Any] | None) -> dict[str, object]:
@@ -144,6 +147,7 @@ def _line(name: str, geometry: RopeGeometry, ctx: int, params: Mapping[str, Any]
         "tuned_dimension": critical_dimension(inv_freq, ctx),
         "extrapolation_bound": extrapolation_bound(geometry, inv_freq),
         "trained_range_bound": trained_range_bound(geometry, inv_freq),
+        "base_bound": base_bound(inv_freq, ctx, geometry.resting),
     }
 
 

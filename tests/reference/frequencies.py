@@ -213,3 +213,11 @@ def truncated(d: int, b: float, trained: int, factor: float = 1.0, k: float = 0.
 def resonance(inv_freq: list[float]) -> list[float]:
     """arXiv:2403.00071: whole-token wavelengths, halves to the even one."""
     return [0.0 if theta == 0 else 2 * math.pi / round(2 * math.pi / theta) for theta in inv_freq]
+
+
+def tells_apart(inv_freq: list[float], length: int) -> int:
+    """arXiv:2405.14591: the largest m <= length such that sum cos(n theta) >= 0 for every n = 0 .. m."""
+    for m in range(length + 1):
+        if math.fsum(math.cos(m * theta) for theta in inv_freq) < 0:
+            return m - 1
+    return length
