@@ -6,7 +6,6 @@ the token was the likeliest, may be left out.
 """
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from harness.errors import UserError
 from harness.external.prompts import Prompt
 
 ROUNDING = 1e-3  # nats by which a logarithm of a probability may lie above 0
+LOWEST = -float(np.finfo(np.float32).max)  # losses are kept in float32
 
 
 class BadAnswer(UserError):
@@ -68,7 +68,7 @@ def parsed(text: str) -> tuple[str, Answer]:
     """One line. Raises BadAnswer."""
     try:
         given = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # brackets deeper than Python's stack
         raise BadAnswer("it is no JSON.") from error
     if not isinstance(given, dict) or not isinstance(given.get("id"), str):
         raise BadAnswer('it must be an object with "id" and "logprobs".')
@@ -90,7 +90,7 @@ def check(prompt: Prompt, answer: Answer) -> None:
         token = prompt.job.span.score_from + at - first
         if value is None:
             raise BadAnswer(f"no log-probability for token {token}, in {prompt.place}.")
-        if type(value) not in (int, float) or not math.isfinite(value) or value > ROUNDING:
+        if type(value) not in (int, float) or not LOWEST <= value <= ROUNDING:  # NaN is not, either
             raise BadAnswer(f"{value!r} is no logarithm of a probability, for token {token}, in {prompt.place}.")
 
 

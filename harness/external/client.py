@@ -88,7 +88,7 @@ class Client:
             raise _Passing(f"the answer was cut off after {len(error.partial)} bytes") from error
         except (http.client.HTTPException, OSError) as error:
             raise _Passing(first_line(error)) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:  # brackets deeper than Python's stack
             raise _Passing("the answer is no JSON") from error
 
 
@@ -110,7 +110,7 @@ def _said(error: urllib.error.HTTPError) -> str:
         given = json.loads(text)
         given = given.get("error", given.get("message", given.get("detail", given)))
         text = str(given.get("message", given) if isinstance(given, dict) else given)
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         pass
     text = " ".join(text.split())[:SHOWN]
     return f", {text}" if text else ""

@@ -35,6 +35,7 @@ def fetch(
     client = _client(settings)
     served = settings.served or _first_served(client)
     dialects = [DIALECTS[settings.dialect](p, served) for p in prepared]
+    _check_limit(settings, [d.requests(w) for d, own in zip(dialects, windows, strict=True) for w in flat(own)])
     total = sum(len(w.ids) for own, wanted in zip(windows, todo, strict=True) for w in flat(own) if wanted)
     outcomes = []
     with Leases() as leases, tqdm(total=total, desc=f"{settings.name}", unit="tok", unit_scale=True) as bar:
@@ -54,6 +55,15 @@ def fetch(
                 outcomes.append(Outcome(p.files, "missing", reason))
             leases.release([p.files.lease])
     return outcomes
+
+
+def _check_limit(settings: Settings, requests: Sequence[int]) -> None:
+    """Raise UserError where a window takes more requests than one command may make: none would ever be whole."""
+    if settings.max_requests is not None and settings.max_requests < max(requests, default=0):
+        raise UserError(
+            f"max_requests must be at least {max(requests)}, the requests of one window with dialect="
+            f"{settings.dialect}, got {settings.max_requests}."
+        )
 
 
 def _client(settings: Settings) -> Client:

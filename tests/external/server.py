@@ -15,6 +15,8 @@ import torch
 
 from tests.tiny import logits
 
+DEEP = b"[" * 100_000  # JSON deeper than Python's stack
+
 
 class Engine:
     """A model behind the three dialects, written from the engines' sources, not from what reads them."""
@@ -115,6 +117,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send({"error": {"message": "out of memory"}}, 500)
         elif fault == "refused":
             self.send({"error": {"message": "maximum context length is 16 tokens"}}, 400)
+        elif fault == "refused deeply":
+            self.send_bytes(DEEP, len(DEEP), 400)
         elif fault == "dropped":
             self.close_connection = True
         elif fault == "slow":
@@ -122,7 +126,9 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         else:
             good = json.dumps(self.engine.spoil(getattr(self.engine, self.dialect)(body))).encode()
-            self.send_bytes({"cut": good[: len(good) // 2], "words": b"<html>"}.get(fault, good), len(good))
+            self.send_bytes(
+                {"cut": good[: len(good) // 2], "words": b"<html>", "deep": DEEP}.get(fault, good), len(good)
+            )
 
     def send(self, content: object, code: int = 200, headers: dict[str, str] | None = None) -> None:
         encoded = json.dumps(content).encode()

@@ -5,7 +5,7 @@ import pytest
 
 from harness.data.windows import Window
 from harness.engine.batches import Job
-from harness.external.answers import BadAnswer, check
+from harness.external.answers import BadAnswer, parsed
 from harness.external.dialects.llama_server import LlamaServer
 from harness.external.dialects.sglang import SGLang
 from harness.external.dialects.vllm import Vllm
@@ -80,3 +80,9 @@ def test_tokens_in_another_order_are_an_error():
 def test_an_answer_of_another_form_is_an_error(answer):
     with pytest.raises(BadAnswer, match="document 'novel'"):
         asked(Vllm, answer)
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"id": "a", "logprobs": ' + "[" * 100_000, "\x00", '{"id": "a"'])
+def test_a_line_that_is_no_json_is_an_error(line):
+    with pytest.raises(BadAnswer, match="it is no JSON"):
+        parsed(line)

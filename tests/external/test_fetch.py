@@ -30,15 +30,15 @@ def spoiled(engine, change):
 
 
 def test_what_may_pass_is_asked_again(external, engine, caplog):
-    faults = ["busy", "broken", "dropped", "cut", "words"]
+    faults = ["busy", "broken", "dropped", "cut", "words", "deep"]
     engine.faults = [word for fault in faults for word in ("", fault)] + ["cut", "busy"]
     with serving(engine, "vllm") as url, caplog.at_level(logging.WARNING):
         assert external.fetch(url, "vllm", *COMMON) == 0
-    assert len(engine.asked) == WINDOWS + 7
+    assert len(engine.asked) == WINDOWS + 8
     said = [message for message in caplog.messages if "asked again" in message]
     reasons = ["HTTP 429, too many", "HTTP 500, out of memory", "closed connection", "was cut off after", "is no JSON"]
-    assert len(said) == 7
-    assert all(reason in message for reason, message in zip(reasons, said[:5], strict=True)), said
+    assert len(said) == 8
+    assert all(reason in message for reason, message in zip([*reasons, reasons[-1]], said[:6], strict=True)), said
 
 
 def test_a_server_that_says_nothing_for_too_long_is_asked_again(external, engine):
@@ -65,6 +65,10 @@ def test_a_refusal_is_not_repeated(external, engine, capsys):
         assert external.fetch(url, "vllm", *COMMON) == 2
     assert len(engine.asked) == 1
     assert "refused the request: HTTP 400, maximum context length is 16 tokens" in capsys.readouterr().err
+    engine.faults = ["refused deeply"]
+    with serving(engine, "vllm") as url:
+        assert external.fetch(url, "vllm", *COMMON) == 2
+    assert "refused the request: HTTP 400, [[[" in capsys.readouterr().err
 
 
 BAD = {
@@ -72,6 +76,8 @@ BAD = {
     "null inside": (lambda listed: listed.__setitem__(7, None), "no log-probability for token 7, in window 0 [0, 16)"),
     "minus infinity": (lambda listed: value(listed, 3).update(logprob=-9999.0), "-inf is no logarithm"),
     "no number": (lambda listed: value(listed, 3).update(logprob=float("nan")), "nan is no logarithm"),
+    "beyond float32": (lambda listed: value(listed, 3).update(logprob=-1e39), "-1e+39 is no logarithm"),
+    "400 digits": (lambda listed: value(listed, 3).update(logprob=-(10**400)), "is no logarithm of a probability"),
     "a probability": (lambda listed: value(listed, 3).update(logprob=0.25), "0.25 is no logarithm of a probability"),
     "other tokens": (lambda listed: listed.reverse(), "is not of this dialect"),
     "text": (lambda listed: value(listed, 3).update(logprob="low"), "'low' is no logarithm of a probability"),
@@ -136,6 +142,18 @@ def test_requests_are_limited_and_the_same_command_goes_on(external, engine, cap
         assert external.fetch(url, "vllm", *COMMON) == 0
     assert len(engine.asked) == 2 * WINDOWS, "a finished cell is not asked for"
     assert not list(external.folder.rglob("answers.jsonl"))
+
+
+def test_a_limit_below_the_requests_of_a_window_is_refused(external, engine, capsys):
+    """llama-server takes one a token: less than a window's would be spent again by every command, for nothing."""
+    with serving(engine, "llama_server") as url:
+        assert external.fetch(url, "llama_server", *COMMON, "max_requests=14") == 2
+        assert not engine.asked
+        assert external.fetch(url, "llama_server", *COMMON, "max_requests=15") == 1
+    assert "max_requests must be at least 15, the requests of one window with dialect=llama_server, got 14" in (
+        capsys.readouterr().err
+    )
+    assert len(engine.asked) == 15
 
 
 def test_a_finished_cell_needs_no_server(external, engine):

@@ -21,6 +21,10 @@ class Dialect(ABC):
         """`served`: the model's name at the server, if it is known."""
         self.served = {} if served is None else {"model": served}
 
+    def requests(self, prompt: Prompt) -> int:
+        """How many requests a window takes."""
+        return 1
+
     @abstractmethod
     def ask(self, post: Post, prompt: Prompt) -> Answer:
         """The log-probabilities of a window. Raises BadAnswer."""

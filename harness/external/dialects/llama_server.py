@@ -25,6 +25,10 @@ class LlamaServer(Dialect):
         "tools/server/server-task.cpp (probs_vector_to_json), tools/server/server-schema.cpp (logit_bias, n_probs)"
     )
 
+    def requests(self, prompt: Prompt) -> int:
+        """One for every scored token."""
+        return len(prompt.ids) - prompt.job.score_from
+
     def ask(self, post: Post, prompt: Prompt) -> Answer:
         """As many requests as the window has scored tokens."""
         first, ids = prompt.job.score_from, prompt.ids.tolist()
