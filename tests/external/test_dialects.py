@@ -5,7 +5,7 @@ import pytest
 
 from harness.data.windows import Window
 from harness.engine.batches import Job
-from harness.external.answers import BadAnswer, parsed
+from harness.external.answers import BadAnswer, check, parsed
 from harness.external.dialects.llama_server import LlamaServer
 from harness.external.dialects.sglang import SGLang
 from harness.external.dialects.vllm import Vllm
