@@ -1,9 +1,12 @@
 """Loading a model, its tokenizer and its geometry from what a spec names."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import torch
@@ -102,7 +105,8 @@ def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
 @cache
 def _read_tokenizer(spec: ModelSpec, state: str) -> PreTrainedTokenizerBase:
     def read() -> PreTrainedTokenizerBase:
-        tokenizer = AutoTokenizer.from_pretrained(directory(spec), **_source(spec))
+        with _alone(spec) as (folder, source):
+            tokenizer = AutoTokenizer.from_pretrained(folder, **source)
         tokenizer("a")  # what is wrong in its files shows in use
         return tokenizer
 
@@ -177,6 +181,21 @@ def _check_causal(spec: ModelSpec, config: PretrainedConfig) -> None:
 def _source(spec: ModelSpec) -> dict[str, Any]:
     gguf = {} if spec.gguf_file is None else {"gguf_file": spec.gguf_file}
     return {**gguf, "trust_remote_code": spec.trust_remote_code, "local_files_only": True}
+
+
+@contextmanager
+def _alone(spec: ModelSpec) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Where a tokenizer is read from, and how; for a GGUF file a folder that holds nothing else.
+
+    Transformers mixes the file's tokenizer with files of another one that lie beside it, and loses BOS and EOS.
+    """
+    if spec.gguf_file is None:
+        yield directory(spec), _source(spec)
+        return
+    file = (directory(spec) / spec.gguf_file).resolve()
+    with TemporaryDirectory() as folder:
+        (Path(folder) / file.name).symlink_to(file)
+        yield Path(folder), _source(spec) | {"gguf_file": file.name}
 
 
 def _reading(spec: ModelSpec, what: str, read: Callable[[], T]) -> T:

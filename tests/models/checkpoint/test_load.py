@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
 
 from harness.errors import UserError
 from harness.models.checkpoint.files import model_fingerprint
@@ -18,6 +18,7 @@ from harness.models.checkpoint.load import load, load_config, load_geometry, loa
 from harness.models.checkpoint.spec import ModelSpec
 from harness.models.checkpoint.tokenizer_state import tokenizer_fingerprint
 from tests.tiny import VOCABULARY, logits, tiny_config, tiny_llama, tiny_model, tokens
+from tests.tiny_gguf import save_gguf
 
 
 def save_tokenizer(folder):
@@ -209,3 +210,21 @@ def test_smollm2_speaks_english():
     assert (shape.rotary_dim, shape.rope_theta, shape.original_max_position_embeddings) == (64, 100_000.0, 8192)
     with torch.no_grad():
         assert loaded.model(ids, labels=ids).loss < 3.0
+
+
+def test_a_gguf_file_brings_its_own_tokenizer_whatever_lies_beside_it(tmp_path):
+    pytest.importorskip("gguf")
+    model = tiny_llama(bos_token_id=1)
+    for name in ("alone", "beside"):
+        (tmp_path / name).mkdir()
+        save_gguf(tmp_path / name / "m.gguf", model)
+    model.save_pretrained(tmp_path / "beside")
+    AutoTokenizer.from_pretrained(tmp_path / "alone", gguf_file="m.gguf").save_pretrained(tmp_path / "beside")
+    alone, beside = (
+        load_tokenizer(ModelSpec(name=name, path=str(tmp_path / name), gguf_file="m.gguf"))
+        for name in ("alone", "beside")
+    )
+    assert (alone.bos_token_id, alone.eos_token_id) == (1, 2)
+    assert (beside.bos_token_id, beside.eos_token_id) == (1, 2)
+    assert beside("w1 w2")["input_ids"] == alone("w1 w2")["input_ids"]
+    assert tokenizer_fingerprint(alone) == tokenizer_fingerprint(beside)
