@@ -235,7 +235,7 @@ def test_a_full_disk_is_one_line_and_the_command_goes_on(undisturbed, again):
 def of_another_base(file):
     content = file.read_bytes()
     head, _, rest = content.partition(b"\n")
-    file.write_bytes(head.replace(b'"base": "', b'"base": "0')[:-1] + b"}\n" + rest)
+    file.write_bytes(head.replace(b'"base": "', b'"base": "0') + b"\n" + rest)
 
 
 def torn(file):
@@ -244,15 +244,25 @@ def torn(file):
 
 def one_byte_wrong(file):
     content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def another_checksum(file):
+    content = bytearray(file.read_bytes())
     content[-3] ^= 1
     file.write_bytes(content)
+
+
+def longer(file):
+    file.write_bytes(file.read_bytes() + b"0" * 64)
 
 
 def empty(file):
     file.write_bytes(b"")
 
 
-@pytest.mark.parametrize("damage", [of_another_base, torn, one_byte_wrong, empty])
+@pytest.mark.parametrize("damage", [of_another_base, torn, one_byte_wrong, another_checksum, longer, empty])
 def test_states_that_are_not_the_bases_are_named_and_computed_again(undisturbed, again, monkeypatch, caplog, damage):
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "save", after(0, None))
