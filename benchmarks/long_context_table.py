@@ -99,9 +99,9 @@ def _cell(row: pd.Series, name: str) -> str:
 
 def _short(name: str, summary: pd.DataFrame) -> str:
     """What the same tokens cost in short windows."""
-    if "short_windows" in summary:
-        return number(summary["short_windows"].iloc[0])
-    return "1" if name == "gain" else ""
+    if name == "gain":
+        return "1"
+    return number(summary["short_windows"].iloc[0]) if summary.get("short_windows", pd.Series()).notna().any() else ""
 
 
 def _ratios(parts: dict[str, pd.DataFrame], baseline: str) -> None:

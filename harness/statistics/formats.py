@@ -59,7 +59,7 @@ def _ratios(rows: pd.DataFrame, metric: Metric, markdown: bool) -> list[str]:
     word = "difference" if metric.scale == "difference" else "ratio"
     grid = _grid(compared, [_ratio(row) for row in compared.to_dict("records")], markdown)
     between = [""] if markdown else []
-    return ["", f"{word} to {rows['baseline'].iloc[0]}, paired on the same documents:", *between, grid]
+    return ["", f"{word} to {rows['baseline'].iloc[0]}, paired on the same {unit(rows)}s:", *between, grid]
 
 
 def _reach(rows: pd.DataFrame, markdown: bool) -> list[str]:

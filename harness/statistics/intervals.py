@@ -10,6 +10,7 @@ docs/statistics.md).
 
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -111,13 +112,15 @@ def interval(
     coefficients: Array | None = None,
     *,
     log: bool = False,
+    shares: bool = False,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Interval:
     """Studentised bootstrap interval of a combination of ratios of sums over documents.
 
     numerator, denominator: (documents, cells); coefficients: (cells,), default ones. Efron & Tibshirani, An
-    Introduction to the Bootstrap (1993), section 12.5. Fewer than MIN_DOCUMENTS documents give NaN limits.
+    Introduction to the Bootstrap (1993), section 12.5. Fewer than MIN_DOCUMENTS documents give NaN limits. `shares`:
+    the ratios are shares of few values, see `_of_shares`.
     """
     num_documents, num_cells = numerator.shape
     coefficients = np.ones(num_cells) if coefficients is None else coefficients
@@ -131,8 +134,26 @@ def interval(
     if error == 0:
         return Interval(float(value), float(value), float(value))
     values, errors = _contrasts(resamples(num_documents, seed), numerator, denominator, coefficients, log)
+    tail = (1 - confidence) / 2
+    if shares:
+        return Interval(float(value), *_of_shares(values, num_documents, tail))
     steady = np.hypot(errors, STEADINESS / num_documents * error)
     reach = np.hypot(error, STEADINESS / num_documents * error)
-    tail = (1 - confidence) / 2
     lower, upper = np.quantile((values - value) / steady, [tail, 1 - tail])
     return Interval(float(value), float(value - upper * reach), float(value - lower * reach))
+
+
+def _of_shares(values: Array, num_documents: int, tail: float) -> tuple[float, float]:
+    """Limits of shares: quantiles of the resampled values (draws,), which lie where shares lie.
+
+    Where most documents agree, a studentised interval is scaled by resamples that agree altogether and leaves [0, 1].
+    Quantiles are taken further out than `tail` for few documents, as far as Student's t is wider than the normal
+    distribution: Hesterberg 2015, arXiv:1411.5279.
+    """
+    normal, freedom = NormalDist(), num_documents - 1
+    z = normal.inv_cdf(1 - tail)
+    # Student's quantile to 1 % from 4 degrees of freedom on: Abramowitz & Stegun, 26.7.5
+    t = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    outer = normal.cdf(-t * (num_documents / freedom) ** 0.5)
+    low, high = np.quantile(values, [outer, 1 - outer])
+    return float(low), float(high)

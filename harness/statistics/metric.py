@@ -67,6 +67,7 @@ class Metric:
     of_tokens: bool = False  # made from token rows, where cells stand beside others: short windows, evaluators
     of_positions: bool = False  # its rows are bins of positions, as those of the positions table
     unit: str = "document"  # of sampling, as tables name it
+    of_shares: bool = False  # a document's value is a share of few things: found or not
     of_text: bool = False  # what is counted is not in every window: there is no mean of windows
 
     @property

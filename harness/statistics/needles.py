@@ -68,6 +68,7 @@ NEEDLE_ACCURACY = Metric(
     total="found",
     count="needles",
     higher_is_better=True,
+    of_shares=True,
     unit="repeat",
 )
 OF_NEEDLES = (NEEDLE_GAIN, NEEDLE_ACCURACY)

@@ -62,6 +62,7 @@ class Ratios(NamedTuple):
     numerator: Array  # (documents, cells)
     denominator: Array  # (documents, cells)
     log: bool  # the ratio is a perplexity, so its logarithm is what is combined
+    shares: bool = False  # of few values
 
 
 def ratios_of(apart: Apart, averaging: Averaging, metric: Metric = PERPLEXITY) -> list[Ratios]:
@@ -69,8 +70,8 @@ def ratios_of(apart: Apart, averaging: Averaging, metric: Metric = PERPLEXITY) -
     sums = document_ratios(apart.rows, averaging.aggregate, metric, [apart.groups])
     groups = sums.index.get_level_values(0).to_numpy()
     places = np.searchsorted(groups, np.arange(len(apart.ends) + 1))
-    whole = together([sums], averaging, metric)
-    return [Ratios(whole.numerator[a:b], whole.denominator[a:b], whole.log) for a, b in itertools.pairwise(places)]
+    whole, ends = together([sums], averaging, metric), itertools.pairwise(places)
+    return [whole._replace(numerator=whole.numerator[a:b], denominator=whole.denominator[a:b]) for a, b in ends]
 
 
 def summarize(rows: pd.DataFrame, averaging: Averaging = DEFAULT, metric: Metric = PERPLEXITY) -> pd.DataFrame:
@@ -195,7 +196,7 @@ def together(sums: Sequence[pd.DataFrame], averaging: Averaging, metric: Metric 
     numerator = np.column_stack([one["numerator"].to_numpy(np.float64) for one in sums])
     denominator = np.column_stack([one["denominator"].to_numpy(np.float64) for one in sums])
     log = averaging.aggregate == "mean_of_perplexities" or metric.scale == "ratio"
-    return Ratios(numerator, denominator, log)
+    return Ratios(numerator, denominator, log, metric.of_shares)
 
 
 def combine(ratios: Ratios, coefficients: Array, averaging: Averaging) -> Interval:
@@ -205,6 +206,7 @@ def combine(ratios: Ratios, coefficients: Array, averaging: Averaging) -> Interv
         ratios.denominator,
         coefficients,
         log=ratios.log,
+        shares=ratios.shares,
         confidence=averaging.confidence,
         seed=averaging.seed,
     )

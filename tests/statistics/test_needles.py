@@ -17,7 +17,7 @@ from harness.methods.attention.windowed import Windowed
 from harness.models.install import applied
 from harness.statistics.decision import Terms, decide
 from harness.statistics.formats import formatted
-from harness.statistics.intervals import resamples
+from harness.statistics.intervals import interval, resamples
 from harness.statistics.metric import PLAIN
 from harness.statistics.needles import NEEDLE_ACCURACY, NEEDLE_GAIN, by_depth, reach
 from harness.statistics.paired import paired
@@ -131,6 +131,33 @@ def test_reach_is_printed_below_accuracy_alone():
         assert ("k_max" in table) is is_shown
         assert ("k_max, tokens back from the end" in formatted(table, "text")) is is_shown
         assert ("| none | 32 |" in formatted(table, "markdown")) is is_shown
+
+
+@pytest.mark.parametrize(("repeats", "student"), [(5, 2.7764), (10, 2.2622), (20, 2.0930)])
+def test_limits_of_accuracy_are_quantiles_further_out(repeats, student):
+    """Hesterberg's expanded percentiles with tabled quantiles of Student's t."""
+    found = np.minimum(5, np.arange(repeats) % 4 + 2)
+    shares = found / 5
+    draws = np.concatenate([block @ shares / repeats for block in map(np.asarray, resamples(repeats, 0))])
+    outer = math.erfc(student * math.sqrt(repeats / (repeats - 1)) / math.sqrt(2)) / 2
+    got = interval(found[:, None].astype(float), np.full((repeats, 1), 5.0), shares=True)
+    expected = np.quantile(draws, [outer, 1 - outer])
+    np.testing.assert_allclose([got.low, got.high], expected, atol=0.011)  # a step of a share
+    assert (got.low, got.high) != pytest.approx(tuple(np.quantile(draws, [0.025, 0.975])), abs=1e-9)
+
+
+def test_an_accuracy_and_a_difference_of_two_stay_where_shares_lie():
+    """Eight of ten repeats agree: studentised limits leave [0, 1]."""
+    found, other = (np.array(x, float)[:, None] for x in ([5] * 8 + [3, 1], [5] * 7 + [4, 0, 0]))
+    depths = np.full((10, 1), 5.0)
+    assert interval(found, depths).low < 0.3
+    assert 0.5 < interval(found, depths, shares=True).low < 0.86 < interval(found, depths, shares=True).high <= 1
+    both = np.hstack([found, other]), np.hstack([depths, depths])
+    difference = interval(*both, np.array([-1.0, 1.0]), shares=True)
+    assert -1 <= difference.low <= difference.value <= difference.high <= 1
+    made = answered()
+    line = summarize(measured(rows_of(made), NEEDLE_ACCURACY), metric=NEEDLE_ACCURACY).iloc[0]
+    assert 0 <= line["low"] <= line["needle_accuracy"] <= line["high"] <= 1
 
 
 def test_equal_losses_gain_exactly_nothing():
