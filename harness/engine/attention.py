@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from harness.models.attention.capped import capped
 from harness.models.attention.causal import causal_attention
 from harness.models.attention.fused import fused, masked, widened
 from harness.models.attention.merging import merged
 from harness.models.attention.options import check_options
 from harness.models.attention.route import Attention
-from harness.models.checkpoint.families import SINKS
+from harness.models.checkpoint.families import SINKS, SOFTCAP
 
 MASKED_ROWS = 1024  # queries of one masked block, where a layer sees only a window
 
@@ -33,11 +34,14 @@ def attend(
     the first key that each query sees, None: all; output (batch, length, heads, channels).
     Raises LookupError for options that ask for anything else.
     """
-    check_options(module, query, first, options, sinks=True)
-    sinks = options.get(SINKS)
+    check_options(module, query, first, options, whole=True)
+    sinks, softcap = options.get(SINKS), options.get(SOFTCAP)
     assert sinks is None or isinstance(sinks, Tensor)
+    assert softcap is None or isinstance(softcap, float)
+    if first is None and softcap is not None:
+        first = query.new_zeros(query.shape[2], dtype=torch.int64)
     if first is not None:
-        return windowed(query, key, value, first, scaling, sinks).transpose(1, 2).contiguous(), None
+        return windowed(query, key, value, first, scaling, sinks, softcap).transpose(1, 2).contiguous(), None
     if query.shape[2] == key.shape[2] and sinks is None:
         return causal_attention(module, query, key, value, scaling)
     return after_past(query, key, value, scaling, sinks).transpose(1, 2).contiguous(), None
@@ -78,12 +82,13 @@ def _equally_wide(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Te
 
 @torch.compiler.disable  # plans its blocks from numbers in tensors
 def windowed(
-    query: Tensor, key: Tensor, value: Tensor, first: Tensor, scale: float | None, sinks: Tensor | None = None
-) -> Tensor:
+    query: Tensor, key: Tensor, value: Tensor, first: Tensor, scale: float | None, sinks: Tensor | None = None,
+    softcap: float | None = None,
+) -> Tensor:  # fmt: skip
     """Attention (batch, heads, queries, channels) of queries that see keys [first, own position], in blocks of rows.
 
     query (batch, heads, queries, channels), key and value (batch, key_heads, keys, channels), first (1, 1, queries, 1),
-    `sinks` (heads,) logits without a value.
+    `sinks` (heads,) logits without a value, `softcap` what caps scores.
     """
     past = key.shape[2] - query.shape[2]
     out = query.new_empty(*query.shape[:3], value.shape[-1])
@@ -95,7 +100,12 @@ def windowed(
         rows = torch.arange(past + begin, past + end, device=query.device)[:, None]
         seen = (keys >= starts[begin:end, None].to(query.device)) & (keys <= rows)
         states = query[:, :, begin:end], key[:, :, low : past + end], value[:, :, low : past + end]
-        out[:, :, begin:end] = _seeing(*states, seen, scale) if sinks is None else _sinking(*states, seen, scale, sinks)
+        if softcap is not None:
+            out[:, :, begin:end] = merged([capped(*states, seen, scale or query.shape[-1] ** -0.5, softcap)], sinks)
+        elif sinks is not None:
+            out[:, :, begin:end] = _sinking(*states, seen, scale, sinks)
+        else:
+            out[:, :, begin:end] = _seeing(*states, seen, scale)
     return out
 
 

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,13 @@ def widths(model: CausalLM) -> Widths:
     layers = layer_configs(config)
     inner, keys = max(_inner(layer) for layer in layers), max(_keys(layer) for layer in layers)
     return Widths(int(config.hidden_size), inner, int(config.vocab_size), keys)
+
+
+def vocabulary(model: CausalLM) -> int:
+    """Token ids that text may hold; of a model made of parts, rows of its embedding."""
+    declared = getattr(text_config(model.config), "vocab_size", None)
+    embedding: Any = model.get_input_embeddings()
+    return int(declared or embedding.weight.shape[0])
 
 
 def _inner(layer: PretrainedConfig) -> int:

@@ -23,7 +23,20 @@ def last_position(model: CausalLM) -> int | None:
         return None
     rows = range(declared, declared + OFFSET + 1)
     ends = text.model_type in ENDING_POSITIONS or any(size in rows for table in _tables(model) for size in table.shape)
-    return int(declared) if ends else None
+    return int(declared) - _skipped(model, rows) if ends else None
+
+
+def _skipped(model: CausalLM, rows: range) -> int:
+    """Positions of a table of no more than the declared number that begin after the one for padding (RoBERTa: 2)."""
+    return max(
+        (
+            module.padding_idx + 1
+            for module in model.modules()
+            if isinstance(module, nn.Embedding) and module.num_embeddings == rows[0] and module.padding_idx is not None
+            if module is not model.get_input_embeddings()
+        ),
+        default=0,
+    )
 
 
 def _tables(model: CausalLM) -> Iterator[Tensor]:

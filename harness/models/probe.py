@@ -17,7 +17,7 @@ from harness.models.attention.shortened import SHORT, fixed_reach, shortened
 from harness.models.checkpoint.families import WINDOW_FIELDS
 from harness.models.checkpoint.geometry import text_config
 from harness.models.checkpoint.sliding_window import EVERYTHING, limits, no_window
-from harness.models.parts import CausalLM, widths
+from harness.models.parts import CausalLM, vocabulary
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ def check_causal(model: CausalLM) -> None:
         ) from error
     for begin in (PROBE_LENGTH - 1, PROBE_LENGTH // 2):
         other = ids.clone()
-        other[:, begin:] = (other[:, begin:] + 1) % widths(model).vocabulary
+        other[:, begin:] = (other[:, begin:] + 1) % vocabulary(model)
         moved = (model(input_ids=other, use_cache=False).logits[0].float() - before).abs()
         earlier, own = (part[part.isfinite()].mean() for part in (moved[:begin], moved[begin:]))
         if earlier > FUTURE_TOLERANCE.get(model.dtype, HALF_FUTURE_TOLERANCE) * own:
@@ -143,7 +143,7 @@ def check_window(model: CausalLM, tokens: int) -> None:
 
 def _tokens(model: CausalLM, length: int) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, widths(model).vocabulary, (2, length), generator=generator).to(model.device)
+    return torch.randint(0, vocabulary(model), (2, length), generator=generator).to(model.device)
 
 
 def _losses(model: CausalLM, ids: Tensor, tokens: Mapping[str, int]) -> Tensor:

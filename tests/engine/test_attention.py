@@ -17,9 +17,9 @@ def test_attention_after_a_past_equals_masked_attention():
 
 @pytest.mark.parametrize("value_channels", [8, 5, 12])
 @pytest.mark.parametrize("with_sinks", [False, True])
-@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize(("window", "softcap"), [(None, None), (4, None), (4, 0.7), (None, 0.7)])
 @pytest.mark.parametrize("past", [0, 9])
-def test_sinks_windows_and_values_of_another_width(past, window, with_sinks, value_channels):
+def test_sinks_windows_caps_and_values_of_another_width(past, window, softcap, with_sinks, value_channels):
     """Against one softmax over a whole row, in float64."""
     generator = torch.Generator().manual_seed(0)
     length, heads = 7, 4
@@ -30,14 +30,15 @@ def test_sinks_windows_and_values_of_another_width(past, window, with_sinks, val
     rows, keys = torch.arange(past, past + length)[:, None], torch.arange(past + length)
     first = torch.zeros_like(rows) if window is None else (rows - window + 1).clamp(min=0)
     scores = query.double() @ key.double().repeat_interleave(2, 1).transpose(-1, -2) * 0.3
+    scores = scores if softcap is None else softcap * (scores / softcap).tanh()
     scores = scores.masked_fill((keys > rows) | (keys < first), -torch.inf)
     extra = torch.full((2, heads, length, 1), -torch.inf).double()
     if with_sinks:
         extra = sinks.double()[None, :, None, None].expand_as(extra)
     weights = torch.cat((scores, extra), -1).softmax(-1)[..., :-1]
     expected = weights @ value.double().repeat_interleave(2, 1)
-    if window is None:
+    if window is None and softcap is None:
         found = after_past(query, key, value, 0.3, sinks)
     else:
-        found = windowed(query, key, value, first.view(1, 1, -1, 1), 0.3, sinks)
+        found = windowed(query, key, value, first.view(1, 1, -1, 1), 0.3, sinks, softcap)
     torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=0)

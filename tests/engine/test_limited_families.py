@@ -20,7 +20,6 @@ STATES = r"no attribute '\w*(conv_state|linear_cache|layers)'"  # that layers ke
 NOT_LAYERED = {  # family -> why its layers cannot run one at a time
     **dict.fromkeys(("axk2", "deepseek_v32", "dots3_note_text", "glm_moe_dsa", "hy_v4", "qwen4_exp_text"), READS_MASK),
     **dict.fromkeys(("big_bird", "blt", "gpt_neo", "nemotron_h", "xlstm"), NO_LIST),
-    **dict.fromkeys(("gemma2", "vaultgemma"), "softcap, which is not known"),
     **dict.fromkeys(("bailing_hybrid", "granitemoehybrid", "kimi_linear", "lfm2_moe", "lfm3", "minimax"), STATES),
     **dict.fromkeys(("zamba", "zamba2", "zaya", "olmo_hybrid", "qwen3_next", "qwen3_5_text"), STATES),
     **dict.fromkeys(("inkling2_text", "inkling_text", "minimax_m3_vl_text", "qwen3_5_moe_text"), STATES),

@@ -10,7 +10,7 @@ import torch
 from transformers import PretrainedConfig
 from transformers.utils import logging
 
-from harness.errors import UserError, first_line
+from harness.errors import UserError, first_line, one_line
 from harness.methods import build, construct
 from harness.models.checkpoint.families import TRAINED_LENGTH, first_set
 from harness.models.checkpoint.geometry import (
@@ -28,9 +28,9 @@ from harness.models.checkpoint.spec import ModelSpec
 from harness.models.install import applied
 from harness.models.parts import CausalLM
 from harness.models.positions import last_position
-from harness.models.probe import check_causal
+from harness.models.probe import check_causal, probe_of
 from harness.models.rotary.find import rotaries
-from tests.models.tiny_families import TEXT_IDS, TRAINED, tiny_family_config, tiny_family_model
+from tests.models.tiny_families import TEXT_IDS, TRAINED, default_config, tiny_family_config, tiny_family_model
 
 LOOSE = {"gemma3n_text": 1e-4, "gemma3n": 1e-4}  # thresholds on activations: transformers' float32 angles show
 LENGTH, FACTOR = 3 * TRAINED, 3.0
@@ -47,6 +47,7 @@ OWN_SCALING_DIFFERS = {
     "granite_swa": "its declared scaling acts on local layers, too",
     "granitemoe_swa": "its declared scaling acts on local layers, too",
 }
+EAGER_DIFFERS = {"falcon, with ALiBi": "transformers' eager attention adds the biases twice"}
 logging.set_verbosity_error()
 
 
@@ -69,17 +70,35 @@ def checked(family: str) -> Checked:
         config = tiny_family_config(family)
         model = tiny_family_model(config)
     except Exception as error:  # a family can be unusable in any way
-        found.refused = f"transformers makes no model of its default configuration ({first_line(error)})"
+        found.refused = _refused(default_config(family), "") or (
+            f"transformers makes no model of its default configuration ({one_line(error)})"
+        )
         return found
-    config.architectures = [type(model).__name__]
+    saved = copy.deepcopy(model.config)  # some classes set fields of theirs (those of decoders alone)
+    found.refused = _refused(saved, type(model).__name__, model, _as_loaded(model, family))
+    if not found.refused:
+        _check(found, saved, model)
+    return found
+
+
+def _refused(config: PretrainedConfig, architecture: str, *models: CausalLM) -> str:
+    """What the harness says of a checkpoint that it does not score; empty where it does."""
+    config.architectures = [architecture] if architecture else None
     try:
         _check_causal(ModelSpec(name="tiny", path="."), config)
-        check_causal(model)
+        for model in models:
+            check_causal(model)
+            probe_of(model)
     except UserError as error:
-        found.refused = str(error).removeprefix("model tiny ")
-        return found
-    _check(found, config, model)
-    return found
+        return str(error).removeprefix("model tiny ")
+    return ""
+
+
+def _as_loaded(model: CausalLM, family: str) -> CausalLM:
+    """The same weights with the attention that transformers chooses by itself."""
+    chosen = tiny_family_model(tiny_family_config(family), attention=None)
+    chosen.load_state_dict(model.state_dict())
+    return chosen
 
 
 def _check(found: Checked, config: PretrainedConfig, model: CausalLM) -> None:
@@ -91,6 +110,8 @@ def _check(found: Checked, config: PretrainedConfig, model: CausalLM) -> None:
     ids = torch.randint(*TEXT_IDS, (1, min(LENGTH, ends or LENGTH)), generator=torch.Generator().manual_seed(1))
     own = _logits(model, ids)
     _compare(found, "native", _under(model, "native", ids), own, exactly=True)
+    if found.family not in EAGER_DIFFERS:
+        _compare(found, "the attention that transformers chooses", _logits(_as_loaded(model, found.family), ids), own)
     unscaled = _unscaled(model, ids, found) if declares_scaling(text) else own
     _compare(found, "none", _under(model, "none", ids), unscaled)
     if found.kind == ROTARY:

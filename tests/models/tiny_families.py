@@ -60,6 +60,7 @@ _ZAMBA = ["mamba", "mamba", "hybrid"]
 _ZAMBA_WIDTHS = {"attention_head_dim": 2 * HEAD_DIM, "attention_hidden_size": 2 * WIDTH}
 _INDEXER = {f"indexer_{key}": n for key, n in {"n_heads": 4, "kv_heads": 1, "head_dim": 16, "budget": 32}.items()}
 _INDEXER["indexer_compress_ratio"] = 4
+_GEMMA = {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "intermediate_size": WIDTH, "num_hidden_layers": 2}
 # Families whose default configurations make no model: what they lack, by path; * is every entry
 GAPS: dict[str, dict[str, Any]] = {
     "aya_vision": {"vision_config.num_attention_heads": 16},
@@ -95,12 +96,52 @@ GAPS: dict[str, dict[str, Any]] = {
     "zamba2": {"mamba_headdim": HEAD_DIM, **_ZAMBA_WIDTHS},
     "nemotron": {"num_key_value_heads": HEADS // 2},
     "zaya": {"num_experts_per_tok": 1},
+    "gemma4_assistant": {"text_config.num_kv_shared_layers": 4},
+    "reformer": {
+        **{"attn_layers": ["local", "lsh"], "num_hidden_layers": 2, "axial_pos_shape": [8, 64], "num_buckets": 4},
+        **{"axial_pos_embds_dim": [16, 48], "attention_head_size": HEAD_DIM, "feed_forward_size": 96},
+        "max_position_embeddings": 512,
+    },
+    "pi0": {
+        **{f"vlm_config.text_config.{key}": value for key, value in _GEMMA.items()},
+        **{f"dit_config.{key}": value for key, value in _GEMMA.items()},
+    },
     "mamba2": {"num_heads": 2 * HEADS},
     "step3p7": {
         "text_config.layer_types": ["full_attention", "sliding_attention"],
         "text_config.sliding_window": REACH,
         "text_config.per_layer_config": {1: {"num_attention_heads": 2 * HEADS}},
     },
+}
+DECODERS = (
+    *("bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "electra", "ernie", "megatron-bert"),
+    *("rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer", "xlm-roberta", "xlm-roberta-xl"),
+)
+# What a checkpoint of a family may declare that its default does not, and that makes another model of it
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{f"{family}, a decoder": (family, {"is_decoder": True}) for family in DECODERS},
+    "xmod, a decoder": ("xmod", {"is_decoder": True, "default_language": "en_XX"}),
+    "xlm, causal": ("xlm", {"causal": True}),
+    "falcon, with ALiBi": ("falcon", {"alibi": True}),
+    "granitemoehybrid, rotary": (
+        "granitemoehybrid",
+        {"position_embedding_type": "rope", "layer_types": ["mamba", "attention"], "num_hidden_layers": 2},
+    ),
+    "granitemoehybrid, rotary, without states": (
+        "granitemoehybrid",
+        {"position_embedding_type": "rope", "layer_types": ["attention", "attention"], "num_local_experts": 0},
+    ),
+    "zamba2, rotary": ("zamba2", {"use_mem_rope": True}),
+}
+# What defaults must be given to be valid at all
+STARTS: dict[str, dict[str, Any]] = {
+    "gemma4_assistant": {
+        "text_config": {
+            **{"model_type": "gemma4_text", "hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0},
+            **{"enable_moe_block": False, "use_double_wide_mlp": False, "num_kv_shared_layers": 30},
+        }
+    },
+    "reformer": {"is_decoder": True},
 }
 HEAD_COUNTS = r"(swa_|index_|linear_)?(num_|n_)?(attention_)?(n_)?heads?|(en|de)coder_attention_heads"
 KEY_HEADS = r"(swa_|linear_)?(num_|n_)?(key_value|kv|kv_n|query|key|value)_heads|kv_n_heads|num_kv_heads"
@@ -111,33 +152,43 @@ OF_TOWERS = (  # what they are wide inside of their layers, and where they end
     r"intermediate_size|mlp_dim|(en|de)coder_ffn_dim|ffn_dim|out_hidden_size|text_hidden_size|vision_output_dim"
     r"|projection_dim"
 )
+KEY_SCALE = "qk_norm.temp"  # 0 until it is trained, so that positions would leave no trace (Zaya)
 TOKEN = re.compile(r"(_id|_index|_ids|_token)$")
 
 
+def default_config(family: str) -> PretrainedConfig:
+    """The default configuration of a family."""
+    return CONFIG_MAPPING[family](**STARTS.get(family, {}))
+
+
 def tiny_family_config(family: str) -> PretrainedConfig:
-    """The configuration of a family with everything that it declares, and little of it."""
-    kind = CONFIG_MAPPING[family]
-    full = kind()
+    """The configuration of a family, or of a variant, with everything that it declares, and little of it."""
+    family, says = VARIANTS.get(family, (family, {}))
+    full = default_config(family)
     declared = full.to_dict()
     _shrink_towers(full, declared)
     for holder in _path_to_text(full, declared):
         _shrink(holder)
     _section_positions(full, holder)
-    for path, value in GAPS.get(family, {}).items():
+    for path, value in {**GAPS.get(family, {}), **says}.items():
         _fill(declared, path.split("."), value)
-    return kind.from_dict(declared)
+    return type(full).from_dict(declared)
 
 
-def tiny_family_model(config: PretrainedConfig, seed: int = 0, spread: float = 0.1) -> nn.Module:
+def tiny_family_model(
+    config: PretrainedConfig, seed: int = 0, spread: float = 0.1, attention: str | None = "eager"
+) -> nn.Module:
     """A model in eval mode, by the auto class that has its family, matrices normal with this standard deviation."""
     torch.manual_seed(seed)
     auto: Any = AutoModelForCausalLM if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES else None
     auto = auto or AutoModelForImageTextToText
-    model = auto.from_config(config, attn_implementation="eager").eval()
+    model = auto.from_config(config, attn_implementation=attention).eval()
     with torch.no_grad():
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
             if parameter.ndim > 1:
                 parameter.normal_(0, spread)
+            elif name.endswith(KEY_SCALE):
+                parameter.fill_(1.0)
     return model
 
 

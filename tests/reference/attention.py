@@ -118,11 +118,12 @@ def attention(
     interleaved=False,
     sinks=None,
     trained=None,
+    softcap=None,
 ):
     """Causal attention of (batch, heads, length, channels) arrays whose scores are q_i . R(relative) k_j.
 
     `multiplier` is that of cosines and sines (rotary channels of both sides), `sinks` one extra logit a head without
-    a value, `trained` turns log-n on. Key heads are shared by consecutive query heads.
+    a value, `trained` turns log-n on, `softcap` caps scores by tanh. Key heads are shared by consecutive query heads.
     """
     query, key, value = (np.asarray(x, dtype=np.float64) for x in (query, key, value))
     groups = query.shape[1] // key.shape[1]
@@ -139,6 +140,8 @@ def attention(
             product[..., rotary] *= multiplier**2
             grown = 1.0 if trained is None else log_n(i, trained)
             scores[:, :, i, j] = product.sum(-1) * scale * grown
+    if softcap is not None:
+        scores = np.where(scores == -np.inf, scores, softcap * np.tanh(scores / softcap))
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     total = weights.sum(-1, keepdims=True)
     if sinks is not None:

@@ -27,7 +27,7 @@ from harness.models.attention.options import check_options
 from harness.models.attention.rotation import LayerRotation
 from harness.models.attention.route import routed
 from harness.models.attention.tiles import Part, attend, parts
-from harness.models.checkpoint.families import NORMS_AFTER_ROTATION, SINKS
+from harness.models.checkpoint.families import NORMS_AFTER_ROTATION, SINKS, SOFTCAP
 from harness.models.checkpoint.geometry import text_config
 from harness.models.installed import Installed
 from harness.models.parts import CausalLM
@@ -72,6 +72,7 @@ class RegionAttention:
             self._parts(self.layers[module], query, first_seen),
             query.shape[-1] ** -0.5 if scaling is None else scaling,
             sinks=options.get(SINKS),
+            softcap=options.get(SOFTCAP),
         )
         return output.transpose(1, 2).contiguous(), None
 
@@ -137,7 +138,7 @@ def _installed(
         held = layers[module].rotation
         if rotation is not None and held is not None:
             path, kind = rotation.source.rotary.path, rotation.source.layer_type
-            found[rotation.source] = Installed(path, kind, np.array(held.inv_freq), held.scaling, 0)
+            found[rotation.source] = Installed(path, kind, np.abs(held.inv_freq), held.scaling, 0)
     return tuple(found.values())
 
 
@@ -155,7 +156,7 @@ def _check(module: nn.Module, query: Tensor, key: Tensor, seen: Tensor | None, o
     assert isinstance(module.config, PretrainedConfig)  # as transformers' attention modules keep it
     name = text_config(module.config).model_type
     try:
-        check_options(module, query, seen, options, sinks=True)
+        check_options(module, query, seen, options, whole=True)
     except LookupError as error:
         raise UserError(f"{name}: methods that change attention cannot run on it, since {error}.") from None
     if query.shape[2] != key.shape[2]:

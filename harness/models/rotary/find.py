@@ -33,7 +33,8 @@ def identity_rotation(model: CausalLM, length: int) -> Iterator[None]:
         raise no_rotary(text_config(model.config))
     with ExitStack() as stack:
         for module in rotary:
-            geometries = {kind: module.geometry(kind, None) for kind in module.layer_types}
+            # only how many pairs there are counts of a geometry: some models do not say what length they trained on
+            geometries = {kind: module.geometry(kind, length) for kind in module.layer_types}
             still = {kind: (g, [RopeFrequencies(np.zeros_like(g.inv_freq))]) for kind, g in geometries.items()}
             stack.enter_context(module.rotated(still, length))
         yield

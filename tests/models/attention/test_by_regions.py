@@ -40,7 +40,6 @@ class Divided(AttentionMethod):
 
 
 REFUSED = {
-    "gemma2": "softcap",
     "falcon": "attention interface",
     "gptj": "attention interface",
     "codegen": "attention interface",

@@ -30,15 +30,13 @@ METHODS = {  # parameters so small that all of their regions lie inside a window
     "streaming": (Windowed(form="streaming", window=11, sinks=3), lambda i, j: reference.streaming(i, j, 11, 3)),
 }
 REFUSED = {  # families whose layers could be explained: a part of the reason that is given
-    **dict.fromkeys(("gemma2", "vaultgemma"), "softcap"),
     **dict.fromkeys(("granitemoehybrid", "zamba2"), "has no rotary embedding"),
     "doge": "mask of its own",
     "lfm3": "unscaled frequencies",
     "qwen4_exp_text": "reads the attention mask",
     "recurrent_gemma": "does not say what length",
 }
-NOT_FELT = ("zaya",)  # rotations leave no trace in the logits of random weights
-FAMILIES = [family for family in families() if has_rope(tiny_config(family)) and family not in NOT_FELT]
+FAMILIES = [family for family in families() if has_rope(tiny_config(family))]
 
 
 @cache

@@ -11,7 +11,7 @@ from harness import methods
 from harness.methods.attention.leaky_rerope import LeakyReRope
 from harness.methods.attention.rerope import ReRope
 from harness.methods.base import RopeGeometry
-from harness.models.attention import tiles
+from harness.models.attention import capped, tiles
 from harness.models.attention.fused import masked
 from harness.models.attention.row_blocks import straight
 from tests.attention_maps import GEOMETRY, MAPS, NAMES
@@ -45,6 +45,18 @@ def test_sinks_and_multiplier_against_the_definition():
     out = attended(method, "partial", *states, sinks=sinks, scaling=1.2)
     expected = naive(relative, "partial", *states, sinks=sinks.numpy(), multiplier=1.2)
     np.testing.assert_allclose(out, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("layout", ["grouped", "latent"])
+@pytest.mark.parametrize("name", MAPS)
+def test_capped_scores_against_the_definition(name, layout, monkeypatch):
+    monkeypatch.setattr(capped, "KEYS", 5)
+    method, relative = MAPS[name]
+    states = random_states(layout, 37, torch.float32)
+    expected = naive(relative, layout, *states, softcap=0.7)
+    assert np.abs(expected - naive(relative, layout, *states)).max() > 1e-2
+    np.testing.assert_allclose(attended(method, layout, *states, softcap=0.7), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("length", [1, 2, 255, 256, 257, 600])
