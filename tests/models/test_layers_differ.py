@@ -76,8 +76,9 @@ def test_keys_are_as_wide_as_in_the_widest_layer():
     assert widths(tiny_family_model(config)).keys == HEADS // 2 * 2 * HEAD_DIM
 
 
-def test_flops_of_layers_that_differ_are_those_that_pytorch_counts(place):
-    config, length = tiny_family_config("gemma4_text"), 24
+@pytest.mark.parametrize("family", ["gemma4_text", "step3p7"])
+def test_flops_of_layers_that_differ_are_those_that_pytorch_counts(place, family):
+    config, length = tiny_family_config(family), 24
     config.get_text_config()._experts_implementation = "eager"
     prepared = place.prepared("method=none ctx=32")[0]
     vars(prepared.header)["config"] = config  # in place of the one that it would read

@@ -25,7 +25,7 @@ from harness.models.checkpoint.geometry import text_config
 from harness.models.checkpoint.header import Header
 from harness.models.checkpoint.layers import layer_configs, per_layer
 from harness.models.checkpoint.sliding_window import set_window
-from harness.models.parts import CausalLM, widths
+from harness.models.parts import CausalLM, body_of, decoder_of, widths
 
 
 class Shape(NamedTuple):
@@ -50,8 +50,9 @@ def shape(header: Header, dtype: str) -> Shape:
     config, width = text_config(model.config), widths(model)
     looked_up = [m for m in model.modules() if isinstance(m, nn.Embedding)]
     ends = {id(m.weight) for m in (*looked_up, model.get_output_embeddings()) if m is not None}
+    spare = ends | _beside_text(model)
     matrices = [
-        (name, p) for name, p in model.named_parameters() if p.ndim > 1 and id(p) not in ends and _is_text(name)
+        (name, p) for name, p in model.named_parameters() if p.ndim > 1 and id(p) not in spare and _is_text(name)
     ]
     return Shape(
         matrix_parameters=sum(p.numel() * _share(name, config) for name, p in matrices),
@@ -62,6 +63,15 @@ def shape(header: Header, dtype: str) -> Shape:
         attention_widths=tuple(_attention_width(layer) for layer in layer_configs(config)),
         attention_windows=_attention_windows(config),
     )
+
+
+def _beside_text(model: CausalLM) -> set[int]:
+    """By id, the parameters of a body that lie beside its part for text, as what projects pictures into it."""
+    try:
+        body, text = body_of(model), decoder_of(model)
+    except LookupError:
+        return set()
+    return {id(p) for p in body.parameters()} - {id(p) for p in text.parameters()}
 
 
 def _is_text(name: str) -> bool:

@@ -100,6 +100,19 @@ def test_a_spelling_is_read_taken_off_and_kept(tmp_path, own_cache, spelling):
     assert bool((got["none"] - own).abs().max() > 1e-3) == scales
 
 
+@pytest.mark.parametrize("length", [16, LENGTH])
+def test_dynamic_with_alpha_is_ntk_by_alpha_at_every_length(tmp_path, own_cache, length):
+    config = read(tmp_path, "hunyuan_v1_dense", {"rope_scaling": ALPHA})
+    model = tiny_family_model(config)
+    ids = torch.randint(*TEXT_IDS, (1, length), generator=torch.Generator().manual_seed(1))
+    got = {}
+    for name, params in (("native", {}), ("ntk", {"factor": ALPHA["alpha"]}), ("ntk", {"factor": 40.0})):
+        with applied(model, build(name, params, geometry(config), length), length):
+            got[name, *params.values()] = logits(model, ids)
+    torch.testing.assert_close(got["ntk", 50.0], got["native",], rtol=0, atol=1e-5)
+    assert (got["ntk", 40.0] - got["native",]).abs().max() > 1e-4
+
+
 def unscaled(model, ids):
     """Logits of the same weights where nothing is declared but bases and shares."""
     config = copy.deepcopy(model.config)
