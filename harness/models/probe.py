@@ -18,6 +18,7 @@ from harness.models.checkpoint.families import WINDOW_FIELDS
 from harness.models.checkpoint.geometry import text_config
 from harness.models.checkpoint.sliding_window import EVERYTHING, limits, no_window
 from harness.models.parts import CausalLM, vocabulary
+from harness.models.positions import last_position
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +53,8 @@ def probe_of(model: CausalLM) -> Probe:
     """
     long = {name: length for name, length in limits(text_config(model.config)).items() if length > SHORT}
     probe = _seeing(model, long, 2 * fixed_reach(model) + PROBE_LENGTH)
-    if probe.unseen and 2 * max(probe.unseen.values()) <= LONGEST:
-        length = 2 * max(probe.unseen.values()) + PROBE_LENGTH
+    length = 2 * max(probe.unseen.values(), default=0) + PROBE_LENGTH
+    if probe.unseen and length <= min(LONGEST + PROBE_LENGTH, last_position(model) or LONGEST + PROBE_LENGTH):
         probe = replace(_seeing(model, long, length), unseen={})
     if _apart(_losses(model, probe.ids, {}), probe.own) > TOLERANCE.get(model.dtype, TOLERANCE[torch.float32]):
         raise UserError(f"{type(model).__name__} gives other losses each time: its forward draws random numbers.")

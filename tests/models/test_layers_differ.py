@@ -15,7 +15,9 @@ from harness.models.checkpoint.shape import shape
 from harness.models.checkpoint.sliding_window import EVERYTHING, limits, sees_everything, set_window, windowed_layers
 from harness.models.install import applied
 from harness.models.parts import widths
-from tests.models.tiny_families import HEAD_DIM, HEADS, TEXT_IDS, tiny_family_config, tiny_family_model
+from harness.models.positions import last_position
+from harness.models.probe import probe_of
+from tests.models.tiny_families import HEAD_DIM, HEADS, TEXT_IDS, TRAINED, tiny_family_config, tiny_family_model
 from tests.tiny import logits
 
 LENGTH = 96
@@ -89,6 +91,17 @@ def test_flops_of_layers_that_differ_are_those_that_pytorch_counts(place, family
     layers = zip(known.attention_widths, known.attention_windows, strict=True)
     needless = 2 * sum(width * (length**2 - cost._pairs(length, window)) for width, window in layers)
     assert cost.flops(known, [Window(0, length, 0)]) + needless == pytest.approx(counter.get_total_flops(), rel=0.03)
+
+
+def test_positions_end_where_tables_do():
+    assert last_position(tiny_family_model(tiny_family_config("roberta, a decoder"))) == TRAINED - 2
+    assert last_position(tiny_family_model(tiny_family_config("bert, a decoder"))) == TRAINED
+    assert last_position(tiny_family_model(tiny_family_config("whisper"))) == 448
+
+
+def test_a_probe_ends_where_positions_do():
+    model = tiny_family_model(tiny_family_config("gpt_neo"))  # its window asks for a longer one
+    assert probe_of(model).ids.shape[1] <= TRAINED
 
 
 def test_windows_of_single_layers_are_seen_set_and_lifted():

@@ -110,6 +110,14 @@ def test_attention_methods_rotate_the_same_pairs(model):
     assert (under(model, ReRope(window=8), ids()) - own).abs().max() > 1e-2
 
 
+def test_attention_methods_rotate_backwards_where_the_model_does():
+    model = tiny_family_model(tiny_family_config("nanochat"))
+    own = logits(model, ids())
+    torch.testing.assert_close(under(model, ReRope(window=LENGTH - 1), ids()), own, atol=1e-5, rtol=0)
+    torch.testing.assert_close(under(model, Divided(), ids()), scored(model, "linear", factor=2.0), atol=1e-5, rtol=0)
+    assert (under(model, ReRope(window=8), ids()) - own).abs().max() > 1e-3
+
+
 def test_channels_that_rest_keep_their_length_under_a_temperature(model):
     found = [
         one for one in layer_rotations(model, sources(model, None)).values() if one and one.source.geometry.resting
