@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from harness import console, torchrun
-from harness.config import composing, shared_keys
+from harness.config import composing, own_files, shared_keys
 from harness.errors import UserError, one_line, unknown
 from harness.logs import configure_logging
 from harness.methods import METHODS
@@ -91,6 +91,7 @@ def run_sweep(overrides: Sequence[str]) -> DictConfig:
         *with_base_groups(overrides),
     ]  # where keys wait, and what results say of the command that made them
     shared_keys.hold()
+    own_files.guard()
     try:
         with hydra.initialize_config_module("harness.conf", **_version_base()):
             app = GlobalHydra.instance().hydra
@@ -137,6 +138,7 @@ def run_app(task: Callable[[DictConfig], object], config_name: str, conf: str = 
             exit_with(UserError(f"python -m harness.{config_name} runs in one process: run it without torchrun."))
         if config_name == "config":
             shared_keys.hold()
+        own_files.guard()
         try:
             hydra.main(**options)(_reported_at_once(task))()
         except (UserError, HydraException, OmegaConfBaseException) as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.config.metric import add_metric, chosen_metric, metric_rows
+from harness.config.options import Parser
 from harness.config.selection import add_selection, chosen_selection
 from harness.errors import UserError
 
@@ -64,9 +65,9 @@ def run(options: argparse.Namespace) -> int:
     return result.exit_code or (2 if incomplete else 0)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="python -m harness.compare",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -102,7 +102,7 @@ def _given(values: dict[str, Any], spec: "ModelSpec") -> "tuple[Method, bool, Ta
 
 def _winner(values: dict[str, Any], spec: "ModelSpec") -> "tuple[Choice, Method, bool, Target]":
     """The best method of the results, with what the pick is worth printed."""
-    from harness.config.checks import folder
+    from harness.config.checks import folder, group
     from harness.config.metric import chosen_metric
     from harness.deployment.target import Target
     from harness.deployment.winner import check_known, choose, method_of
@@ -116,7 +116,7 @@ def _winner(values: dict[str, Any], spec: "ModelSpec") -> "tuple[Choice, Method,
     metric, options = chosen_metric({**values, "metric": values["best"]})
     averaging = Averaging(values["aggregate"], values["confidence"])
     rows = metric.rows(partial(store.load_results, folder(values, "results_dir")), options)
-    filters = {name: wanted for name, wanted in values["where"].items() if wanted is not None}
+    filters = {name: wanted for name, wanted in group(values, "where").items() if wanted is not None}
     choice = choose(rows, metric, values["ctx"], spec.name, filters, averaging)
     target = Target.of(spec, values["ctx"])
     print("\n".join([*_pick(choice, averaging.confidence), *_favoured(choice, options.evaluators), ""]))

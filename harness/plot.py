@@ -33,15 +33,27 @@ KINDS: dict[str, Any] = {  # of the keys of conf/plot.yaml
 }
 
 
+KINDS_PUBLISHED: dict[str, Any] = {
+    **dict.fromkeys(("published.paper", "published.table", "published.dataset"), str | None),
+    "published.overlay": bool,
+    "published.tokenizers": dict,
+}
+
+
 def main() -> None:
     """Compose conf/plot.yaml, draw, and print tables and paths."""
+    offer_papers()
+    cli.run_app(task, "plot")
+
+
+def offer_papers() -> None:
+    """Make the config group `published` of the papers that there are."""
     from harness import published
 
     store = ConfigStore.instance()
     for paper in ["none", *published.papers()]:
         chosen = {"paper": None if paper == "none" else paper, "table": None, "dataset": None, "overlay": False}
         store.store(group="published", name=paper, node=chosen | {"tokenizers": {}})
-    cli.run_app(task, "plot")
 
 
 def task(composed: DictConfig) -> None:
@@ -54,10 +66,11 @@ def task(composed: DictConfig) -> None:
     for key in ("columns", "formats"):
         values[key] = [values[key]] if isinstance(values[key], str) else values[key]
     check_kinds(values, KINDS)
+    check_kinds({f"published.{key}": value for key, value in values["published"].items()}, KINDS_PUBLISHED)
     values["where"] = values["where"] or {}
     files.check_formats(values["formats"])
     values["format"] = check_format(values["format"])
-    chosen = values["published"]
+    chosen = values["published"] = {"paper": None, "table": None, "dataset": None} | values["published"]
     if chosen["paper"] is not None and not chosen["overlay"]:
         drawn = {f"published-{chosen['paper']}": _published(chosen)}
     else:

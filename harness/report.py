@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.config.metric import add_metric, chosen_metric
+from harness.config.options import Parser
 from harness.config.selection import add_selection, chosen_selection
 from harness.errors import UserError
 from harness.logs import progress
-from harness.storage.files import write_text
+from harness.storage.files import storage, write_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,9 +63,9 @@ def _page(options: argparse.Namespace) -> str:
     return build(options.results_dir, averaging, options.baseline, *chosen_metric(vars(options)), selection)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command line."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="python -m harness.report", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("results_dir", nargs="?", type=Path, default=Path("results"), help="default: %(default)s")
@@ -213,7 +214,10 @@ def _provenance(results: Path, rows: "pd.DataFrame") -> list[tuple[str, str]]:
     titles = {cell["cell_id"]: words.format_map({str(key): value for key, value in cell.items()}) for cell in cells}
     said: list[tuple[str, dict[str, object]]] = []
     for file in progress(tables_under(results), "provenance", "file"):
-        known = _flat(store.provenance(file)) | {"file": file.name}
+        try:
+            known = _flat(store.provenance(file)) | {"file": file.name}
+        except UserError:
+            continue  # no table, as was said when it was left out
         for cell_id in store.cells_of(file):
             named = cell_id if cell_id in titles else f"{cell_id}:{known.get('config.model.name')}"
             if named in titles:
@@ -235,9 +239,10 @@ def _flat(tree: "Mapping[str, object]", above: str = "") -> dict[str, object]:
 
 
 def _write(output: Path, text: str) -> None:
-    if output.is_dir():
-        raise UserError(f"the report cannot be written to {str(output)!r}: it is a directory.")
-    write_text(output, text, what="the report")
+    with storage(output, "the report"):
+        if output.is_dir():
+            raise UserError(f"the report cannot be written to {str(output)!r}: it is a directory.")
+    write_bytes(output, text.encode(errors="backslashreplace"), what="the report")
 
 
 if __name__ == "__main__":

@@ -11,15 +11,15 @@ def main() -> None:
 
 
 def _task(composed: DictConfig) -> None:
-    from harness.config.checks import plain
+    from harness.config.checks import group, plain
     from harness.config.schema import MODIFIERS
     from harness.errors import UserError
     from harness.training import config
 
     values = plain(composed)
-    wanted = config.parse(_of_corpus(values["train"]))
+    wanted = config.parse(_of_corpus(group(values, "train")))
     config.validate(wanted)  # before torch is imported
-    method = dict(values["method"])
+    method = group(values, "method")
     for modifier in MODIFIERS:
         if given := method.pop(modifier, None):
             raise UserError(f"method.{modifier} is for evaluation; training takes none, got {given!r}.")

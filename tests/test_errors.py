@@ -147,6 +147,7 @@ DATA = [
         "data.num_documents=1 ctx=512",
     ),
     Bad("an unknown selection", "data.selection=best"),
+    Bad("a path for texts of a package", "data=needles protocol=targets data.path={dir}/mixed/a.txt"),
 ]
 MODELS = [
     Bad("a path that does not exist", "model.path={dir}/nope"),
@@ -276,6 +277,9 @@ PRESETS = [
         "unpackaged": "without its first line",
         "number": "a number for a key",
         "unknown": "a mistyped key",
+        "aliases": "aliases of aliases",
+        "within": "an alias within itself",
+        "endless": "ten megabytes",
     }.items()
 ]
 CHECKPOINTS = [

@@ -1,6 +1,7 @@
 """From a composed configuration to dataclasses: every key, type and choice checked, a mistake said in one line."""
 
 import dataclasses
+import errno
 import os
 from collections.abc import Mapping
 from functools import cache
@@ -76,6 +77,13 @@ def place(values: Mapping[str, object], key: str) -> Path:
     path = os.path.expanduser(given)
     if path.startswith("~"):
         raise UserError(f"{key}: {given!r} begins with a home directory that is not known.")
+    try:
+        os.stat(path)
+    except UnicodeEncodeError:
+        raise UserError(f"{key} must be the name of a file or directory, got {given!r}.") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UserError(f"{key}: {path[:100]!r}... is too long for the name of a file or directory.") from None
     return Path(path)
 
 

@@ -173,7 +173,7 @@ def config_of(values: dict[str, Any], overrides: Sequence[str] = ()) -> Config:
         data=section(DataSpec, values, "data"),
         protocol=chosen(PROTOCOLS, values, "protocol"),
         engine=section(EngineSpec, values, "engine"),
-        base=base_spec(values.get("base") or {}),
+        base=base_spec(group(values, "base")),
         cluster=section(ClusterSpec, values, "cluster"),
         short_windows=section(ShortWindows, values, "short_windows") if values.get("short_windows") else None,
         overrides=tuple(overrides),
@@ -220,7 +220,7 @@ def base_spec(given: dict[str, Any]) -> BaseSpec | None:
         raise unknown("base.dtype", str(dtype), get_args(DtypeName))
     if at_once is not None:
         typed("base.at_once", at_once, bool)
-    method = dict(given.get("method") or {})
+    method = group({"base.method": given.get("method")}, "base.method")
     set_alone = [key for key in MODIFIERS if method.get(key)] if "name" not in method else []
     if set_alone:
         raise UserError(f"base.method.{set_alone[0]} needs base.method=..., which method it goes with.")

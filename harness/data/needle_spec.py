@@ -30,11 +30,11 @@ class NeedleSpec:
     templates: list[str] | None = field(default=None, hash=False)  # by name; None: all, by turns
 
     def __post_init__(self) -> None:
-        if not self.depths or len(set(self.depths)) < len(self.depths):
-            raise UserError(f"data.needles.depths must be different numbers between 0 and 1, got {self.depths}.")
         for depth in self.depths:
             if type(depth) not in (int, float) or not 0 <= depth <= 1:
                 raise UserError(f"data.needles.depths must lie between 0 (beginning) and 1 (end), got {depth!r}.")
+        if not self.depths or len(set(self.depths)) < len(self.depths):
+            raise UserError(f"data.needles.depths must be different numbers between 0 and 1, got {self.depths}.")
         object.__setattr__(self, "depths", [float(depth) for depth in self.depths])  # 1 and 1.0 are one grid
         if self.repeats < 1:
             raise UserError(f"data.needles.repeats must be at least 1, got {self.repeats}.")

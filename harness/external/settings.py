@@ -79,5 +79,6 @@ def of(values: dict[str, Any], action: Action, overrides: Sequence[str]) -> tupl
     if not lengths:
         raise UserError("ctx must be a number of tokens or a list of them, got [].")
     common = values | {"dry_run": False}
-    configs = [config_of(common | {"ctx": typed("ctx", ctx, int)}, overrides) for ctx in dict.fromkeys(lengths)]
+    distinct = dict.fromkeys(typed("ctx", ctx, int) for ctx in lengths)
+    configs = [config_of(common | {"ctx": ctx}, overrides) for ctx in distinct]
     return settings, configs

@@ -9,7 +9,7 @@ import pandas as pd
 
 from harness.errors import UserError, unknown
 from harness.results import store
-from harness.storage.files import write_text
+from harness.storage.files import check_regular, write_text
 
 LAST = ".last.json"  # in a results directory: the cells of the command that ended last
 
@@ -57,12 +57,22 @@ def _those(rows: pd.DataFrame, results: str | Path, table: str, column: str, wan
         windows = load(results, selection=Selection({column: wanted}))
         return rows[rows["cell_id"].isin(windows["cell_id"])]
     if column not in rows:
-        raise unknown("column (where)", column, sorted(rows.columns))
-    kept = rows[rows[column].isin(wanted if isinstance(wanted, list) else [wanted])]
+        raise unknown("column (where)", str(column), sorted(rows.columns))
+    values = wanted if isinstance(wanted, list) else [wanted]
+    if not all(value is None or isinstance(value, str | int | float) for value in values):
+        raise UserError(f"where.{column} must be a value or a list of values, got {wanted!r}.")
+    kept = rows[rows[column].isin([value for value in values if _may_occur(value)])]
     if kept.empty:
         given = ", ".join(map(str, wanted)) if isinstance(wanted, list) else str(wanted)
         raise unknown(f"{column} (where.{column})", given, rows[column].dropna().astype(str).unique())
     return kept
+
+
+def _may_occur(value: object) -> bool:
+    """Whether any column can hold it: not halves of characters, as a shell hands on bytes that are no UTF-8."""
+    if isinstance(value, str):
+        return not any("\ud800" <= character <= "\udfff" for character in value)
+    return not isinstance(value, int) or abs(value) < 2**63
 
 
 def note_last(results: Path, command: str, cells: Iterable[str]) -> None:
@@ -74,6 +84,7 @@ def note_last(results: Path, command: str, cells: Iterable[str]) -> None:
 def last_cells(results: Path) -> set[str]:
     """Ids of the cells of the command that ended last. Raises UserError where none has."""
     try:
+        check_regular(results / LAST)
         return set(json.loads((results / LAST).read_text())["cells"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"no command has ended in {str(results)!r} yet, so there are no cells of a last one.") from None

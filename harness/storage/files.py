@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -60,6 +61,12 @@ def write_bytes(file: Path, content: bytes, *, sync: bool = True, what: str = "r
 def write_text(file: Path, text: str, *, sync: bool = True, what: str = "results") -> None:
     """Write a whole file as UTF-8, line ends as given, atomically; see `write_atomically`."""
     write_bytes(file, text.encode(), sync=sync, what=what)
+
+
+def check_regular(file: Path) -> None:
+    """Raise OSError for what is no file: a FIFO, which would be waited for, a device without end, a directory."""
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(file))
 
 
 def remove_temporary(folder: Path, name: str) -> None:

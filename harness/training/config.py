@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from operator import attrgetter
-from pathlib import Path
 from typing import Literal, get_args
 
 from harness.config.checks import place, structured
@@ -133,6 +132,9 @@ def validate(config: TrainConfig) -> None:
         )
     if config.device not in ("auto", "cpu", "cuda"):
         raise UserError(f"train.device must be auto, cpu or cuda, got {config.device!r}.")
+    for name in ("eval_at", "eval_lengths"):
+        if any(type(number) is not int for number in getattr(config, name) or ()):
+            raise UserError(f"train.{name} must be a list of whole numbers, got {getattr(config, name)}.")
     if any(not 0 <= step <= config.steps for step in config.eval_at or ()):
         raise UserError(f"train.eval_at must lie in 0 .. train.steps = {config.steps}, got {config.eval_at}.")
     if config.tokenizer is not None and config.init_from is not None:
@@ -179,5 +181,5 @@ def _validate_paths(config: TrainConfig) -> None:
         given = getattr(config, name)
         if given is None:
             raise UserError(f"train.{name} is missing: {what}, as in train.{name}=PATH.")
-        if not Path(given).is_file():
+        if not place({f"train.{name}": given}, f"train.{name}").is_file():
             raise UserError(f"train.{name} must be {what}; there is no file {given}.")

@@ -25,6 +25,7 @@ from harness.methods.base import RopeGeometry
 from harness.models.checkpoint.adapter import CONFIG, NOWHERE, merged
 from harness.models.checkpoint.classes import architectures, auto_class, known_classes
 from harness.models.checkpoint.families import GENERATIVE, RENAMED_TYPES
+from harness.models.checkpoint.fields import check_fields
 from harness.models.checkpoint.files import (
     config_fingerprint,
     directory,
@@ -120,6 +121,7 @@ def _read_config(spec: ModelSpec, state: str) -> PretrainedConfig:
     layers = getattr(text_config(config), "num_hidden_layers", 0)
     if type(layers) is not int or layers > MOST_LAYERS:  # building them would not end
         raise UserError(f"model {spec.name}: its config.json must have at most {MOST_LAYERS} layers, got {layers!r}.")
+    check_fields(spec.name, text_config(config))
     return config
 
 

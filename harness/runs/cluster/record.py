@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.cells.files import CellFiles, Outcome
 from harness.errors import UserError
-from harness.storage.files import write_text
+from harness.storage.files import check_regular, write_text
 
 log = logging.getLogger(__name__)
 
@@ -59,12 +59,13 @@ class Sweep:
         """The record of a sweep. Raises UserError where it is none."""
         file = folder / "sweep.json"
         try:
+            check_regular(file)
             values: dict[str, Any] = json.loads(file.read_text())
             cells = [_cell_files(cell) for cell in values.pop("cells")]
             return Sweep(**values | {"cells": cells, "figure": Path(values["figure"])})
         except FileNotFoundError:
             raise UserError(f"{str(file)!r} does not exist.") from None
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise UserError(f"{str(file)!r} is not the record of a sweep: {error}") from None
 
     @staticmethod
