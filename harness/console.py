@@ -86,7 +86,10 @@ def _forgiving(stream: IO[str] | None) -> IO[str]:
     if type(stream) is not io.TextIOWrapper:  # replaced, as in a notebook or a test
         return stream
     stream.flush()
-    raw = _Forgiving(stream.fileno())
+    try:
+        raw = _Forgiving(stream.fileno())
+    except io.UnsupportedOperation:  # in memory
+        return stream
     return io.TextIOWrapper(
         io.BufferedWriter(raw), encoding=stream.encoding, errors="backslashreplace", line_buffering=True
     )

@@ -32,7 +32,7 @@ HOSTILE: list[Any] = [
     float("nan"), float("inf"), float("-inf"), [], [None], [1, "x"], [[1]], ["x"], [-1], [{}], {}, {"a": 1}, {1: 2},
     {"name": None}, {"name": "x"}, "x" * 5000,
 ]  # fmt: skip
-SEED, SAMPLE = 0, 900
+SEED, SAMPLE = 0, 400
 KEPT = {"results_dir", "output_dir", "plots_dir"}  # folders that a test must not leave to chance
 
 
@@ -133,6 +133,7 @@ def workshop(tmp_path, monkeypatch):
     write(tmp_path / "results", *(cell([[4.0, 3.0], [2.0, 3.0]], method=name, ctx=64) for name in ("none", "yarn")))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(files, "save", lambda *_, **__: [])
+    monkeypatch.setattr(train, "_of_corpus", dict)  # it asks Hydra what was typed
     monkeypatch.setattr(searching, "search", _nothing)
     monkeypatch.setattr(training, "train", _nothing)
     return tmp_path
@@ -158,7 +159,7 @@ def test_a_sample_of_keys_and_values_ends_in_one_line_or_works(workshop):
 
 
 WORDS = ["", " ", "x", "-1", "0", "1e400", "nan", "99999999999999999999", "a=b", "=", "ctx=", "ctx=x,64", "ctx=1e999",
-         "nope=1", "~nobody/x", "/dev/null", "/proc/x", "a,b", "\udcff", "x" * 5000]  # fmt: skip
+         "nope=1", "~nobody/x", "/proc/x", "a,b", "\udcff", "x" * 5000]  # fmt: skip
 
 
 def options() -> list[list[str]]:
@@ -188,7 +189,7 @@ def end_of_options(name: str, words: list[str]) -> str | None:
 
 
 def check_options(sample: random.Random | None) -> None:
-    lines = options() if sample is None else sample.sample(options(), 60)
+    lines = options() if sample is None else sample.sample(options(), 25)
     wrong = [f"{line!r:.150} -> {found}" for line in lines if (found := end_of_options(line[0], line[1:]))]
     assert not wrong, "\n".join([f"{len(wrong)} of {len(lines)}", *wrong])
 

@@ -33,10 +33,12 @@ def write_atomically(
     """Write a file under a hidden temporary name beside it, sync, rename: readers see all of it or nothing.
 
     A writer that is killed leaves `.<name>.*` behind; see `remove_temporary`. Raises StorageError, which says `what`
-    could not be written.
+    could not be written, also where a device, a FIFO or a directory has that name.
     """
     with storage(file.parent, what):
         file.parent.mkdir(parents=True, exist_ok=True)
+        if file.exists():
+            check_regular(file)  # a rename would put a file in place of a device, /dev/null for everybody
         with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as stream:
             temporary = Path(stream.name)
             try:
@@ -66,7 +68,7 @@ def write_text(file: Path, text: str, *, sync: bool = True, what: str = "results
 def check_regular(file: Path) -> None:
     """Raise OSError for what is no file: a FIFO, which would be waited for, a device without end, a directory."""
     if not stat.S_ISREG(file.stat().st_mode):
-        raise OSError(errno.EINVAL, "it is no regular file", str(file))
+        raise OSError(errno.EINVAL, f"{file.name} is no regular file", str(file))
 
 
 def remove_temporary(folder: Path, name: str) -> None:

@@ -1,5 +1,7 @@
 """Files that are whole or not there. A full, read-only or forbidden disk: tests/results/test_store.py."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,3 +43,19 @@ def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="the report cannot be written to"):
         write_text(tmp_path / "file" / "below", "", what="the report")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_not_replaced(make: Callable[[Path], None], tmp_path: Path) -> None:
+    """As root a rename would put a file in place of a device, /dev/null among them."""
+    make(tmp_path / "place")
+    with pytest.raises(StorageError, match="the report cannot be written to .*: place is no regular file"):
+        write_text(tmp_path / "place", "text", what="the report")
+    assert [path.name for path in tmp_path.iterdir()] == ["place"]
+    assert not (tmp_path / "place").is_file()
+
+
+def test_a_link_to_nothing_may_be_replaced(tmp_path: Path) -> None:
+    (tmp_path / "place").symlink_to(tmp_path / "gone")
+    write_text(tmp_path / "place", "text")
+    assert (tmp_path / "place").read_text() == "text"
