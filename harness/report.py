@@ -1,8 +1,7 @@
 """``python -m harness.report``: everything about a results directory in one self-contained HTML page."""
 
 import argparse
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -12,7 +11,6 @@ from harness.config.metric import add_metric, chosen_metric
 from harness.config.options import Parser
 from harness.config.selection import add_selection, chosen_selection
 from harness.errors import UserError
-from harness.logs import progress
 from harness.storage.files import storage, write_bytes
 
 if TYPE_CHECKING:
@@ -23,7 +21,8 @@ if TYPE_CHECKING:
     from harness.statistics.metric import Choice, Metric
     from harness.statistics.summary import Averaging
 
-LINE = ["model", "dataset", "dataset_source", "protocol", "curve"]
+LINE = ["model", "dataset", "dataset_source", "text", "protocol", "setting", "curve"]
+APART = ("text", "setting")  # what tells data sets and protocols of one name apart, in words: where something has to
 AROUND = [
     "low", "high", "k_max", "num_documents", "num_windows", "num_scored", "bits_per_byte",
     "byte_perplexity", "word_perplexity", "shorter", "note", "short_windows", "sampled", "dtype", "cell_id",
@@ -91,6 +90,7 @@ def build(
     from harness.figures.source import Source
     from harness.results.selection import EVERYTHING, around, fitting, load
     from harness.statistics.metric import PERPLEXITY, PLAIN
+    from harness.statistics.provenance import provenance_texts
     from harness.statistics.summary import DEFAULT
 
     selection = selection or EVERYTHING
@@ -106,13 +106,13 @@ def build(
     return page.page(
         f"{metric.title.capitalize()} against context length",
         *page.chapters(parts),
-        page.section("Provenance", page.folded(_provenance(results, read("windows")))),
+        page.section("Provenance", page.folded(provenance_texts(results, read("windows")))),
     )
 
 
 def _experiments(read: "Callable[[str], pd.DataFrame]") -> "dict[str, Callable[[str], pd.DataFrame]]":
     """What reads the rows of each experiment, by its name; cells of none come last."""
-    named = read("windows")[["cell_id", "experiment"]].drop_duplicates()
+    named = read("windows")[["cell_id", "experiment"]].drop_duplicates().replace({"experiment": {"": None}})
     ids = {str(name): set(cells["cell_id"]) for name, cells in named.groupby("experiment")}
     alone = set(named["cell_id"][named["experiment"].isna()])
     return {name: partial(_of_cells, read, cells) for name, cells in (ids | {"no experiment": alone}).items() if cells}
@@ -160,7 +160,11 @@ def _columns(summary: "pd.DataFrame") -> list[str]:
     """Of the table of cells: the metric's value behind the length, and what stands around it."""
     metric = summary["metric"].iloc[0]
     around = [name for name in AROUND if name in summary and name != metric]
-    return [*LINE, "ctx", metric, *around]
+    return [*_line(summary), "ctx", metric, *around]
+
+
+def _line(table: "pd.DataFrame") -> list[str]:
+    return [name for name in LINE if name not in APART or table[name].any()]
 
 
 def _figures(source: "Source") -> list[str]:
@@ -181,61 +185,28 @@ def _lines(source: "Source") -> list[str]:
     """Effective context length and slope of every line; nothing where all cells hide needles."""
     from harness.figures import page
     from harness.statistics.context_length import effective_context_length, slope
+    from harness.statistics.lines import PANEL, label
 
     if source.texts.empty:
         return []
-    kept = effective_context_length(source.texts, averaging=source.averaging)
+    told = label(source.summary)[[*PANEL, *APART]].drop_duplicates(PANEL)
+    kept = effective_context_length(source.texts, averaging=source.averaging).merge(told, on=PANEL)
     parts = [
         page.note(
             "Effective context length: the last length before perplexity first exceeds the best at shorter lengths by "
             f"more than {100 * kept['tolerance'].iloc[0]:g} %; beyond: no measured length did."
         ),
-        page.table(kept[[*LINE, "effective_ctx", "low", "high", "beyond", "shortest", "longest"]]),
+        page.table(kept[[*_line(kept), "effective_ctx", "low", "high", "beyond", "shortest", "longest"]]),
     ]
     slopes = slope(source.texts, source.averaging)
     if not slopes.empty:
-        columns = [*LINE, "slope", "low", "high", "shortest", "longest"]
+        slopes = slopes.merge(told, on=PANEL)
+        columns = [*_line(slopes), "slope", "low", "high", "shortest", "longest"]
         parts += [
             page.note("Slope: change of log perplexity in nats a doubling of the length, by least squares."),
             page.table(slopes[columns], {"slope": 4, "low": 4, "high": 4}),
         ]
     return parts
-
-
-def _provenance(results: Path, rows: "pd.DataFrame") -> list[tuple[str, str]]:
-    """What the files say of their making: once what all of them say, then for each what it says beside that."""
-    from harness.results import store
-    from harness.results.under import tables_under
-    from harness.statistics.lines import label
-    from harness.statistics.paired import cell_table
-
-    cells = label(cell_table(rows)).to_dict("records")
-    words = "{model}, {curve}, ctx {ctx}, {dataset} ({cell_id})"
-    titles = {cell["cell_id"]: words.format_map({str(key): value for key, value in cell.items()}) for cell in cells}
-    said: list[tuple[str, dict[str, object]]] = []
-    for file in progress(tables_under(results), "provenance", "file"):
-        try:
-            known = _flat(store.provenance(file)) | {"file": file.name}
-        except UserError:
-            continue  # no table, as was said when it was left out
-        for cell_id in store.cells_of(file):
-            named = cell_id if cell_id in titles else f"{cell_id}:{known.get('config.model.name')}"
-            if named in titles:
-                said.append((titles[named], known))
-    common = dict(said[0][1]) if len(said) > 1 else {}
-    for _, known in said:
-        common = {key: value for key, value in common.items() if known.get(key, known) == value}
-    own = [(title, {key: value for key, value in known.items() if key not in common}) for title, known in said]
-    shared = [(f"what all {len(said)} cells have in common", common)] if common else []
-    return [(title, json.dumps(known, indent=1, sort_keys=True)) for title, known in [*shared, *own]]
-
-
-def _flat(tree: "Mapping[str, object]", above: str = "") -> dict[str, object]:
-    """A tree of settings by their whole keys."""
-    flat: dict[str, object] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
-    return flat
 
 
 def _write(output: Path, text: str) -> None:

@@ -161,9 +161,10 @@ def _number_or_text(value: str) -> tuple[float, str]:
         return 0.0, value
 
 
-def test_experiments_are_chapters_with_a_table_of_contents(tmp_path: Path) -> None:
+@pytest.mark.parametrize("nameless", [None, ""])
+def test_experiments_are_chapters_with_a_table_of_contents(nameless: str | None, tmp_path: Path) -> None:
     sweep = synthetic.sweep(("none", "yarn"), (512, 1024), 5)
-    names = {512: "short & sweet", 1024: None}
+    names = {512: "short & sweet", 1024: nameless}
     synthetic.write(sweep.assign(experiment=sweep["ctx"].map(names).astype(object)), tmp_path)
     text = report.build(tmp_path)
     assert re.findall(r'<a href="#(chapter\d)">(.*?)</a>', text) == [
@@ -173,6 +174,22 @@ def test_experiments_are_chapters_with_a_table_of_contents(tmp_path: Path) -> No
     for cell in summarize(sweep).to_dict("records"):
         shown = f'data-value="{cell["perplexity"]!r}"'
         assert (shown in first, shown in second) == (cell["ctx"] == 512, cell["ctx"] == 1024)
+
+
+def test_tables_tell_data_sets_of_one_name_apart_as_figures_do(tmp_path: Path) -> None:
+    parts = []
+    for place, params in enumerate(({"num_documents": 5}, {"num_documents": 5, "max_tokens": 1280})):
+        own = synthetic.sweep(("none", "yarn"), (512, 1024), 5)
+        known = {"dataset_params": json.dumps(params), "dataset_fingerprint": f"print{place}"}
+        parts.append(own.assign(**known, cell_id=own["cell_id"] + str(place)))
+    synthetic.write(pd.concat(parts), tmp_path)
+    text = report.build(tmp_path)
+    tables = re.findall(r"<table>.*?</table>", text, re.DOTALL)
+    assert len(tables) == 3  # cells, effective lengths, slopes
+    for table, lines in zip(tables, (4, 2, 2), strict=True):
+        assert ">text</button>" in table
+        assert ">setting</button>" not in table
+        assert table.count("not cut") == table.count("cut at 1280 tokens") == lines
 
 
 def test_one_experiment_has_no_table_of_contents(text: str) -> None:
