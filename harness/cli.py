@@ -100,6 +100,10 @@ def run_sweep(overrides: Sequence[str]) -> DictConfig:
             return app.compose_config("config", [], run_mode=RunMode.RUN, with_log_configuration=False)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(said_by(error)) from error
+    except Exception as error:
+        if isinstance(error, UserError) or (mistake := composing.mistake(error)) is None:
+            raise
+        raise UserError(mistake) from error
     finally:
         sys.argv = before
 

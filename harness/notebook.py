@@ -1,7 +1,9 @@
 """Cells and figures from Python: the same cells and files as the command line, tables and figures as values."""
 
 import json
+import os
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +33,11 @@ def run(*overrides: str, **settings: Setting | list[Setting]) -> "pd.DataFrame":
     from harness.results.selection import Selection, load
     from harness.statistics.decision import decide
 
-    given = [*overrides, *(f"{key}={_choices(value)}" for key, value in settings.items())]
+    if not all(isinstance(word, str) for word in overrides):
+        raise UserError(f"run takes overrides as text, as 'ctx=512', and settings by name, got {overrides!r}.")
+    if isinstance(settings.get("results_dir"), list | tuple):
+        raise UserError(f"results_dir must be one directory, whose table is returned, got {settings['results_dir']!r}.")
+    given = [*overrides, *(f"{key}={_choices(key, value)}" for key, value in settings.items())]
     try:
         composed = cli.run_sweep(given)
     except SystemExit as end:
@@ -41,7 +47,7 @@ def run(*overrides: str, **settings: Setting | list[Setting]) -> "pd.DataFrame":
     named = settings.get("results_dir") or next(
         (word.partition("=")[2] for word in reversed(overrides) if word.startswith("results_dir=")), None
     )
-    results = folder({"results_dir": named or composed["results_dir"]}, "results_dir")
+    results = folder({"results_dir": str(named or composed["results_dir"])}, "results_dir")
     return decide(load(results, selection=Selection(last=True)))
 
 
@@ -70,17 +76,39 @@ def figure(
     from harness.statistics.metric import Choice
 
     if name not in FIGURES:
-        raise unknown("figure", name, FIGURES)
-    read = partial(load, results, selection=Selection(where or {}, last))
-    return FIGURES[name].figure(Source(read, baseline=baseline, metric=metrics.named(metric), choice=Choice(**choice)))
+        raise unknown("figure", str(name), FIGURES)
+    if not isinstance(results, str | os.PathLike):
+        raise UserError(f"results must be a directory or a file, got {results!r:.200}.")
+    if where is not None and not isinstance(where, Mapping):
+        raise UserError(f"where must have columns and their values, as {{'method': 'yarn'}}, got {where!r:.200}.")
+    known = [field.name for field in fields(Choice)]
+    for key in choice:
+        if key not in known:
+            raise unknown("choice", key, known)
+    read = partial(load, results, selection=Selection(where or {}, bool(last)))
+    chosen, shown = Choice(**choice), metrics.named(str(metric))
+    return FIGURES[name].figure(Source(read, baseline=str(baseline), metric=shown, choice=chosen))
 
 
-def _choices(value: object) -> str:
-    return ",".join(map(_word, value)) if isinstance(value, list | tuple) else _word(value)
+def _choices(key: str, value: object) -> str:
+    """The choices of a key behind its `=`; arrays and ranges are lists of them."""
+    if hasattr(value, "tolist"):  # of numpy, pandas, torch
+        value = value.tolist()
+    if not isinstance(value, list | tuple | range):
+        return _word(key, value)
+    if not len(value):
+        raise UserError(f"{key} needs at least one value, got {value!r}.")
+    return ",".join(_word(key, one) for one in value)
 
 
-def _word(value: object) -> str:
+def _word(key: str, value: object) -> str:
     """A value as Hydra's grammar of overrides takes it: text in quotes, so that nothing in it is read as more."""
+    value = os.fspath(value) if isinstance(value, os.PathLike) else value
     if isinstance(value, str) and not value.replace("_", "").replace("-", "").isalnum():
         return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-    return value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value.item() if hasattr(value, "item") else value)
+    except (TypeError, ValueError, RecursionError):
+        raise UserError(f"{key} must be text, numbers, true, false or lists of them, got {value!r:.200}.") from None

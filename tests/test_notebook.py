@@ -1,10 +1,13 @@
 """`harness.run` and `harness.figure`: the same cells and files as the command line."""
 
+import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
 import harness
-from harness.errors import UserError
+from harness.errors import UserError, one_line
+from tests import synthetic
 from tests.sweeps import Place
 
 
@@ -57,3 +60,70 @@ def test_figures_are_matplotlib_objects(place):
     assert {line.get_label() for line in drawn.axes[0].get_lines()} >= {"linear"}
     with pytest.raises(UserError, match="Unknown figure 'perplexty'"):
         harness.figure("perplexty", place.results)
+
+
+CIRCLE: list[object] = []
+CIRCLE.append(CIRCLE)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "settings", "words"),
+    [
+        ((5,), {}, "takes overrides as text"),
+        ((["ctx=16"],), {}, "takes overrides as text"),
+        (("ctx",), {}, "not of the form key=value"),
+        (("-m",), {}, "not of the form key=value"),
+        ((), {"metod": "yarn"}, "Unknown key 'metod'. Did you mean 'method'"),
+        ((), {"ctx": "long"}, "ctx must be an integer"),
+        ((), {"ctx": None}, "ctx must be an integer"),
+        ((), {"ctx": []}, "ctx needs at least one value"),
+        ((), {"ctx": range(0)}, "ctx needs at least one value"),
+        ((), {"ctx": [[16, 32]]}, "ctx must be an integer"),
+        ((), {"ctx": {"a": 1}}, "ctx"),
+        ((), {"ctx": float("nan")}, "ctx must be an integer"),
+        ((), {"ctx": 10**30}, "ctx must be below"),
+        ((), {"ctx": object()}, "ctx must be text, numbers"),
+        ((), {"ctx": CIRCLE}, "ctx must be text, numbers"),
+        ((), {"method": ["none", print]}, "method must be text, numbers"),
+        ((), {"method": "yarn\nlinear"}, "method"),
+        ((), {"results_dir": ["a", "b"]}, "results_dir must be one directory"),
+        ((), {"data.num_documents": "many"}, "data.num_documents must be an integer"),
+        ((), {"hydra": 5}, "hydra"),
+    ],
+)
+def test_settings_that_nobody_means_are_mistakes(place, overrides, settings, words):
+    with pytest.raises(UserError) as wrong:
+        harness.run(*overrides, **given(place, **{"ctx": 16, "dry_run": True} | settings))
+    assert words in str(wrong.value)
+    assert "\n" not in one_line(wrong.value)
+
+
+def test_arrays_ranges_and_paths_are_settings_like_lists_and_text(place):
+    common = given(place, results_dir=place.results, dry_run=True)
+    for ctx in (np.array([16, 32]), range(16, 33, 16), (np.int64(16), 32), pd.Series([16, 32])):
+        assert harness.run(**common | {"ctx": ctx}).empty
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"name": 5}, "Unknown figure '5'"),
+        ({"results": 5}, "results must be a directory or a file"),
+        ({"results": "/nope"}, "does not exist"),
+        ({"where": 5}, "where must have columns"),
+        ({"where": {5: 5}}, "Unknown column (where) '5'"),
+        ({"where": {"method": {"a": 1}}}, "where.method must be a value or a list of values"),
+        ({"where": {"method": object()}}, "where.method must be a value or a list of values"),
+        ({"metric": 5}, "Unknown metric '5'"),
+        ({"baseline": ["none"], "name": "ratio"}, "Unknown baseline"),
+        ({"nope": 1}, "Unknown choice 'nope'"),
+        ({"evaluators": 5}, "evaluators must be names"),
+        ({"min_gain": "x"}, "min_gain must be a number"),
+        ({"order": "x"}, "order of far copies"),
+    ],
+)
+def test_figures_of_what_is_not_there_are_mistakes(tmp_path, settings, words):
+    synthetic.write(synthetic.sweep(("none", "yarn"), (512, 1024), 5), tmp_path)
+    with pytest.raises(UserError) as wrong:
+        harness.figure(**{"results": tmp_path} | settings)
+    assert words in str(wrong.value)

@@ -34,8 +34,15 @@ class Choice:
     near: int | None = None  # tokens: a far copy has no occurrence so near; None: the length of the short windows
 
     def __post_init__(self) -> None:
+        if isinstance(self.evaluators, str):
+            object.__setattr__(self, "evaluators", (self.evaluators,))
+        if not isinstance(self.evaluators, list | tuple) or not all(isinstance(one, str) for one in self.evaluators):
+            raise UserError(f"evaluators must be names of methods or models, got {self.evaluators!r}.")
         if not self.evaluators:
             raise UserError("evaluators must name at least one method or model, got none.")
+        for key in ("min_gain", "max_nll"):
+            if type(getattr(self, key)) not in (int, float):
+                raise UserError(f"{key} must be a number (nats), got {getattr(self, key)!r}.")
         if self.together not in get_args(Together):
             raise unknown("way of taking evaluators together", str(self.together), get_args(Together))
         if type(self.order) is not int or self.order < 1:
