@@ -88,7 +88,6 @@ CIRCLE.append(CIRCLE)
         ((), {"method": "yarn\nlinear"}, "method"),
         ((), {"results_dir": ["a", "b"]}, "results_dir must be one directory"),
         ((), {"data.num_documents": "many"}, "data.num_documents must be an integer"),
-        ((), {"hydra": 5}, "hydra"),
     ],
 )
 def test_settings_that_nobody_means_are_mistakes(place, overrides, settings, words):
