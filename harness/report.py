@@ -112,9 +112,9 @@ def build(
 
 def _experiments(read: "Callable[[str], pd.DataFrame]") -> "dict[str, Callable[[str], pd.DataFrame]]":
     """What reads the rows of each experiment, by its name; cells of none come last."""
-    named = read("windows")[["cell_id", "experiment"]].drop_duplicates().replace({"experiment": {"": None}})
-    ids = {str(name): set(cells["cell_id"]) for name, cells in named.groupby("experiment")}
-    alone = set(named["cell_id"][named["experiment"].isna()])
+    named = read("windows")[["cell_id", "experiment"]].drop_duplicates()
+    ids = {str(name): set(cells["cell_id"]) for name, cells in named.groupby("experiment") if name}
+    alone = set(named["cell_id"][named["experiment"].fillna("") == ""])
     return {name: partial(_of_cells, read, cells) for name, cells in (ids | {"no experiment": alone}).items() if cells}
 
 
