@@ -1,7 +1,9 @@
 """What a user did wrong, said in one line."""
 
 import difflib
+import shlex
 from collections.abc import Iterable
+from pathlib import Path
 
 
 def one_line(error: BaseException) -> str:
@@ -27,3 +29,11 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(given[start:].lower(), folded, n=1, cutoff=0.5)
     hint = f" Did you mean {folded[near[0]]!r}?" if near else ""
     return UserError(f"Unknown {kind} {given!r}.{hint} Known: {', '.join(names)}.")
+
+
+def install(extra: str) -> str:
+    """The command that installs an extra of this package: from its checkout, where it runs from one."""
+    checkout = Path(__file__).parents[1]
+    if (checkout / "pyproject.toml").is_file():
+        return f"pip install -e {shlex.quote(f'{checkout}[{extra}]')}"
+    return f"pip install 'longctx-harness[{extra}]'"

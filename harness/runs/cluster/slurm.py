@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from harness.cells.files import Outcome
 from harness.config.cluster import ClusterSpec
 from harness.engine.spec import EngineSpec
-from harness.errors import UserError, one_line
+from harness.errors import UserError, install, one_line
 from harness.models.checkpoint.spec import ModelSpec
 from harness.runs.cluster.pack import Pack
 from harness.runs.cluster.record import Progress, Sweep
@@ -52,7 +52,7 @@ def submit(todo: "Sequence[Prepared]", cluster: ClusterSpec, sweep: Sweep) -> "d
         from submitit import SlurmExecutor
         from submitit.core.utils import FailedJobError
     except ModuleNotFoundError:
-        raise UserError("cluster=slurm needs submitit: pip install 'longctx-harness[slurm]'") from None
+        raise UserError(f"cluster=slurm needs submitit: {install('slurm')}") from None
     packs = list(split(todo, cluster.cells_per_job))
     jobs: dict[str, list[Prepared]] = {}
     try:

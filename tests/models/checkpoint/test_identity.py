@@ -12,7 +12,7 @@ import safetensors
 import torch
 from safetensors.torch import load_file, save_file
 
-from harness.errors import UserError
+from harness.errors import UserError, install
 from harness.models.checkpoint import files
 from harness.models.checkpoint.files import model_fingerprint
 from harness.models.checkpoint.header import header
@@ -219,7 +219,7 @@ def test_an_adapter_is_refused_where_nothing_can_merge_it(tmp_path, monkeypatch)
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None if name == "peft" else found(name, *rest))
     message = refusal(folder)
     assert "holds an adapter (LORA) beside its model" in message
-    assert "pip install 'longctx-harness[adapters]'" in message
+    assert install("adapters") in message
     with pytest.raises(UserError, match="holds an adapter"):
         header(spec_of(folder))
 
