@@ -51,7 +51,8 @@ def run(place, name, **options):
 
 def said(done):
     """The lines on stderr that are no news of progress."""
-    return [line for line in done.stderr.splitlines() if not line.startswith(("INFO", "WARNING")) and "/s]" not in line]
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    return [line for line in lines if not line.startswith(("INFO", "WARNING")) and "/s]" not in line]
 
 
 @pytest.mark.parametrize("name", NAMES)
