@@ -51,7 +51,7 @@ def run(place, name, **options):
 
 def said(done):
     """The lines on stderr that are no news of progress."""
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    lines = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("figure ")]
     return [line for line in lines if not line.startswith(("INFO", "WARNING")) and "/s]" not in line]
 
 
