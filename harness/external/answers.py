@@ -17,7 +17,6 @@ from harness.errors import UserError
 from harness.external.prompts import Prompt
 from harness.storage.files import check_regular
 
-LARGEST = 2**63  # of a whole number
 ROUNDING = 1e-3  # nats by which a logarithm of a probability may lie above 0
 LOWEST = -float(np.finfo(np.float32).max)  # losses are kept in float32
 
@@ -76,15 +75,11 @@ def parsed(text: str) -> tuple[str, Answer]:
     if not isinstance(given, dict) or not isinstance(given.get("id"), str):
         raise BadAnswer('it must be an object with "id" and "logprobs".')
     logprobs, top1 = given.get("logprobs"), given.get("top1")
-    if not isinstance(logprobs, list) or not all(v is None or _is_number(v) for v in logprobs):
+    if not isinstance(logprobs, list) or not all(v is None or type(v) in (int, float) for v in logprobs):
         raise BadAnswer('"logprobs" must be a list of numbers, null where there is none.')
     if top1 is not None and not (isinstance(top1, list) and all(v is None or type(v) is bool for v in top1)):
         raise BadAnswer('"top1" must be a list of true, false or null.')
     return given["id"], Answer(logprobs, top1)
-
-
-def _is_number(value: object) -> bool:
-    return type(value) is float or (type(value) is int and abs(value) < LARGEST)
 
 
 def check(prompt: Prompt, answer: Answer) -> None:
