@@ -100,6 +100,7 @@ MOST_WINDOWS = 2**31  # their order is drawn at once
 
 def validate(config: TrainConfig) -> None:
     """Raise UserError on the first value that cannot work. Imports nothing heavy."""
+    _check_lists(config)
     for name, least in LEAST.items():
         given = attrgetter(name)(config)
         if not least <= given < math.inf:  # false for NaN
@@ -132,9 +133,6 @@ def validate(config: TrainConfig) -> None:
         )
     if config.device not in ("auto", "cpu", "cuda"):
         raise UserError(f"train.device must be auto, cpu or cuda, got {config.device!r}.")
-    for name in ("eval_at", "eval_lengths"):
-        if any(type(number) is not int for number in getattr(config, name) or ()):
-            raise UserError(f"train.{name} must be a list of whole numbers, got {getattr(config, name)}.")
     if any(not 0 <= step <= config.steps for step in config.eval_at or ()):
         raise UserError(f"train.eval_at must lie in 0 .. train.steps = {config.steps}, got {config.eval_at}.")
     if config.tokenizer is not None and config.init_from is not None:
@@ -164,6 +162,12 @@ def _validate_loss(config: TrainConfig) -> None:
             f"train.long_ce.short_ctx must be < train.ctx = {config.ctx}: no token has a shorter context, "
             f"got {config.long_ce.short_ctx}."
         )
+
+
+def _check_lists(config: TrainConfig) -> None:
+    for name in ("eval_at", "eval_lengths"):
+        if any(type(number) is not int for number in getattr(config, name) or ()):
+            raise UserError(f"train.{name} must be a list of whole numbers, got {getattr(config, name)}.")
 
 
 def _validate_paths(config: TrainConfig) -> None:
