@@ -47,9 +47,14 @@ class RankFailed(RuntimeError):
 
 
 def run(lead: Callable[[], object]) -> None:
-    """On rank 0 `lead()`; the others do what it asks of them until it ends. The exit code is rank 0's."""
-    processes.join()
+    """On rank 0 `lead()`; the others do what it asks of them until it ends. The exit code is rank 0's.
+
+    The others wait for rank 0, which meets them when there is something to compute: a mistake ends the run before
+    torch is there, and torchrun ends who still waits.
+    """
     code = None
+    if torchrun.rank() != 0:
+        processes.join()
     try:
         lead() if torchrun.rank() == 0 else _follow()
     except SystemExit as end:
@@ -59,6 +64,9 @@ def run(lead: Callable[[], object]) -> None:
     except KeyboardInterrupt:
         sys.exit(1)
     if torchrun.rank() == 0:
+        if code and not processes.has_joined():
+            _leave(code)
+        processes.join()
         processes.broadcast(None)
     processes.part()
     _leave(code)
@@ -96,6 +104,7 @@ def compute(resources: Resources, current: Pass, finished: Collection[int]) -> S
         return compute_share(resources, current, finished)
     raised: Exception | None = None
     done: Share | Failure
+    processes.join()
     processes.broadcast(Order(Pack.of(current.cells), frozenset(finished)))
     with processes.at_death(partial(_report_death, current.longest.files)):
         try:

@@ -45,13 +45,20 @@ _NOBODY = Peer("", "")
 
 
 def join() -> None:
-    """Meet the other ranks; every rank calls it once, before it talks."""
+    """Meet the other ranks, the first time that it is called; every rank calls it before it talks."""
     from torch import distributed
 
+    if has_joined():
+        return
     distributed.init_process_group("gloo", timeout=PATIENCE)
     peers: list[Peer] = [_NOBODY] * torchrun.size()
     distributed.all_gather_object(peers, Peer(torchrun.name(), json.dumps(process())))
     _watch.start(peers)
+
+
+def has_joined() -> bool:
+    """Whether this rank has met the others."""
+    return _watch.is_watching
 
 
 def part() -> None:
@@ -134,13 +141,14 @@ class _Watch:
 
     def __init__(self) -> None:
         self.report: Callable[[str], object] = log.error
+        self.is_watching = False
         self._peers: list[Peer] = []
         self._stopped = threading.Event()
         self._is_interrupted = False
 
     def start(self, peers: list[Peer]) -> None:
         """Begin to watch."""
-        self._peers = peers
+        self.is_watching, self._peers = True, peers
         self._signals, wakeup = os.pipe()
         os.set_blocking(wakeup, False)
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)

@@ -80,10 +80,19 @@ def test_windows_on_several_ranks_give_the_rows_of_one_process(place, alone):
     assert all(f.endswith(".parquet") for f in place.files())
 
 
-def test_a_mistake_is_reported_once_and_nothing_hangs(place):
-    ends = [process.end(60) for process in place.start_ranks(2, "ctx=16", "method.factr=2", "method=yarn")]
-    assert [end.returncode for end in ends] == [2, 0]
-    assert [end.stderr.count("Unknown key") for end in ends] == [1, 0]
+def test_a_mistake_is_reported_once_and_ends_rank_0_before_it_meets_the_others(place):
+    first, other = place.start_ranks(2, "ctx=16", "method.factr=2", "method=yarn")
+    end = first.end(60)
+    assert (end.returncode, end.stderr.count("Unknown key")) == (2, 1)
+    assert other.is_alive(), "it waits for rank 0"
+    other.signal(signal.SIGTERM)  # as torchrun does when one rank has ended
+    end = other.end(20)
+    assert (end.returncode, end.stderr.count("Unknown key")) == (-signal.SIGTERM, 0)
+
+
+def test_where_nothing_is_to_be_computed_all_ranks_end_in_order(place):
+    for _ in range(2):
+        assert [process.end(120).returncode for process in place.start_ranks(2, "ctx=16", "method=yarn")] == [0, 0]
 
 
 def test_a_failure_on_another_rank_fails_its_cell_by_name_and_the_others_finish(tmp_path):
