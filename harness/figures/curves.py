@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from harness.figures import canvas, scales
 from harness.figures.canvas import PLAIN, SHARED, Layout
 from harness.figures.folding import below, fold
+from harness.figures.most import most_lines, most_of, most_panels
 from harness.statistics.lines import PANEL, describe, panels
 from harness.statistics.metric import LOSS
 from harness.statistics.metrics import METRICS, metric_of
@@ -20,7 +21,8 @@ def perplexity(summary: pd.DataFrame, layout: Layout = PLAIN) -> Figure:
     summary: the table of `summarize`, one line a cell. Published rows of the layout lie under the measured lines.
     """
     metric = metric_of(summary)
-    figure = _curves(canvas.labelled(summary), layout, metric.name, metric.title)
+    table, note = most_of(canvas.labelled(summary), layout.hue, metric)
+    figure = _curves(table, layout, metric.name, metric.title, note)
     if metric.even is not None:
         for ax in figure.axes:
             ax.axhline(metric.even, color="black", linewidth=1.0, zorder=1)
@@ -35,7 +37,8 @@ def ratio(pairs: pd.DataFrame, layout: Layout = PLAIN) -> Figure:
     metric = metric_of(pairs)
     sign = "-" if metric.scale == "difference" else "/"
     name = f"{metric.title} {sign} {metric.title} of {pairs['baseline'].iloc[0]}"
-    figure = _curves(canvas.labelled(pairs), replace(layout, under=None), "ratio", name)
+    table, note = most_lines(canvas.labelled(pairs), layout.hue, "ratio", name, higher=metric.higher_is_better)
+    figure = _curves(table, replace(layout, under=None), "ratio", name, note)
     for ax in figure.axes:
         ax.axhline(metric.neutral, color="black", linewidth=1.0, zorder=1)
     return figure
@@ -50,13 +53,15 @@ def position(losses: pd.DataFrame, layout: Layout = PLAIN) -> Figure:
     if columns is None:
         columns = [name for name in [*PANEL, "ctx", "curve"] if name != hue and table[name].nunique() > 1]
     metric = LOSS if "nll" in table else next(METRICS[name] for name in METRICS if name in table)
-    return _curves(table, Layout("position", hue, columns), metric.name, metric.title)
+    note = str(table["left_out"].iloc[0]) if "left_out" in table else ""
+    return _curves(table, Layout("position", hue, columns), metric.name, metric.title, note)
 
 
-def _curves(table: pd.DataFrame, layout: Layout, y: str, name: str) -> Figure:
-    """Lines of `y` against `x` in panels, with everything that stands around them."""
+def _curves(table: pd.DataFrame, layout: Layout, y: str, name: str, note: str) -> Figure:
+    """Lines of `y` against `x` in panels, with everything that stands around them; `note`: of what is left out."""
     x, hue, under = layout.x, layout.hue, layout.under
     parts, points = fold(panels(table, x, hue, layout.columns), [x])
+    parts, fewer = most_panels(parts)
     shown = pd.concat([rows for _, rows in parts])
     labels = [*shown[hue].astype(str).unique(), *([] if under is None else under["curve"].unique())]
     figure, axes, width = canvas.empty(parts, labels)
@@ -72,7 +77,7 @@ def _curves(table: pd.DataFrame, layout: Layout, y: str, name: str) -> Figure:
         if x in ("ctx", "position"):
             canvas.trained_length(ax, rows, x, hue, y)
         canvas.heading(ax, title, width, len(parts))
-    below(figure, points, width, x, hue, y)
+    below(figure, points, width, x, hue, y, [note, fewer])
     canvas.titles(figure, width, describe(table, SHARED), averaging_phrase(table))
     canvas.legend(figure, axes)
     return figure

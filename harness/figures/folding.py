@@ -25,11 +25,12 @@ def fold(parts: Sequence[Panel], columns: Sequence[str]) -> tuple[list[Panel], l
     return drawn, folded
 
 
-def below(figure: Figure, folded: Sequence[Panel], width: float, x: str, hue: str, y: str) -> None:
-    """The folded panels as text under all axes, wrapped to `width` in inches."""
-    told = [
-        line for title, rows in folded for line in textwrap.wrap(_told(title, rows, x, hue, y), int(width / CHARACTER))
-    ]
+def below(
+    figure: Figure, folded: Sequence[Panel], width: float, x: str, hue: str, y: str, notes: Sequence[str] = ()
+) -> None:
+    """The folded panels as text under all axes, then `notes`, wrapped to `width` in inches."""
+    said = [*(_told(title, rows, x, hue, y) for title, rows in folded), *notes]
+    told = [line for text in said for line in textwrap.wrap(text, int(width / CHARACTER))]
     if told:
         with matplotlib.rc_context(STYLE):
             figure.supxlabel("\n".join(told), x=0.01, ha="left", fontsize=10)

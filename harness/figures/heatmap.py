@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from harness.figures import canvas
 from harness.figures.canvas import PLAIN, SHARED, Layout
 from harness.figures.folding import below, fold
+from harness.figures.most import most_of, most_panels
 from harness.statistics.lines import describe, panels, tokens
 from harness.statistics.metrics import metric_of
 from harness.statistics.text import averaging_phrase, number
@@ -25,17 +26,18 @@ def heatmap(summary: pd.DataFrame, layout: Layout = PLAIN) -> Figure:
 
     summary: the table of `summarize`, one line a cell. Of the layout it takes `hue` and `columns`.
     """
-    table = canvas.labelled(summary)
+    metric = metric_of(summary)
+    table, note = most_of(canvas.labelled(summary), layout.hue, metric)
     parts, points = fold(panels(table, "ctx", layout.hue, layout.columns), ["ctx", layout.hue])
+    parts, fewer = most_panels(parts)
     figure, axes, width = canvas.empty(parts, share=False)
-    metric = metric_of(table)
     shade: Shade = np.asarray if metric.scale == "difference" else np.log
     shades = shade(table[metric.name].astype(float))
     scale = Normalize(shades.min(), max(shades.max(), shades.min() + 1e-6))
     for ax, (title, rows) in zip(axes, parts, strict=True):
         _grid(ax, rows.pivot(index=layout.hue, columns="ctx", values=metric.name), scale, shade)
         canvas.heading(ax, title, 0.85 * width, len(parts))  # names of methods take their share
-    below(figure, points, width, "ctx", layout.hue, metric.name)
+    below(figure, points, width, "ctx", layout.hue, metric.name, [note, fewer])
     canvas.titles(figure, width, describe(table, SHARED), averaging_phrase(table, intervals=False))
     return figure
 

@@ -6,6 +6,8 @@ from matplotlib.figure import Figure
 
 from harness.figures import canvas, scales
 from harness.figures.canvas import PLAIN, Layout
+from harness.figures.folding import below
+from harness.figures.most import most_lines
 from harness.statistics.lines import describe
 from harness.statistics.long_context_text import counted
 from harness.statistics.metrics import METRICS
@@ -20,7 +22,8 @@ def sheet(table: pd.DataFrame, layout: Layout = PLAIN) -> Figure:
 
     table: of `long_context`. Of the layout it takes `hue`.
     """
-    table, hue = canvas.labelled(table), layout.hue
+    hue = layout.hue
+    table, note = most_lines(canvas.labelled(table), hue, "perplexity", "perplexity")
     rows = [own for _, own in table.groupby(ROWS, dropna=False, sort=True)]
     labels = [*table[hue].astype(str).unique(), CONTROL]
     figure, axes, width = canvas.empty([0] * len(rows) * len(SHEET), labels, share=False)
@@ -31,6 +34,7 @@ def sheet(table: pd.DataFrame, layout: Layout = PLAIN) -> Figure:
         what = describe(own, ["model", "dataset"]) if len(rows) > 1 else ""
         ax.set_title(": ".join(filter(None, [what, METRICS[name].title])))
     shared = describe(table, ["model", "dataset", "dataset_source"])
+    below(figure, [], width, "ctx", hue, "perplexity", [note])
     canvas.titles(figure, width, shared, *(counted(table, name) for name in SHEET[1:]))
     canvas.legend(figure, axes)
     return figure

@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 
 from harness.figures import canvas
 from harness.figures.canvas import PLAIN, SHARED, Layout
+from harness.figures.folding import below
+from harness.figures.most import most_panels
 from harness.statistics.lines import describe, panels, tokens
 from harness.statistics.metrics import metric_of
 from harness.statistics.text import averaging_phrase
@@ -23,12 +25,14 @@ def needles(table: pd.DataFrame, layout: Layout = PLAIN) -> Figure:
     metric = metric_of(table)
     parts = panels(table, "ctx", "depth", layout.columns)
     parts = sorted(parts, key=lambda part: canvas.first_none(part[1]["curve"].iloc[0]))
+    parts, fewer = most_panels(parts)
     figure, axes, width = canvas.empty(parts, share=False)
     values = table[metric.name]
     scale = Normalize(0, 1) if values.between(0, 1).all() and metric.count == "needles" else _around_zero(values)
     for ax, (title, rows) in zip(axes, parts, strict=True):
         _grid(ax, rows.pivot(index="depth", columns="ctx", values=metric.name), scale)
         canvas.heading(ax, title or str(rows["curve"].iloc[0]), width, len(parts))
+    below(figure, [], width, "ctx", "depth", metric.name, [fewer])
     canvas.titles(figure, width, metric.title, describe(table, SHARED), _phrase(table))
     return figure
 

@@ -6,10 +6,11 @@ from functools import cache, cached_property
 
 import pandas as pd
 
+from harness.figures.most import most_cells
 from harness.statistics import divergence
 from harness.statistics.divergence import KL, divergences
 from harness.statistics.long_context import long_context
-from harness.statistics.metric import PERPLEXITY, PLAIN, Choice, Metric
+from harness.statistics.metric import LOSS, PERPLEXITY, PLAIN, Choice, Metric
 from harness.statistics.needles import NEEDLE_ACCURACY, NEEDLE_GAIN, OF_NEEDLES, by_depth, reach
 from harness.statistics.paired import paired
 from harness.statistics.summary import DEFAULT, Averaging, loss_by_position, summarize
@@ -85,10 +86,11 @@ class Source:
 
     @cached_property
     def losses(self) -> pd.DataFrame:
-        """Of `loss_by_position`: one line a cell and bin."""
-        if self.metric.of_positions:
-            return loss_by_position(self.measured, self.averaging, self.metric)
-        return loss_by_position(self.load("positions"), self.averaging)
+        """Of `loss_by_position`: one line a cell and bin, of as many cells as a figure draws (`left_out`: in words)."""
+        metric = self.metric if self.metric.of_positions else LOSS
+        rows = self.measured if self.metric.of_positions else self.load("positions")
+        kept, left_out = most_cells(rows, metric.total, metric.count)
+        return loss_by_position(kept, self.averaging, metric).assign(left_out=left_out)
 
     @cached_property
     def divergences(self) -> pd.DataFrame:

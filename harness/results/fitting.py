@@ -23,15 +23,15 @@ def fault(table: str, found: pa.Schema, num_rows: int, *, exact: bool) -> str | 
     if num_rows and found.equals(arrow(table)):
         return None
     written = file_version(found.metadata or {})
-    known = columns(table)
-    lacking = [c.name for c in known if c.name not in found.names and c.since <= written]
+    known, names = columns(table), found.names
+    lacking = [c.name for c in known if c.name not in names and c.since <= written]
     if lacking:
         return f"it lacks the column {lacking[0]}, which files of schema version {written} have"
-    twice = [c.name for c in known if found.names.count(c.name) > 1]
+    twice = [c.name for c in known if names.count(c.name) > 1]
     if twice:
         return f"it has the column {twice[0]} twice"
     for column in known:
-        if column.name in found.names:
+        if column.name in names:
             given = found.field(column.name).type
             if given != column.type and (exact or not _stands_for(given, column.type)):
                 return f"its column {column.name} is of type {given}, not {column.type}"
@@ -63,7 +63,11 @@ def fitted(table: str, content: pa.Table, provenance: Mapping[str, Any]) -> pa.T
                 value = column.recorded(provenance)
         return pa.repeat(pa.scalar(value, column.type), content.num_rows)
 
-    return pa.table(
-        [content[c.name].cast(c.type) if c.name in content.column_names else filled(c) for c in columns(table)],
-        schema=arrow(table),
-    )
+    def column(wanted: Column) -> pa.Array | pa.ChunkedArray:
+        if wanted.name not in names:
+            return filled(wanted)
+        given = content[wanted.name]
+        return given if given.type == wanted.type else given.cast(wanted.type)
+
+    names = set(content.column_names)
+    return pa.table([column(wanted) for wanted in columns(table)], schema=arrow(table))

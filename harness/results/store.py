@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pandas as pd
@@ -70,15 +71,21 @@ def is_finished(cell: Path, tables: Iterable[str], run_id: str | None = None) ->
 def set_damaged_aside(tables: Iterable[tuple[Path, str]]) -> None:
     """Rename what lies in place of tables and is none, with a line for each; reads the files whole.
 
+    What it has read of windows is remembered for the table at the end of the run, as far as it is small.
+
     `tables`: the `place` of a cell, and the name of a table of it. Once, at the start of a run: nothing else renames or
     removes a table. Raises StorageError, and renames nothing that could not be read.
     """
     named = {table_file(cell, name): (cell, name) for cell, name in tables}
 
     def damage(file: Path) -> NotATable | None:
+        cell, table = named[file]
         try:
-            _footer(*named[file])
-            parquet.check(file)
+            _footer(cell, table)
+            if table == "windows":
+                _checked.keep(file, parquet.state(file), parquet.read(file, table))
+            else:
+                parquet.check(file)
         except FileNotFoundError:
             return None
         except NotATable as error:
@@ -88,6 +95,33 @@ def set_damaged_aside(tables: Iterable[tuple[Path, str]]) -> None:
     for file, error in zip(named, parquet.each(list(named), damage, "checking results"), strict=True):
         if error is not None:
             _set_aside(file, error)
+
+
+class _Checked:
+    """Tables that were read while they were checked, for the one who asks for them next."""
+
+    def __init__(self, most: int) -> None:
+        self.free = most  # bytes
+        self._lock = Lock()
+        self._read: dict[tuple[Path, tuple[int, ...]], tuple[Footer, pa.Table]] = {}
+
+    def keep(self, file: Path, state: tuple[int, ...], found: tuple[Footer, pa.Table]) -> None:
+        """Remember what was read of a file in a state of it, where there is room."""
+        with self._lock:
+            if found[1].nbytes <= self.free:
+                self.free -= found[1].nbytes
+                self._read[file, state] = found
+
+    def take(self, file: Path) -> tuple[Footer, pa.Table] | None:
+        """What was read of the file, if it is as it was; forgotten with that. Raises as `parquet.state`."""
+        state = parquet.state(file)
+        with self._lock:
+            found = self._read.pop((file, state), None)
+            self.free += found[1].nbytes if found else 0
+        return found
+
+
+_checked = _Checked(most=2**26)
 
 
 def _intact_footer(cell: Path, table: str) -> Footer | None:
@@ -216,7 +250,7 @@ def named_apart(rows: pd.DataFrame) -> pd.DataFrame:
 def _read(file: Path, table: str) -> tuple[Footer, pa.Table] | str:
     """What `parquet.read` gives, or why it does not, in words."""
     try:
-        return parquet.read(file, table)
+        return (_checked.take(file) if table == "windows" else None) or parquet.read(file, table)
     except NotATable as error:
         return f"{file} is not a results file ({error})"
     except FileNotFoundError:  # removed since it was found

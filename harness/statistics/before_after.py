@@ -8,11 +8,14 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import UserError
+from harness.logs import progress
 from harness.statistics import words
+from harness.statistics.by_cell import Sums, by_cell
 from harness.statistics.lines import label, tokens
 from harness.statistics.metric import PERPLEXITY, Metric
-from harness.statistics.paired import cell_table, pair
-from harness.statistics.summary import DEFAULT, Averaging, Line, check, point
+from harness.statistics.paired import cell_table, pair_of
+from harness.statistics.summary import DEFAULT, Averaging, Line, check, value_of
+from harness.statistics.windows_differ import Windows
 
 Side = Literal["baseline", "candidate"]
 Verdict = Literal["same", "better", "worse", "different"]
@@ -20,7 +23,6 @@ FAULTS: tuple[Verdict, ...] = ("worse", "different")  # verdicts that fail a com
 
 PAIR = ["model", "method", "method_params", "ctx", "protocol", "dataset", "base"]  # what makes two cells the same cell
 EXACT = [*PAIR, "protocol_params", "dataset_fingerprint", "dtype"]
-WINDOW = ["document_index", "document", "window", "begin", "end", "score_from", "bos", "weight", "num_bytes"]
 _JUDGED = ["before", "after", "ratio", "low", "high", "num_documents", "num_improved", "verdict", "note"]
 _ORDER = ["model", "dataset", "protocol", "curve", "ctx"]
 
@@ -80,17 +82,18 @@ def compare(
     for rows in sides.values():
         check(rows, metric)
     tables = {side: _one_each(cells, side) for side, cells in _by_checkpoint(sides).items()}
-    by_id = {side: {str(i): cell for i, cell in rows.groupby("cell_id")} for side, rows in sides.items()}
+    windows = {side: Windows(rows, metric.count) for side, rows in sides.items()}
+    sums = {side: by_cell(rows, averaging, metric) for side, rows in sides.items()}
 
     def differ(old: Line, new: Line) -> str | None:
-        return _windows_differ(by_id["baseline"][old["cell_id"]], by_id["candidate"][new["cell_id"]], metric.count)
+        return windows["baseline"].differ(old["cell_id"], windows["candidate"], new["cell_id"])
 
     pairs, refused = _pairs(tables["baseline"], tables["candidate"], differ)
     labels = label(tables["baseline"]).drop_duplicates("cell_id").set_index("cell_id")["curve"]
     lines = []
-    for old, new in pairs:
-        before, after = by_id["baseline"][old["cell_id"]], by_id["candidate"][new["cell_id"]]
-        judged = _judge(before, after, tolerance, averaging, metric)
+    for old, new in progress(pairs, "comparing", "cell"):
+        before, after = sums["baseline"][old["cell_id"]], sums["candidate"][new["cell_id"]]
+        judged = _judge(before, after, differ(old, new), tolerance, averaging, metric)
         judged = judged._replace(note="; ".join(part for part in (judged.note, _changed(old, new)) if part))
         lines.append(
             {column: old[column] for column in PAIR}
@@ -208,13 +211,13 @@ def identity_version(cell: Line) -> int:
 
 
 def _judge(
-    before: pd.DataFrame, after: pd.DataFrame, tolerance: float, averaging: Averaging, metric: Metric
+    before: Sums, after: Sums, difference: str | None, tolerance: float, averaging: Averaging, metric: Metric
 ) -> Judgement:
-    """Values (perplexities), their paired ratio, and the verdict on one pair."""
-    old, new = (point(rows, averaging.aggregate, metric) for rows in (before, after))
-    if difference := _windows_differ(before, after, metric.count):
+    """Values (perplexities), their paired ratio, and the verdict on one pair; `difference`: of their windows."""
+    old, new = (value_of(sums.ratio, averaging.aggregate, metric) for sums in (before, after))
+    if difference:
         return Judgement(old, new, new - old if metric.scale == "difference" else new / old, "different", difference)
-    ratio = pair(before, after, averaging, metric)
+    ratio = pair_of(before, after, averaging, metric)
     alone = np.isnan(ratio.low)
     low, high = (ratio.ratio, ratio.ratio) if alone else (ratio.low, ratio.high)
     best, worst = sorted((metric.change(low), metric.change(high)))
@@ -223,24 +226,6 @@ def _judge(
     return Judgement(
         old, new, ratio.ratio, verdict, note, ratio.low, ratio.high, ratio.num_documents, ratio.num_improved
     )
-
-
-def _windows_differ(before: pd.DataFrame, after: pd.DataFrame, count: str) -> str | None:
-    """How the windows of two runs differ that should be the same; None where they do not."""
-    counts = [rows.groupby("document")[count].sum() for rows in (before, after)]
-    table = pd.concat(counts, axis=1, keys=["before", "after"]).fillna(0).astype(int)
-    changed = table[table["before"] != table["after"]]
-    if not changed.empty:
-        first = changed.iloc[0]
-        return (
-            f"{len(changed)} documents have other scored tokens, {changed.index[0]!r} {first['before']} before "
-            f"and {first['after']} after"
-        )
-    known = [column for column in WINDOW if column in before and column in after]
-    windows = [rows.sort_values(known)[known].reset_index(drop=True) for rows in (before, after)]
-    if not windows[0].equals(windows[1]):
-        return "the windows lie elsewhere or are weighted otherwise"
-    return None
 
 
 def _absent(table: pd.DataFrame, seen: pd.DataFrame) -> list[str]:

@@ -3,15 +3,17 @@
 All intervals are paired: the lengths of a line are compared on the same documents.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
 from harness.errors import UserError
+from harness.logs import progress
+from harness.statistics.by_cell import Sums, by_cell, same_documents
 from harness.statistics.intervals import Interval
 from harness.statistics.lines import PANEL, label, panels
-from harness.statistics.paired import cell_table, same_documents
+from harness.statistics.paired import cell_table
 from harness.statistics.summary import DEFAULT, Averaging, Line, check, combine
 
 
@@ -27,13 +29,14 @@ def effective_context_length(
     """
     if not tolerance >= 0:
         raise UserError(f"tolerance must be >= 0 (0.05: five per cent above the best), got {tolerance}.")
-    return pd.DataFrame([line | length_of(cells, tolerance, averaging) for line, cells in _lines(rows)])
+    lines = progress(_lines(rows, averaging), "effective lengths", "line")
+    return pd.DataFrame([line | length_of(cells, tolerance, averaging) for line, cells in lines])
 
 
-def length_of(cells: Mapping[int, pd.DataFrame], tolerance: float, averaging: Averaging = DEFAULT) -> Line:
+def length_of(cells: Mapping[int, Sums], tolerance: float, averaging: Averaging = DEFAULT) -> Line:
     """The effective context length of one line, as `effective_context_length` has it.
 
-    cells: the windows of each length, shortest first. Raises UserError where lengths have different documents.
+    cells: the sums of each length (`by_cell`), shortest first. Raises UserError where lengths have different documents.
     """
     lengths = list(cells)
     steps = _steps(list(cells.values()), averaging)
@@ -56,12 +59,12 @@ def slope(rows: pd.DataFrame, averaging: Averaging = DEFAULT, shortest: int = 0)
     `high`; lines with a single length have none.
     """
     lines = []
-    for line, cells in _lines(rows[rows["ctx"] >= shortest]):
+    for line, cells in progress(_lines(rows[rows["ctx"] >= shortest], averaging), "slopes", "line"):
         if len(cells) < 2:
             continue
         doublings = np.log2(list(cells))
         centred = doublings - doublings.mean()
-        ratios = same_documents(list(cells.values()), averaging)
+        ratios = same_documents(list(cells.values()))
         estimate = combine(ratios, centred / (centred @ centred), averaging)
         lines.append(
             line
@@ -71,20 +74,22 @@ def slope(rows: pd.DataFrame, averaging: Averaging = DEFAULT, shortest: int = 0)
     return pd.DataFrame(lines, columns=None if lines else [*PANEL, "curve", "slope", "low", "high"])
 
 
-def _lines(rows: pd.DataFrame) -> Iterator[tuple[Line, dict[int, pd.DataFrame]]]:
-    """Each line of the figure: what identifies it, and its cells' windows by length, shortest first."""
+def _lines(rows: pd.DataFrame, averaging: Averaging) -> list[tuple[Line, dict[int, Sums]]]:
+    """Each line of the figure: what identifies it, and its cells' sums by length, shortest first."""
     check(rows)
-    by_id = dict(list(rows.groupby("cell_id")))
+    sums, lines = by_cell(rows, averaging), []
     for _, panel in panels(label(cell_table(rows)), "ctx", "curve"):
         for name, cells in panel.groupby("curve", sort=True):
             ordered = cells.sort_values("ctx")
             known = ordered.iloc[0][[*PANEL, "method"]].to_dict()
-            yield known | {"curve": name}, dict(zip(ordered["ctx"], ordered["cell_id"].map(by_id.get), strict=True))
+            by_length = zip(ordered["ctx"], (sums[cell_id] for cell_id in ordered["cell_id"]), strict=True)
+            lines.append((known | {"curve": name}, dict(by_length)))
+    return lines
 
 
-def _steps(cells: list[pd.DataFrame], averaging: Averaging) -> list[Interval]:
+def _steps(cells: list[Sums], averaging: Averaging) -> list[Interval]:
     """For each length but the first: log ratio of its perplexity to the lowest at shorter lengths."""
-    ratios = same_documents(cells, averaging)
+    ratios = same_documents(cells)
     means = ratios.numerator.sum(axis=0) / ratios.denominator.sum(axis=0)
     steps = []
     for place in range(1, len(cells)):

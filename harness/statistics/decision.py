@@ -11,16 +11,18 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import UserError
+from harness.logs import progress
+from harness.statistics.by_cell import Sums, by_cell
 from harness.statistics.context_length import length_of
 from harness.statistics.lines import PANEL, label
 from harness.statistics.metric import PERPLEXITY, Metric
 from harness.statistics.needles import NEEDLE_ACCURACY, reach
-from harness.statistics.paired import Pair, pair
+from harness.statistics.paired import Pair, pair_of
 from harness.statistics.summary import DEFAULT, Averaging, summarize
 
 UNKNOWN = (np.nan, np.nan, np.nan)
 EFFECTIVE = ["effective_ctx", "effective_low", "effective_high", "effective_beyond"]
-Cells = Mapping[str, pd.DataFrame]  # rows by cell_id
+Cells = Mapping[str, Sums]  # by cell_id
 
 
 class Terms(NamedTuple):
@@ -46,9 +48,9 @@ def decide(rows: pd.DataFrame, terms: Terms = PLAIN) -> pd.DataFrame:
     `summarize` does.
     """
     table = label(summarize(rows, terms.averaging, terms.metric))
-    cells = {str(cell_id): windows for cell_id, windows in rows.groupby("cell_id")}
-    lines = []
-    for _, group in table.groupby([*PANEL, "ctx"], sort=False, dropna=False):
+    cells, lines = by_cell(rows, terms.averaging, terms.metric), []
+    groups = table.groupby([*PANEL, "ctx"], sort=False, dropna=False)
+    for _, group in progress(groups, "ratios", "length", total=groups.ngroups):
         base = group.loc[group["curve"] == terms.baseline, "cell_id"]
         best = _best(group, cells, terms)
         for index, cell_id in group["cell_id"].items():
@@ -64,9 +66,9 @@ def decide(rows: pd.DataFrame, terms: Terms = PLAIN) -> pd.DataFrame:
     return table.merge(_effective(table, cells, terms), on=[*PANEL, "curve"], how="left")
 
 
-def _paired(baseline: pd.DataFrame, candidate: pd.DataFrame, terms: Terms) -> Pair | None:
+def _paired(baseline: Sums, candidate: Sums, terms: Terms) -> Pair | None:
     try:
-        return pair(baseline, candidate, terms.averaging, terms.metric)
+        return pair_of(baseline, candidate, terms.averaging, terms.metric)
     except UserError:  # of other documents
         return None
 
@@ -79,7 +81,7 @@ def _best(group: pd.DataFrame, cells: Cells, terms: Terms) -> str | None:
     return first if others and all(_is_better(cells[first], cells[other], terms) for other in others) else None
 
 
-def _is_better(one: pd.DataFrame, other: pd.DataFrame, terms: Terms) -> bool:
+def _is_better(one: Sums, other: Sums, terms: Terms) -> bool:
     found = _paired(other, one, terms)
     if found is None:
         return False
@@ -92,7 +94,8 @@ def _effective(table: pd.DataFrame, cells: Cells, terms: Terms) -> pd.DataFrame:
     key = [*PANEL, "curve"]
     found = []
     kept_by = table if terms.metric.name == "perplexity" else table.iloc[:0]
-    for names, line in kept_by.groupby(key, sort=False, dropna=False):
+    groups = kept_by.groupby(key, sort=False, dropna=False)
+    for names, line in progress(groups, "effective lengths", "line", total=groups.ngroups):
         line = line.sort_values("ctx")
         by_length = dict(zip(line["ctx"], (cells[cell_id] for cell_id in line["cell_id"]), strict=True))
         with contextlib.suppress(UserError):  # its lengths have other documents

@@ -47,24 +47,25 @@ def contrast(
     Returns value and standard error, each (draws,). The standard error is that of a linearised ratio with
     the documents as sampling units: Cochran, Sampling Techniques (1977), section 6.4.
     """
-    return _contrasts([counts], numerator, denominator, coefficients, log)
+    return _contrasts([counts.T], numerator, denominator, coefficients, log)
 
 
 def _contrasts(
     blocks: Iterable[NDArray[Any]], numerator: Array, denominator: Array, coefficients: Array, log: bool
 ) -> tuple[Array, Array]:
-    """As `contrast`, for draws in blocks.
+    """As `contrast`, for draws in blocks of (documents, draws); cells of no weight cost nothing.
 
     A document's residual is linear in its deviation from the ratio of all documents and in its denominator, so that the
     variance of a draw follows from its sums of these and of their products: one matrix product a block.
     """
+    weighted = np.flatnonzero(coefficients)
+    numerator, denominator, coefficients = numerator[:, weighted], denominator[:, weighted], coefficients[weighted]
     num_documents, cells = numerator.shape
     ratio = numerator.sum(axis=0) / denominator.sum(axis=0)
     parts = np.column_stack([numerator - ratio * denominator, denominator])
     pairs = [(i, j) for i in range(2 * cells) for j in range(i, 2 * cells)]
-    summed = np.column_stack([parts, *(parts[:, i] * parts[:, j] for i, j in pairs)])
-    sums = np.concatenate([counts.astype(np.float64) @ summed for counts in blocks])
-    sums = np.ascontiguousarray(sums.T)  # a row a sum: what follows runs along the draws
+    summed = np.vstack([parts.T, *(parts[:, i] * parts[:, j] for i, j in pairs)])
+    sums = np.concatenate([summed @ counts.astype(np.float64, copy=False) for counts in blocks], axis=1)  # by sum, draw
     deviations, denominators, products = np.split(sums, [cells, 2 * cells])
     shifts = deviations / denominators
     ratios = ratio[:, None] + shifts
@@ -88,6 +89,18 @@ def resamples(num_documents: int, seed: int) -> Iterable[NDArray[np.uint8]]:
         return _kept(num_documents, seed)
     blocks = -(-RESAMPLES // max(1, BLOCK // num_documents))
     return progress(_drawn(num_documents, seed), f"resampling {num_documents} documents", "block", total=blocks)
+
+
+def _by_document(num_documents: int, seed: int) -> Iterable[NDArray[Any]]:
+    """The `resamples` in blocks of (documents, draws), as numbers to multiply by where they are few."""
+    if RESAMPLES * num_documents * np.dtype(np.float64).itemsize <= KEPT:
+        return _multiplied(num_documents, seed)
+    return (block.T for block in resamples(num_documents, seed))
+
+
+@lru_cache(maxsize=4)
+def _multiplied(num_documents: int, seed: int) -> list[Array]:
+    return [np.ascontiguousarray(block.T, dtype=np.float64) for block in _drawn(num_documents, seed)]
 
 
 @lru_cache(maxsize=4)
@@ -133,7 +146,7 @@ def interval(
         return Interval(float(value), np.nan, np.nan)
     if error == 0:
         return Interval(float(value), float(value), float(value))
-    values, errors = _contrasts(resamples(num_documents, seed), numerator, denominator, coefficients, log)
+    values, errors = _contrasts(_by_document(num_documents, seed), numerator, denominator, coefficients, log)
     tail = (1 - confidence) / 2
     if shares:
         return Interval(float(value), *_of_shares(values, num_documents, tail))

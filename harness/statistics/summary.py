@@ -141,7 +141,11 @@ def perplexity(ratios: Ratios, averaging: Averaging, metric: Metric = PERPLEXITY
 def point(cell: pd.DataFrame, aggregate: Aggregate, metric: Metric = PERPLEXITY) -> float:
     """A metric of one cell alone, without an interval."""
     sums = document_ratios(cell, aggregate, metric).sum()
-    ratio = float(sums["numerator"] / sums["denominator"])
+    return value_of(float(sums["numerator"] / sums["denominator"]), aggregate, metric)
+
+
+def value_of(ratio: float, aggregate: Aggregate, metric: Metric = PERPLEXITY) -> float:
+    """A metric's value, where the ratio of its sums over documents is this."""
     return float(np.exp(ratio)) if metric.scale == "exp" and aggregate != "mean_of_perplexities" else ratio
 
 
@@ -195,8 +199,12 @@ def together(sums: Sequence[pd.DataFrame], averaging: Averaging, metric: Metric 
     """The `document_ratios` of cells of the same documents, as arrays (documents, cells)."""
     numerator = np.column_stack([one["numerator"].to_numpy(np.float64) for one in sums])
     denominator = np.column_stack([one["denominator"].to_numpy(np.float64) for one in sums])
-    log = averaging.aggregate == "mean_of_perplexities" or metric.scale == "ratio"
-    return Ratios(numerator, denominator, log, metric.of_shares)
+    return Ratios(numerator, denominator, is_logarithm(averaging, metric), metric.of_shares)
+
+
+def is_logarithm(averaging: Averaging, metric: Metric) -> bool:
+    """Whether the logarithms of ratios are combined, which are values already."""
+    return averaging.aggregate == "mean_of_perplexities" or metric.scale == "ratio"
 
 
 def combine(ratios: Ratios, coefficients: Array, averaging: Averaging) -> Interval:

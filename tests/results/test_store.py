@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from harness.errors import UserError
-from harness.results import schema, store
+from harness.results import parquet, schema, store
 from harness.storage.files import StorageError, remove_temporary, write_atomically
 from tests.synthetic import identifying
 
@@ -375,3 +377,29 @@ def test_files_get_the_permissions_of_ordinary_files(tmp_path):
         assert write(tmp_path).stat().st_mode & 0o777 == 0o640
     finally:
         os.umask(old)
+
+
+def test_windows_that_were_checked_are_not_read_again_and_changed_ones_are(tmp_path, monkeypatch):
+    file = write(tmp_path)
+    set_aside(tmp_path)
+    read, before = [], parquet.read
+    monkeypatch.setattr(parquet, "read", lambda path, table: read.append(path) or before(path, table))
+    kept = store.load_results(tmp_path)
+    assert read == []
+    pd.testing.assert_frame_equal(store.load_results(tmp_path), kept)
+    assert read == [file], "what was taken is forgotten"
+    set_aside(tmp_path)
+    content = pq.read_table(file)
+    doubled = content.set_column(
+        content.schema.get_field_index("nll_sum"), "nll_sum", pc.multiply(content["nll_sum"], 2.0)
+    )
+    pq.write_table(doubled.replace_schema_metadata(content.schema.metadata), file)
+    assert store.load_results(tmp_path)["nll_sum"].tolist() == (2 * kept["nll_sum"]).tolist()
+
+
+def test_what_is_remembered_of_a_check_is_bounded():
+    checked, table = store._Checked(most=100), pa.table({"x": list(range(10))})
+    for name in ("a", "b"):
+        checked.keep(Path(name), (1,), (None, table))  # 80 bytes each
+    assert checked.free == 20
+    assert [place.name for place, _ in checked._read] == ["a"]

@@ -92,7 +92,7 @@ def test_limits_are_those_of_the_resamples_one_by_one(confidence: float) -> None
 def test_the_draws_are_blocks_of_one_stream_whatever_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
     y = np.random.default_rng(8).gamma(2.0, 0.5, (40, 2))
     whole = interval(y, np.ones((40, 2)), np.array([1.0, -1.0]), seed=3)
-    intervals._kept.cache_clear()
+    intervals._multiplied.cache_clear()
     monkeypatch.setattr(intervals, "BLOCK", 40 * 77)
     monkeypatch.setattr(intervals, "KEPT", 0)
     assert interval(y, np.ones((40, 2)), np.array([1.0, -1.0]), seed=3) == pytest.approx(whole, rel=1e-12)
@@ -100,14 +100,14 @@ def test_the_draws_are_blocks_of_one_stream_whatever_their_size(monkeypatch: pyt
 
 def test_cells_of_as_many_documents_share_one_draw(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn, before = [], intervals._drawn
-    intervals._kept.cache_clear()
+    intervals._multiplied.cache_clear()
     monkeypatch.setattr(intervals, "_drawn", lambda *given: drawn.append(given) or before(*given))
     rng = np.random.default_rng(9)
     for _ in range(5):
         interval(rng.gamma(2.0, 0.5, (6, 1)), np.ones((6, 1)), seed=4)
     interval(rng.gamma(2.0, 0.5, (7, 1)), np.ones((7, 1)), seed=4)
     assert drawn == [(6, 4), (7, 4)]
-    intervals._kept.cache_clear()
+    intervals._multiplied.cache_clear()
 
 
 def test_memory_does_not_grow_with_the_documents() -> None:
