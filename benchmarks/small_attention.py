@@ -49,7 +49,11 @@ def arguments() -> argparse.Namespace:
     made.add_argument("--layers", type=int, default=30)
     made.add_argument("--passes", type=int, default=4)
     made.add_argument("--wide", type=int, default=32_768, help="tokens of one layer with 32 heads of 128")
-    made.add_argument("--groups", default=",".join(GROUPS), help="default: %(default)s")
+    made.add_argument(
+        "--groups",
+        default=",".join(list(GROUPS)[:-1]),
+        help="default: %(default)s; short: the last ones in one process",
+    )
     made.add_argument("--inside", help="the group that this process measures")
     made.add_argument("--output", type=Path, help="a JSON file of all rows")
     return made.parse_args()
@@ -92,15 +96,22 @@ def seconds(run: Callable[[], object], device: str) -> float:
 
 
 @contextmanager
-def installed(model: LlamaForCausalLM, name: str, length: int) -> Iterator[None]:
-    """The method, as a cell installs it."""
+def installed(model: LlamaForCausalLM, name: str, length: int, passed: set[int | None] | None = None) -> Iterator[None]:
+    """The method, as a cell installs it; `passed`: of the model's earlier cells."""
     geometry = RopeGeometry(rotary_dim=64, rope_theta=THETA, original_max_position_embeddings=TRAINED)
     method = methods.build("none" if name == "plain" else name, {}, geometry, length)
-    with applied(model, method, length):
+    with applied(model, method, length, passed=passed):
         yield
 
 
-def passes(options: argparse.Namespace, model: LlamaForCausalLM, spec: EngineSpec, name: str, kernel: str) -> Row:
+def passes(
+    options: argparse.Namespace,
+    model: LlamaForCausalLM,
+    spec: EngineSpec,
+    name: str,
+    kernel: str,
+    passed: set[int | None] | None = None,
+) -> Row:
     """Seconds of a cell's first pass (installing and proving in it), and the median of the later ones."""
     ids = torch.randint(0, 49_152, (1, options.length), generator=torch.Generator().manual_seed(1)).to(options.device)
     with ExitStack() as stack:
@@ -111,7 +122,7 @@ def passes(options: argparse.Namespace, model: LlamaForCausalLM, spec: EngineSpe
         making = time.perf_counter() - making
 
         def first() -> None:
-            stack.enter_context(installed(model, name, options.length))
+            stack.enter_context(installed(model, name, options.length, passed))
             engine.token_nll(ids, 1)
 
         took = seconds(first, options.device)
@@ -151,15 +162,21 @@ def small(options: argparse.Namespace, kernel: str, names: list[str]) -> list[Ro
 
 
 def compiled(options: argparse.Namespace) -> list[Row]:
-    """Compiling: what it costs at a first shape and at a second, and what it gains."""
+    """Compiling: what it costs at a first length and at a second one, and what it gains."""
     model, rows = small_model(options), []
     with torch.inference_mode():
-        for length in (options.length, options.length // 8):
+        for length, is_compiled in ((options.length, False), (options.length, True), (options.length // 8, True)):
             shorter = argparse.Namespace(**vars(options) | {"length": length})
-            for spec in (EngineSpec(), EngineSpec(compile=True)):
-                rows += [passes(shorter, model, spec, "plain", "built") | {"length": length}]
-        rows += [passes(options, model, EngineSpec(compile=True), name, "built") for name in ("windowed", "rerope")]
+            rows += [passes(shorter, model, EngineSpec(compile=is_compiled), "plain", "built") | {"length": length}]
     return rows
+
+
+def later(options: argparse.Namespace) -> list[Row]:
+    """The first pass of a second cell of the same model: the method is proved once."""
+    model, passed = small_model(options), set[int | None]()
+    names = ("rerope", "self_extend", "dca", "windowed", "string")
+    with torch.inference_mode():
+        return [passes(options, model, EngineSpec(), name, "chosen", passed) for name in names]
 
 
 def wide(options: argparse.Namespace) -> list[Row]:
@@ -233,9 +250,11 @@ GROUPS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "fresh rerope": lambda options: small(options, "chosen", ["rerope"]),
     "small built": lambda options: small(options, "built", ["plain", "dca", "rerope"]),
     "small blocks": lambda options: small(options, "blocks", ["plain", "windowed", "rerope"]),
+    "later": later,
     "wide": wide,
     "compiled": compiled,
     "compiled again": compiled,
+    "short": lambda options: [*later(options), *wide(options), *compiled(options)],
 }
 
 

@@ -94,7 +94,7 @@ class Config:
         if self.short_windows is not None and not self.save_tokens:
             raise UserError("short_windows are compared token by token: they need save_tokens=true.")
         self._check_targets()
-        if self.engine.compile and self.model.device_map is not None:
+        if self.engine.compile is True and self.model.device_map is not None:
             raise UserError("engine.compile=true needs a model on one device: model.device_map must be null.")
         if self.engine.parallel == "context":
             self._check_context()

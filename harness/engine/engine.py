@@ -51,9 +51,10 @@ class Engine:
         self.weights: Weights = {}  # packed; none: the model's own
         self.forwards: Forwards = []  # of compiled layers; none: the model's own
         self.dealt: set[Stripes] = set()  # windows over several ranks whose cost has been logged
+        self.passed: set[int | None] = set()  # what harness.models.proved_attention.check_regions keeps of the model
         self.keep: Keep | None = None  # set for each cell; None: a window that is killed begins anew
         self._adopt_packed_weights()
-        if spec.compile:
+        if spec.compile is True:
             self._adopt_compiled_layers()
 
     def _adopt_packed_weights(self) -> None:

@@ -21,7 +21,7 @@ class EngineSpec:
     device: str = "auto"  # auto | cpu | cuda | cuda:N
     attention: AttentionName = "auto"  # auto: as transformers chooses
     tokens_per_batch: int | None = None  # null: found from free memory
-    compile: bool = False
+    compile: bool | Literal["auto"] = False  # auto: where it repays (harness.cells.compiling), in sweeps only
     mode: ModeName = "auto"  # auto: the first that proves itself; see harness.engine.modes
     parallel: Parallel = "documents"  # what the processes of torchrun share; context: the tokens of each window
     keep_every: float | None = 600.0  # seconds, at least, between two states of a long window; null: none is kept
@@ -32,6 +32,8 @@ class EngineSpec:
             known = get_args(choice)
             if getattr(self, field) not in known:
                 raise unknown(f"engine.{field}", getattr(self, field), known)
+        if self.compile not in (True, False, "auto") or not isinstance(self.compile, bool | str):
+            raise unknown("engine.compile", str(self.compile), ("true", "false", "auto"))
         if self.parallel == "context" and self.mode not in ("auto", "layered"):
             raise UserError(f"engine.parallel=context runs in engine.mode=layered (or auto), got {self.mode}.")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):

@@ -58,6 +58,7 @@ def applied(
     remove_query_scale: bool = False,
     kv_cache: KvCache | None = None,
     layers: Layers | None = None,
+    passed: set[int | None] | None = None,
 ) -> Iterator[Patch]:
     """Until the block ends, the model runs windows of up to `length` tokens under `method` (factor resolved).
 
@@ -65,6 +66,7 @@ def applied(
     for exactly what the model does anyway, the model is left alone. `trained` overrides the trained length, in tokens.
     `query_scale` scales queries by their position, `kv_cache` rounds keys and values, under any method;
     `remove_query_scale` takes the checkpoint's own scale out, `layers` says which kind of layer the method acts on.
+    `passed`: what the caller keeps for `check_regions` as long as it does not change the model.
     Raises UserError, by name, for models that the method cannot run on.
     """
     trained_with = TrainedWith.of(model.config)
@@ -78,9 +80,10 @@ def applied(
         raise not_trained_with(method)
     with ExitStack() as stack:
         check_kinds(model, layers)
-        if remove_query_scale:
+        if remove_query_scale:  # another model, which has not passed yet
+            passed = None
             stack.enter_context(without_own_scale(model))
-        installed = stack.enter_context(_rotating(model, method, length, trained, layers))
+        installed = stack.enter_context(_rotating(model, method, length, trained, layers, passed))
         if query_scale is not None:
             base = trained or trained_length(text_config(model.config))
             stack.enter_context(scaled_queries(model, partial(query_scale, trained=base), "method.query_scale"))
@@ -108,7 +111,12 @@ def applied_to_rows(
 
 @contextmanager
 def _rotating(
-    model: CausalLM, method: Method, length: int, trained: int | None, layers: Layers | None
+    model: CausalLM,
+    method: Method,
+    length: int,
+    trained: int | None,
+    layers: Layers | None,
+    passed: set[int | None] | None,
 ) -> Iterator[tuple[Installed, ...]]:
     """The model rotates, or attends, as the method says."""
     rotary = rotaries(model)
@@ -117,7 +125,7 @@ def _rotating(
         if not rotary:
             _check_runs_without_rotary(model, method, length)
         elif isinstance(method, AttentionMethod):
-            check_regions(model, trained)
+            check_regions(model, trained, passed)
             installed = stack.enter_context(by_regions.applied(model, method, length, trained, layers))
         elif method.kind == "native":
             for module in rotary:

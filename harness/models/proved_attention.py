@@ -35,12 +35,15 @@ class TrueDistances(AttentionMethod):
         return None
 
 
-def check_regions(model: CausalLM, trained: int | None = None) -> None:
+def check_regions(model: CausalLM, trained: int | None = None, passed: set[int | None] | None = None) -> None:
     """Raise UserError, by name, where attention in regions is not the attention that a model computes itself.
 
     Regions that count the true distances are compared with the model's own attention under the same frequencies, on a
     probe that sees every window, chunk and top-k: what a family does to masks, scores or weights must hold in both.
+    That holds for every method and length: `passed` keeps the `trained` lengths with which this model has passed.
     """
+    if passed is not None and trained in passed:
+        return
 
     def nll(ids: Tensor, score_from: int) -> Tensor:
         with by_regions.applied(model, TrueDistances(), ids.shape[1], trained):
@@ -55,6 +58,8 @@ def check_regions(model: CausalLM, trained: int | None = None) -> None:
     if reason is not None:
         name, why = text_config(model.config).model_type, reason.rpartition("since ")[2]
         raise UserError(f"{name}: methods that change attention cannot run on it, since {why}.")
+    if passed is not None:
+        passed.add(trained)
 
 
 @contextmanager

@@ -185,8 +185,14 @@ def write(
 
 
 def _arrow(rows: pd.DataFrame, columns: Mapping[str, Any], wanted: pa.Schema) -> pa.Table:
-    constant = {name: columns[name] for name in wanted.names if name in columns and name not in rows}
-    return pa.Table.from_pandas(rows.assign(**constant)[wanted.names], schema=wanted, preserve_index=False)
+    def column(field: pa.Field) -> pa.Array:
+        if field.name in columns and field.name not in rows:
+            value = columns[field.name]
+            known = None if value is None or value != value else value  # no number is null, as pandas has it
+            return pa.repeat(pa.scalar(known, field.type), len(rows))
+        return pa.Array.from_pandas(rows[field.name], type=field.type)
+
+    return pa.Table.from_arrays([column(field) for field in wanted], schema=wanted)
 
 
 def write_frame(file: Path, frame: pd.DataFrame) -> None:

@@ -25,7 +25,7 @@ def provenance(prepared: Prepared) -> dict[str, object]:
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
         "command": shlex.join(["python", "-m", "harness", *sys.argv[1:]]),
         "device": prepared.placement.device,
-        "versions": {p: version(p) for p in ("longctx-harness", "torch", "transformers", "datasets", "numpy")},
+        "versions": dict(_versions()),
         "python": platform.python_version(),
     }
 
@@ -33,6 +33,11 @@ def provenance(prepared: Prepared) -> dict[str, object]:
 def _without_places(config: dict[str, object]) -> dict[str, object]:
     """The configuration without where its files lie: that says nothing about the numbers, and much about a machine."""
     return {key: value for key, value in config.items() if key not in ("results_dir", "plots_dir", "format")}
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {p: version(p) for p in ("longctx-harness", "torch", "transformers", "datasets", "numpy")}
 
 
 @cache

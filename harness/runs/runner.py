@@ -66,11 +66,12 @@ class _Runner:
         self.is_device_lost = False
         self.is_waiting = False
 
-    def round(self, pending: Iterable[Pass]) -> tuple[list[Outcome], list[Pass]]:
+    def round(self, pending: Sequence[Pass]) -> tuple[list[Outcome], list[Pass]]:
         """Try every pass once; returns what became of its cells, and the cells that are still open."""
         outcomes: list[Outcome] = []
         left: list[Pass] = []
         self.leftovers = Leftovers()
+        self.resources.coming = pending
         for current in pending:
             made, rest = self.attempt(current)
             outcomes += made

@@ -2,13 +2,15 @@
 
 import logging
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from harness import torchrun
 from harness.cells.beside import Key, weights_of
+from harness.cells.compiling import is_compiled
 from harness.cells.documents import Documents
 from harness.cells.naming import label
 from harness.cells.passes import Pass
@@ -47,6 +49,7 @@ class Resources:
 
     def __init__(self, documents: Documents | None = None) -> None:
         self.documents = documents or Documents()
+        self.coming: Sequence[Pass] = ()  # of this process, as far as it knows
         self._loaded: dict[Key, Ready] = {}
 
     def ready(self, prepared: Prepared, beside: Prepared | None = None) -> Ready:
@@ -56,7 +59,9 @@ class Resources:
             del self._loaded[other]  # free one model before the next is read
         if key not in self._loaded:
             started = time.monotonic()
-            self._loaded[key] = _load(prepared)
+            same = [one for one in self.coming if weights_of(one.longest) == key]
+            is_alone = torchrun.size() == 1  # other ranks do not know what comes
+            self._loaded[key] = _load(prepared, is_alone and is_compiled(prepared, same, self.documents))
             log.info("loaded model %s in %.1f s", prepared.cell.config.model.name, time.monotonic() - started)
         return self._loaded[key]
 
@@ -80,6 +85,7 @@ def under(loaded: Ready, prepared: Prepared) -> "Iterator[Patch]":
         remove_query_scale=given.remove_query_scale,
         kv_cache=given.kv_cache,
         layers=given.layers,
+        passed=loaded.engine.passed,
     ) as patch:
         yield patch
 
@@ -126,7 +132,7 @@ def scores(
     return scored
 
 
-def _load(prepared: Prepared) -> Ready:
+def _load(prepared: Prepared, is_compiled: bool) -> Ready:
     config, where = prepared.cell.config, prepared.placement
     ranks = None
     if torchrun.size() > 1:
@@ -137,7 +143,8 @@ def _load(prepared: Prepared) -> Ready:
         if config.engine.parallel == "context":
             group = processes.tensor_group("gloo" if where.device == "cpu" else "nccl")
             ranks = Ranks(torchrun.rank(), torchrun.size(), group)
-    return ready(config.model, config.engine, *where, ranks, identified=prepared.header.fingerprint)
+    engine = replace(config.engine, compile=is_compiled) if config.engine.compile == "auto" else config.engine
+    return ready(config.model, engine, *where, ranks, identified=prepared.header.fingerprint)
 
 
 def own_share(planned: list[list[Window]]) -> set[int]:

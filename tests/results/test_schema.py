@@ -20,9 +20,10 @@ from harness.data.windows import Window
 from harness.results import rows, schema, store
 from harness.results.schema import REAL, SUMS, TEXT, WINDOWS, Column, Table
 from harness.runs import runner
-from harness.statistics.before_after import EXACT, WINDOW
+from harness.statistics.before_after import EXACT
 from harness.statistics.lines import PANEL
 from harness.statistics.summary import DOCUMENT, loss_by_position
+from harness.statistics.windows_differ import WINDOW
 
 OLD = Path(__file__).parent / "version_1"
 EXPECTED = json.loads((OLD / "expected.json").read_text())

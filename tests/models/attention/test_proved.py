@@ -5,6 +5,8 @@ import torch
 
 from harness.errors import UserError
 from harness.methods.attention.rerope import ReRope
+from harness.methods.attention.self_extend import SelfExtend
+from harness.models import proved_attention
 from harness.models.attention import by_regions
 from harness.models.install import applied
 from harness.models.proved_attention import check_regions
@@ -55,3 +57,29 @@ def test_scores_that_a_family_changes_by_itself_are_seen(monkeypatch, change):
     check_regions(model)
     monkeypatch.setattr(own, forward)
     refused(model, "losses differ")
+
+
+def test_a_model_is_proved_once_for_all_methods_of_a_trained_length(monkeypatch):
+    model, asked, before = tiny_model(tiny_config("llama")), [], proved_attention.difference
+    monkeypatch.setattr(
+        proved_attention, "difference", lambda *given, **by: asked.append(given) or before(*given, **by)
+    )
+    passed: set[int | None] = set()
+    for method, trained in ((ReRope(window=6), None), (SelfExtend(group=2, window=6), None), (ReRope(window=6), 16)):
+        with applied(model, method, TRAINED, trained, passed=passed):
+            pass
+    assert (len(asked), passed) == (2, {None, 16})
+    with applied(model, ReRope(window=6), TRAINED):  # nobody keeps it: asked anew
+        pass
+    assert len(asked) == 3
+
+
+def test_a_model_that_fails_has_not_passed(monkeypatch):
+    monkeypatch.setattr(proved_attention, "difference", lambda *given, **by: "since losses differ")
+    passed: set[int | None] = set()
+    with (
+        pytest.raises(UserError, match="losses differ"),
+        applied(tiny_model(tiny_config("llama")), ReRope(window=6), TRAINED, passed=passed),
+    ):
+        pass
+    assert passed == set()
