@@ -88,8 +88,22 @@ def place(values: Mapping[str, object], key: str) -> Path:
 
 
 def section(spec: type[T], values: dict[str, Any], name: str) -> T:
-    """One group of the configuration as its dataclass, every key and type checked against it. Raises UserError."""
-    return _checked(spec, group(values, name), name)
+    """One group of the configuration as its dataclass, every key and type checked against it. Raises UserError.
+
+    Cells of a sweep have most groups in common: what was checked once is the same object, frozen, for all of them.
+    """
+    given = group(values, name)
+    key = spec, name, repr(given)
+    if key not in _sections:
+        if len(_sections) >= MOST_SECTIONS:
+            _sections.clear()
+        _sections[key] = _checked(spec, given, name)
+    found: T = _sections[key]
+    return found
+
+
+MOST_SECTIONS = 10_000
+_sections: dict[tuple[type, str, str], Any] = {}  # by dataclass, group and its values
 
 
 def group(values: Mapping[str, object], name: str) -> dict[str, Any]:
@@ -150,6 +164,7 @@ def _hints(spec: type) -> dict[str, Any]:
     return {key: hint for key, hint in get_type_hints(spec).items() if get_origin(hint) is not ClassVar}
 
 
+@cache
 def admitted(hint: Any) -> set[type]:
     """The types of plain values that an annotation admits; empty for `Any`."""
     if get_origin(hint) in (Union, UnionType):

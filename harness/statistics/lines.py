@@ -41,9 +41,10 @@ def _curves(rows: pd.DataFrame, names: pd.Series) -> pd.DataFrame:
     automatic = (rows["ctx"] / rows["original_max_position_embeddings"]).clip(lower=1)
     follows = rows["factor"].isna() | ((rows["factor"] - automatic).abs() < 1e-9)
     parts = [rows[follows].assign(curve=names[follows])]
-    for (name, factor), _ in rows[~follows].groupby([names[~follows], rows.loc[~follows, "factor"]]):
-        line = rows[(names == name) & (rows["factor"] == factor)]
-        parts.append(line.assign(curve=f"{name}, factor {factor:g}"))
+    fixed = set(zip(names[~follows], rows.loc[~follows, "factor"], strict=True))
+    for (name, factor), line in rows.groupby([names, rows["factor"]]):
+        if (name, factor) in fixed:  # with cells at which it meets the automatic one
+            parts.append(line.assign(curve=f"{name}, factor {factor:g}"))
     return pd.concat(_without_shadows(parts))
 
 
@@ -65,12 +66,13 @@ def _distinguished(table: pd.DataFrame) -> pd.DataFrame:
     """
     table = table.assign(curve=_by_checkpoint(table))
     curve = table["curve"].copy()
-    for _, rows in table.groupby([*PANEL, "ctx", "curve"], dropna=False):
-        if rows["cell_id"].nunique() > 1:
-            rows = rows.sort_values("cell_id")
-            versions = [f"identified by version {version:.0f}" for version in rows["identity_version"].fillna(1)]
-            told = versions if len(set(versions)) == len(rows) else words.numbered([""] * len(rows), "cell")
-            curve[rows.index] = rows["curve"] + ", " + pd.Series(told, index=rows.index)
+    place = [*PANEL, "ctx", "curve"]
+    cells = table.groupby(place, dropna=False)["cell_id"].transform("nunique")
+    for _, rows in table[cells > 1].groupby(place, dropna=False):
+        rows = rows.sort_values("cell_id")
+        versions = [f"identified by version {version:.0f}" for version in rows["identity_version"].fillna(1)]
+        told = versions if len(set(versions)) == len(rows) else words.numbered([""] * len(rows), "cell")
+        curve[rows.index] = rows["curve"] + ", " + pd.Series(told, index=rows.index)
     return table.assign(curve=curve)
 
 
