@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from harness.errors import UserError
-from harness.results import store
+from harness.results import parquet, store
 from harness.statistics import metrics
 from harness.statistics.lines import tokens
 from harness.statistics.metric import Choice, Metric
@@ -46,7 +46,7 @@ def make(results: Path, output: Path, processes: int) -> None:
         made = pool.map(partial(column_rows, results), COLUMNS) if processes > 1 else None
         parts = list(made if made is not None else map(partial(column_rows, results), COLUMNS))
     rows = pd.concat(parts, ignore_index=True)
-    store.write_frame(output, rows[rows["protocol"] == "single_pass"].reset_index(drop=True))
+    parquet.write_frame(output, rows[rows["protocol"] == "single_pass"].reset_index(drop=True))
     print(f"{len(rows)} rows: {output}")
 
 

@@ -29,7 +29,7 @@ import torch
 from harness.engine.engine import Engine
 from harness.engine.nll import with_top1
 from harness.engine.spec import EngineSpec
-from harness.results import store
+from harness.results import parquet, store
 
 EVERY = (
     "none,linear,ntk,yarn,rerope,leaky_rerope,self_extend,dca,windowed,dynamic_linear,ntk_fixed,ntk_mixed,"
@@ -67,7 +67,7 @@ class Steps:
         rows = store.load_results(self.out / place, table)
         for column, value in wanted.items():
             rows = rows[rows[column] == value]
-        store.write_frame(self.out / "rows" / f"{place}.{table}.parquet", rows.reset_index(drop=True))
+        parquet.write_frame(self.out / "rows" / f"{place}.{table}.parquet", rows.reset_index(drop=True))
 
     def cost(self) -> None:
         """Seconds of passes with and without top1, by turns, on random weights."""

@@ -26,7 +26,7 @@ from harness.longrope_search.objective import Objective, takes_rows
 from harness.longrope_search.result import Found
 from harness.longrope_search.space import SEED_METHODS, Genome, Space, seeds
 from harness.methods.base import Method
-from harness.results import store
+from harness.results import parquet, store
 from harness.storage.leases import Leases
 
 log = logging.getLogger(__name__)
@@ -191,8 +191,8 @@ def _named(documents: DocumentSet) -> dict[str, object]:
 def _write_stage(config: SearchConfig, stage: Stage, started_from: dict[str, Genome]) -> list[Path]:
     """The parquet of individuals and the two figures of one length."""
     table = result.table(stage.individuals)
-    parquet = _folder(config, stage.ctx) / "individuals.parquet"
-    store.write_frame(parquet, table)
+    individuals = _folder(config, stage.ctx) / "individuals.parquet"
+    parquet.write_frame(individuals, table)
     aim = ", answers to needles" if config.search.objective == "needle" else ""
     title = f"{config.model.name}, ctx={stage.ctx}{aim}"
     curves = {name: genome.factors for name, genome in started_from.items()}
@@ -201,4 +201,4 @@ def _write_stage(config: SearchConfig, stage: Stage, started_from: dict[str, Gen
         (figures.progress(table, stage.found.methods, title), f"{stem}_progress"),
         (figures.factors(stage.found.long_factor, curves, title), f"{stem}_factors"),
     ]
-    return [parquet, *(path for figure, name in drawn for path in save(figure, config.plots_dir / name))]
+    return [individuals, *(path for figure, name in drawn for path in save(figure, config.plots_dir / name))]

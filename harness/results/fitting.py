@@ -1,9 +1,10 @@
-"""Files of before and of other writers: whether one can be read as a table of today, and as what."""
+"""Tables as they are written, and files of before and of other writers: whether one can be read, and as what."""
 
 import contextlib
 from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 
 from harness.results.schema import TEXT, Column, arrow, columns
@@ -71,3 +72,16 @@ def fitted(table: str, content: pa.Table, provenance: Mapping[str, Any]) -> pa.T
 
     names = set(content.column_names)
     return pa.table([column(wanted) for wanted in columns(table)], schema=arrow(table))
+
+
+def whole(rows: pd.DataFrame, of_cell: Mapping[str, Any], wanted: pa.Schema) -> pa.Table:
+    """The rows of a cell's table as they are written: with the columns `of_cell`, which are the same in all of them."""
+
+    def column(field: pa.Field) -> pa.Array:
+        if field.name in of_cell and field.name not in rows:
+            value = of_cell[field.name]
+            known = None if value is None or value != value else value  # no number is null, as pandas has it
+            return pa.repeat(pa.scalar(known, field.type), len(rows))
+        return pa.Array.from_pandas(rows[field.name], type=field.type)
+
+    return pa.Table.from_arrays([column(field) for field in wanted], schema=wanted)

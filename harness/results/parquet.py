@@ -10,9 +10,11 @@ import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -20,7 +22,7 @@ from harness.errors import first_line
 from harness.logs import progress
 from harness.results import fitting
 from harness.storage import cache
-from harness.storage.files import StorageError
+from harness.storage.files import StorageError, write_atomically
 
 T = TypeVar("T")
 KINDS = {
@@ -128,3 +130,8 @@ def read(path: Path, table: str) -> tuple[Footer, pa.Table]:
 def fill(content: pa.Table, stream: IO[bytes]) -> None:
     """Write a table into an open file."""
     pq.write_table(content, stream, compression="zstd", write_page_checksum=True)
+
+
+def write_frame(file: Path, frame: pd.DataFrame) -> None:
+    """Write a table that is not of a cell, atomically. Raises StorageError."""
+    write_atomically(file, partial(fill, pa.Table.from_pandas(frame, preserve_index=False)))

@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import pandas as pd
@@ -22,6 +21,7 @@ import pyarrow as pa
 
 from harness.errors import UserError, unknown
 from harness.results import fitting, parquet, schema
+from harness.results.checked import Checked
 from harness.results.parquet import Footer, NotATable
 from harness.results.under import sets_apart, tables_under
 from harness.storage.files import storage, write_atomically
@@ -97,31 +97,7 @@ def set_damaged_aside(tables: Iterable[tuple[Path, str]]) -> None:
             _set_aside(file, error)
 
 
-class _Checked:
-    """Tables that were read while they were checked, for the one who asks for them next."""
-
-    def __init__(self, most: int) -> None:
-        self.free = most  # bytes
-        self._lock = Lock()
-        self._read: dict[tuple[Path, tuple[int, ...]], tuple[Footer, pa.Table]] = {}
-
-    def keep(self, file: Path, state: tuple[int, ...], found: tuple[Footer, pa.Table]) -> None:
-        """Remember what was read of a file in a state of it, where there is room."""
-        with self._lock:
-            if found[1].nbytes <= self.free:
-                self.free -= found[1].nbytes
-                self._read[file, state] = found
-
-    def take(self, file: Path) -> tuple[Footer, pa.Table] | None:
-        """What was read of the file, if it is as it was; forgotten with that. Raises as `parquet.state`."""
-        state = parquet.state(file)
-        with self._lock:
-            found = self._read.pop((file, state), None)
-            self.free += found[1].nbytes if found else 0
-        return found
-
-
-_checked = _Checked(most=2**26)
+_checked = Checked(most=2**26)  # bytes
 
 
 def _intact_footer(cell: Path, table: str) -> Footer | None:
@@ -179,25 +155,9 @@ def write(
         "provenance": json.dumps(provenance, sort_keys=True, default=str),
     }
     for name in schema.writing_order(tables):
-        content = _arrow(tables[name], columns, schema.arrow(name)).replace_schema_metadata(metadata)
+        content = fitting.whole(tables[name], columns, schema.arrow(name)).replace_schema_metadata(metadata)
         write_atomically(table_file(cell, name), partial(parquet.fill, content))
     return table_file(cell)
-
-
-def _arrow(rows: pd.DataFrame, columns: Mapping[str, Any], wanted: pa.Schema) -> pa.Table:
-    def column(field: pa.Field) -> pa.Array:
-        if field.name in columns and field.name not in rows:
-            value = columns[field.name]
-            known = None if value is None or value != value else value  # no number is null, as pandas has it
-            return pa.repeat(pa.scalar(known, field.type), len(rows))
-        return pa.Array.from_pandas(rows[field.name], type=field.type)
-
-    return pa.Table.from_arrays([column(field) for field in wanted], schema=wanted)
-
-
-def write_frame(file: Path, frame: pd.DataFrame) -> None:
-    """Write a table that is not of a cell, atomically. Raises StorageError."""
-    write_atomically(file, partial(parquet.fill, pa.Table.from_pandas(frame, preserve_index=False)))
 
 
 def check_writable(folder: Path, what: str = "results") -> None:

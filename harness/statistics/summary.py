@@ -29,6 +29,7 @@ from harness.results.schema import cell_columns
 from harness.statistics.apart import Apart
 from harness.statistics.intervals import Array, Interval, interval
 from harness.statistics.metric import LOSS, NOTE, PERPLEXITY, SHORT, Metric
+from harness.statistics.of_text import in_short_windows, of_text
 
 Aggregate = Literal["token", "window", "document", "mean_of_perplexities"]
 AGGREGATES: tuple[Aggregate, ...] = get_args(Aggregate)
@@ -105,32 +106,10 @@ def _line(cell: Line, place: int, apart: Apart, ratios: Ratios, averaging: Avera
         "num_windows": len(apart.of(place, "weight")),
         "num_scored": int(apart.of(place, "num_scored").sum()),
         "sampled": bool((apart.of(place, "weight") != 1).any()),
-        **{name: value for name, value in _of_text(apart, place).items() if name != metric.name},
+        **{name: value for name, value in of_text(apart, place).items() if name != metric.name},
         **({NOTE: cell[NOTE]} if NOTE in cell else {}),
-        **({"short_windows": _in_short_windows(apart, place)} if SHORT in cell else {}),
+        **({"short_windows": in_short_windows(apart, place)} if SHORT in cell else {}),
     }
-
-
-def _in_short_windows(apart: Apart, place: int) -> float:
-    """Perplexity of the counted tokens in windows that cannot reach back; NaN where not all have one."""
-    return float(np.exp(apart.of(place, SHORT).sum() / apart.of(place, "num_scored").sum()))
-
-
-def _of_text(apart: Apart, place: int) -> dict[str, float]:
-    """What does not depend on the tokenizer, from sums over the whole cell; NaN where the text was not counted."""
-    known = apart.rows.columns
-    weight = apart.of(place, "weight")
-    nll, num_bytes, num_words = (
-        float((weight * apart.of(place, name)).sum()) if name in known else np.nan
-        for name in ("nll_sum", "num_bytes", "num_words")
-    )
-    a_byte, a_word = (nll / count if count > 0 else np.nan for count in (num_bytes, num_words))
-    with np.errstate(over="ignore"):  # of words that are no words
-        return {
-            "bits_per_byte": float(a_byte / np.log(2)),
-            "byte_perplexity": float(np.exp(a_byte)),
-            "word_perplexity": float(np.exp(a_word)),
-        }
 
 
 def perplexity(ratios: Ratios, averaging: Averaging, metric: Metric = PERPLEXITY) -> Interval:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness.errors import UserError
-from harness.results import parquet, schema, store
+from harness.results import checked, parquet, schema, store
 from harness.storage.files import StorageError, remove_temporary, write_atomically
 from tests.synthetic import identifying
 
@@ -398,8 +398,8 @@ def test_windows_that_were_checked_are_not_read_again_and_changed_ones_are(tmp_p
 
 
 def test_what_is_remembered_of_a_check_is_bounded():
-    checked, table = store._Checked(most=100), pa.table({"x": list(range(10))})
+    kept, table = checked.Checked(most=100), pa.table({"x": list(range(10))})
     for name in ("a", "b"):
-        checked.keep(Path(name), (1,), (None, table))  # 80 bytes each
-    assert checked.free == 20
-    assert [place.name for place, _ in checked._read] == ["a"]
+        kept.keep(Path(name), (1,), (None, table))  # 80 bytes each
+    assert kept.free == 20
+    assert [place.name for place, _ in kept._read] == ["a"]
