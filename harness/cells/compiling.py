@@ -2,8 +2,9 @@
 
 What compiling saves is the writing and reading of states between kernels: on an H100 0.17 s of 32 768 tokens on 8B
 shapes, whatever the length of a window, and 0.043 s on 1B shapes (benchmarks/engine_h100_2026-11-25.md): 40 picoseconds
-for every number of the residual streams, tokens x layers x hidden. It costs some 15 seconds for every length of
-windows, which their batches are compiled for. On a CPU it saves less than times vary, and is never worth it.
+for every number of the residual streams, tokens x layers x hidden. Compiling is reckoned at 15 seconds for every length
+of windows, which their batches are compiled for (1 to 4 were measured with a warm cache on disk, none with a cold one).
+On a CPU it saves less than times vary, and is never worth it.
 """
 
 from collections import Counter
