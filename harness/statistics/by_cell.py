@@ -22,6 +22,7 @@ class Sums(NamedTuple):
     numerator: Array  # (documents,)
     denominator: Array  # (documents,)
     log: bool  # as in `Ratios`
+    shares: bool  # as there
     sampled: bool  # only some windows were scored
 
     @property
@@ -45,7 +46,9 @@ def by_cell(rows: pd.DataFrame, averaging: Averaging, metric: Metric = PERPLEXIT
     for place, (end, cell_id) in enumerate(zip(ends, apart.rows["cell_id"].iloc[apart.begins], strict=True)):
         own = slice(begin, end)
         sampled = bool((apart.of(place, "weight") != 1).any())
-        found[str(cell_id)] = Sums(indices[own], names[own], numerator[own], denominator[own], log, sampled)
+        found[str(cell_id)] = Sums(
+            indices[own], names[own], numerator[own], denominator[own], log, metric.of_shares, sampled
+        )
         begin = end
     return found
 
@@ -63,4 +66,4 @@ def same_documents(cells: Sequence[Sums]) -> Ratios:
     numerator, denominator = (
         np.column_stack([getattr(cell, name) for cell in cells]) for name in ("numerator", "denominator")
     )
-    return Ratios(numerator, denominator, cells[0].log)
+    return Ratios(numerator, denominator, cells[0].log, cells[0].shares)

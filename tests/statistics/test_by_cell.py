@@ -1,12 +1,15 @@
 """Sums of all cells in one pass are those of each cell alone; windows of two runs, compared by cell."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from harness.errors import UserError
 from harness.statistics.by_cell import by_cell, same_documents
-from harness.statistics.summary import AGGREGATES, Averaging, document_ratios
+from harness.statistics.metric import PERPLEXITY
+from harness.statistics.summary import AGGREGATES, Averaging, document_ratios, together
 from harness.statistics.windows_differ import Windows
 from tests import synthetic
 
@@ -27,6 +30,20 @@ def test_sums_are_those_of_each_cell_alone(rows: pd.DataFrame, aggregate) -> Non
         np.testing.assert_array_equal(sums.denominator, alone["denominator"])
         assert list(zip(sums.indices, sums.names, strict=True)) == list(alone.index)
         assert sums.log == (aggregate == "mean_of_perplexities")
+
+
+@pytest.mark.parametrize(
+    "metric", [PERPLEXITY, replace(PERPLEXITY, of_shares=True), replace(PERPLEXITY, scale="ratio")]
+)
+def test_cells_together_are_what_their_frames_are(rows: pd.DataFrame, metric) -> None:
+    two = rows[rows["cell_id"].isin(rows["cell_id"].unique()[:2])]
+    two = two[two["document_index"] < 5]
+    sums = by_cell(two, Averaging(), metric)
+    found = same_documents(list(sums.values()))
+    wanted = together([document_ratios(two[two["cell_id"] == i], "token", metric) for i in sums], Averaging(), metric)
+    np.testing.assert_array_equal(found.numerator, wanted.numerator)
+    np.testing.assert_array_equal(found.denominator, wanted.denominator)
+    assert (found.log, found.shares) == (wanted.log, wanted.shares)
 
 
 def test_sampled_cells_say_so(rows: pd.DataFrame) -> None:
