@@ -23,7 +23,7 @@ from harness.external import __main__ as external
 from tests import hostile
 from tests.statistics.token_cells import cell, short, write
 from tests.sweeps import Place, save_texts
-from tests.tiny import tiny_llama
+from tests.tiny import tiny_config, tiny_llama, tiny_model
 
 PAGE = Path(__file__).parents[1] / "docs" / "errors.md"
 
@@ -169,6 +169,7 @@ MODELS = [
     Bad("an attention window of no tokens", "model.sliding_window=0"),
     Bad("an attention window where no layer sees one", "model.sliding_window=16"),
     Bad("a model that sees later tokens", "model.path={dir}/seeing"),
+    Bad("attention that adds something twice", "model.path={dir}/biased engine.attention=eager ctx=16"),
 ]
 BASES = [
     Bad("a model of another vocabulary", "base.model=hf base.model.path={dir}/foreign base.model.name=foreign"),
@@ -439,9 +440,11 @@ def _bad_models(place):
     tiny = BertConfig(vocab_size=96, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
     BertForMaskedLM(tiny).save_pretrained(at / "bert")
     BertLMHeadModel(tiny).save_pretrained(at / "seeing")
+    biased = tiny_config("falcon", alibi=True, multi_query=False)
+    tiny_model(biased).save_pretrained(at / "biased")
     for file in good.glob("tokenizer*"):
-        shutil.copy(file, at / "bert")
-        shutil.copy(file, at / "seeing")
+        for folder in ("bert", "seeing", "biased"):
+            shutil.copy(file, at / folder)
     Place(at / "elsewhere", poison_at=3).model.rename(at / "poisoned")
 
 

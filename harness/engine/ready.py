@@ -10,6 +10,7 @@ from harness.engine.spec import EngineSpec
 from harness.errors import UserError
 from harness.models.checkpoint.load import load
 from harness.models.checkpoint.spec import ModelSpec
+from harness.models.probe import check_attention
 
 
 class Ready(NamedTuple):
@@ -33,11 +34,14 @@ def ready(
 
     device: cpu | cuda | cuda:N; dtype: float32 | float16 | bfloat16, as torch names it; neither is `auto` any more.
     identified: the fingerprint (`Header.fingerprint`) under which losses will be kept. Raises UserError where files are
-    missing, where they are not those that were identified, and where the model cannot run what the spec asks for.
+    missing, where they are not those that were identified, and where the model cannot run what the spec asks for, or
+    runs it to other losses.
     """
     attention = None if engine.attention == "auto" else engine.attention
     loaded = load(model, getattr(torch, dtype), device, attention)
     if identified not in (None, loaded.fingerprint):
         raise UserError(f"model {model.name} changed after the run was started; start it again.")
+    if attention is not None:
+        check_attention(loaded.model)
     trained = None if loaded.geometry is None else loaded.geometry.original_max_position_embeddings
     return Ready(Engine(loaded.model, engine, ranks), trained, device)

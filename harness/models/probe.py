@@ -19,6 +19,7 @@ from harness.models.checkpoint.geometry import text_config
 from harness.models.checkpoint.sliding_window import EVERYTHING, limits, no_window
 from harness.models.parts import CausalLM, vocabulary
 from harness.models.positions import last_position
+from harness.models.swap import swapped
 
 log = logging.getLogger(__name__)
 
@@ -140,6 +141,27 @@ def check_window(model: CausalLM, tokens: int) -> None:
     short, all_seen = (_losses(model, ids, dict.fromkeys(WINDOW_FIELDS.values(), n)) for n in (SHORT, EVERYTHING))
     if torch.equal(short, all_seen):
         raise no_window(text_config(model.config), tokens)
+
+
+@torch.inference_mode()
+def check_attention(model: CausalLM) -> None:
+    """Raise UserError where the attention that a model was loaded with gives other losses than transformers' choice.
+
+    Rows and identities do not say which it was, since it does not matter where it is right.
+    """
+    text = text_config(model.config)
+    asked, usual = text._attn_implementation, model.get_correct_attn_implementation(None)
+    if asked == usual:
+        return
+    ids = _tokens(model, PROBE_LENGTH)
+    found = _losses(model, ids, {})
+    with swapped(text, "_attn_implementation", usual):
+        apart = _apart(found, _losses(model, ids, {}))
+    if not apart <= TOLERANCE.get(model.dtype, TOLERANCE[torch.float32]):
+        raise UserError(
+            f"engine.attention={asked} gives other losses than {usual}, which transformers chooses for "
+            f"{type(model).__name__} ({apart:.3g} nats a token on a probe); leave it at auto."
+        )
 
 
 def _tokens(model: CausalLM, length: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 from harness.engine.engine import Engine
 from harness.engine.spec import EngineSpec
@@ -81,20 +80,51 @@ def test_models_that_see_later_tokens_are_refused():
     check_causal(made("mistral"))
 
 
-def test_a_window_that_is_asked_for_acts_where_layers_take_one(tmp_path):
-    tiny_model(tiny_config("mistral")).save_pretrained(tmp_path)
+def banded(model, ids, window):
+    """The same weights where every token sees `window` tokens, itself among them: a mask of its own over all layers."""
+    place = torch.arange(ids.shape[1])
+    distance = place[:, None] - place[None]
+    seen = (distance >= 0) & (distance < window)
+    with torch.no_grad():
+        given = torch.where(seen, 0.0, torch.finfo(torch.float32).min)[None, None]
+        logs = model(ids, attention_mask=given, use_cache=False).logits[:, :-1].double().log_softmax(-1)
+    return -logs.gather(-1, ids[:, 1:, None])[..., 0]
+
+
+TAKES_A_WINDOW = {  # families whose layers all look at the field, which is null in their configuration
+    "mistral": {},
+    "mixtral": {},
+    "phi3": {},
+    "starcoder2": {"sliding_window": None},
+    "qwen3_moe": {"use_sliding_window": False},  # as its checkpoints have it
+}
+
+
+@pytest.mark.parametrize("window", [1, 16])
+@pytest.mark.parametrize("family", TAKES_A_WINDOW)
+def test_a_window_that_is_asked_for_acts_where_layers_take_one(tmp_path, family, window):
+    made = tiny_model(tiny_config(family, **TAKES_A_WINDOW[family]))
+    assert made.config.sliding_window is None
+    made.save_pretrained(tmp_path)
     save_tokenizer(tmp_path)
     ids = tokens(60)
-    model = load(ModelSpec(name="made", path=str(tmp_path), sliding_window=16)).model
-    windowed = AutoModelForCausalLM.from_pretrained(tmp_path, sliding_window=16, attn_implementation="eager").eval()
-    torch.testing.assert_close(losses(model, ids), losses(windowed, ids), rtol=0, atol=1e-4)
-    free = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager").eval()
-    assert (losses(model, ids) - losses(free, ids))[:, 16:].abs().max() > 1e-3
+    model = load(ModelSpec(name="made", path=str(tmp_path), sliding_window=window)).model
+    torch.testing.assert_close(losses(model, ids), banded(made, ids, window), rtol=0, atol=1e-4)
+    assert (losses(model, ids) - losses(made, ids))[:, window:].abs().max() > 1e-3
+    for mode in ("layered", "sliced"):
+        found = Engine(model, EngineSpec(mode=mode)).token_nll(ids, 1)
+        torch.testing.assert_close(found.double(), banded(made, ids, window), rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt_neox"])
-def test_a_window_is_refused_where_no_layer_takes_one(tmp_path, family):
-    tiny_model(tiny_config(family)).save_pretrained(tmp_path)
+@pytest.mark.parametrize(
+    ("family", "needs"),
+    [
+        ("llama", {}), ("gpt_neox", {}), ("qwen2", {"use_sliding_window": False}), ("gemma", {}), ("deepseek_v3", {}),
+        ("olmo3", {"layer_types": ["full_attention"] * 2}),
+    ],
+)  # fmt: skip
+def test_a_window_is_refused_where_no_layer_takes_one(tmp_path, family, needs):
+    tiny_model(tiny_config(family, **needs)).save_pretrained(tmp_path)
     save_tokenizer(tmp_path)
     with pytest.raises(UserError, match=f"model.sliding_window: {family} has no layers that see only a window"):
         load(ModelSpec(name="made", path=str(tmp_path), sliding_window=16))

@@ -48,7 +48,8 @@ def random(model):
 
 def made(family, **needs):
     config = AutoConfig.for_model(family, **{**COMMON, **needs})
-    return random(AutoModelForCausalLM.from_config(config, attn_implementation="eager"))
+    attention = "sdpa" if family == "falcon" else "eager"  # Falcon adds its biases twice under eager attention
+    return random(AutoModelForCausalLM.from_config(config, attn_implementation=attention))
 
 
 def gemma3():
