@@ -136,6 +136,20 @@ def lacking_a_column(file):
     pq.write_table(pq.read_table(file).drop_columns("num_bytes"), file)
 
 
+def renamed(file):
+    """As one flipped bit in the footer leaves it."""
+    content = file.read_bytes()
+    assert content.count(b"num_scored") > 1
+    at = content.index(b"num_scored")  # of the schema; places of its pages follow
+    file.write_bytes(content[:at] + b"num_scorec" + content[at + 10 :])
+
+
+def of_another_table(file):
+    content = pq.read_table(file)
+    only = [c.name for c in schema.columns("positions") if c.name in content.schema.names]
+    pq.write_table(content.select(only), file)
+
+
 SEEN_IN_THE_FOOTER = [
     (truncated, "Parquet magic bytes not found"),
     (foreign, "it is not of the cell"),
@@ -145,6 +159,8 @@ SEEN_IN_THE_FOOTER = [
     (a_folder, "it is a directory"),
     (a_fifo, "it is a FIFO"),
     (without_rows, "it has no rows"),
+    (of_another_table, "it lacks the column "),
+    (renamed, "it lacks the column num_scored"),
     (lacking_a_column, f"it lacks the column num_bytes, which files of schema version {schema.version()} have"),
 ]
 DAMAGES = [*SEEN_IN_THE_FOOTER, (one_byte_wrong, "CRC checksum verification failed")]
