@@ -12,6 +12,8 @@ from torch import nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from tests.models.tiny_families import random_weights
+
 WINDOW = 20  # tokens or keys: every limit of these models
 VOCABULARY = 96
 LARGEST = 2e7  # weights
@@ -144,8 +146,4 @@ def tiny(family: str, window: int = WINDOW, config: PretrainedConfig | None = No
     assert size < LARGEST, f"{family} needs more small sizes: it has {size} weights"
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(0, 0.1)
-    return model
+    return random_weights(model)

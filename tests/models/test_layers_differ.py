@@ -10,7 +10,7 @@ from transformers import logging
 from harness.cells import cost
 from harness.data.windows import Window
 from harness.methods import build
-from harness.models.checkpoint.geometry import geometry, main_layer_type
+from harness.models.checkpoint.geometry import geometry, is_local, main_layer_type
 from harness.models.checkpoint.shape import shape
 from harness.models.checkpoint.sliding_window import EVERYTHING, limits, sees_everything, set_window, windowed_layers
 from harness.models.install import applied
@@ -70,6 +70,8 @@ def test_the_layers_that_are_scaled_are_those_of_a_long_range():
     assert main_layer_type(tiny_family_config("deepseek_v4")) == "compress"
     assert main_layer_type(tiny_family_config("dots3_note_text")) == "indexed_attention"
     assert main_layer_type(tiny_family_config("gemma4_text")) == "full_attention"
+    assert main_layer_type(tiny_family_config("zaya")) == "hybrid"
+    assert is_local(tiny_family_config("zaya"), "hybrid_sliding")
 
 
 def test_keys_are_as_wide_as_in_the_widest_layer():

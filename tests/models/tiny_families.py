@@ -183,12 +183,17 @@ def tiny_family_model(
     auto: Any = AutoModelForCausalLM if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES else None
     auto = auto or AutoModelForImageTextToText
     model = auto.from_config(config, attn_implementation=attention).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(0, spread)
-            elif name.endswith(KEY_SCALE):
-                parameter.fill_(1.0)
+    return random_weights(model, spread)
+
+
+@torch.no_grad()
+def random_weights(model: nn.Module, spread: float = 0.1) -> nn.Module:
+    """The model with matrices from a normal distribution, and so that positions leave a trace."""
+    for name, parameter in model.named_parameters():
+        if parameter.ndim > 1:
+            parameter.normal_(0, spread)
+        elif name.endswith(KEY_SCALE):
+            parameter.fill_(1.0)
     return model
 
 

@@ -38,7 +38,10 @@ PROPORTIONAL = "proportional"  # rope type: a share of pairs rotates as in a who
 UNSCALED_TYPES = ("default", PROPORTIONAL)  # rope types that describe a model's rotations and scale nothing
 RENAMED_TYPES = {"su": "longrope"}  # transformers 5 does not fill in what the old name lacks (Phi-3)
 SOFTMAX_SCALE = "mscale_all_dim"  # among rope parameters: YaRN that changes the softmax scale, too (DeepSeek)
-WINDOW_FIELDS = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}  # Llama 4: chunks
+WINDOW_FIELDS = {  # Llama 4: chunks
+    **{"sliding_attention": "sliding_window", "hybrid_sliding": "sliding_window"},
+    "chunked_attention": "attention_chunk_size",
+}
 TEXT_PART = "decoder_config"  # of configurations that hold those of parts alone (BLT)
 ENCODING = "position_encoding"  # of models trained here, which may bring a window of its own
 FULL_ATTENTION = "full_attention"  # the layer type that sees everything, where types differ (Gemma 3)
@@ -46,7 +49,8 @@ LOCAL_TYPES = (
     "sliding_attention",
     "chunked_attention",
     "main",
-)  # of local layers (DeepSeek V4: main)
+    "hybrid_sliding",
+)  # of local layers (DeepSeek V4: main; Zaya: hybrid_sliding)
 LAYER_THETAS = "layer_rope_theta"  # one base a layer, for rotary modules by base and not by layer type (Granite SWA)
 
 # Names of modules, classes, weights and arguments --------------------------------------------------------------------

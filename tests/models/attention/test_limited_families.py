@@ -63,7 +63,7 @@ def test_methods_are_right_or_refused(family):
         return
     untouched = logits(model, ids)
     kinds = {rotation.kind for rotation in layers.values() if rotation.kind is not None}
-    main = "full_attention" if "full_attention" in kinds else None
+    main = next((kind for kind in ("full_attention", "hybrid") if kind in kinds), None)
     for name, (method, relative) in METHODS.items():
 
         def counted(rotation, relative=relative):
