@@ -124,6 +124,7 @@ def test_search_and_evaluation_share_no_number_no_word_and_no_key():
     }
     for part, found in numbers.items():
         assert {sum(map(int, number)) % 2 for number in found} == {parity(part)}
+    assert parity("evaluation") != parity("search")
     assert not set(KEYS["evaluation"]) & set(KEYS["search"])
     facts = {part: {t.fact.format(key="", number="") for t in TEMPLATES[part].values()} for part in TEMPLATES}
     assert not facts["evaluation"] & facts["search"]

@@ -47,12 +47,12 @@ def test_lines_of_one_value_are_drawn_without_a_warning() -> None:
 def test_a_panel_a_method_with_every_number_at_its_depth() -> None:
     for metric in (NEEDLE_GAIN, NEEDLE_ACCURACY):
         tables = []
-        for seed, method in enumerate(("yarn", "none")):
+        for seed, method in enumerate(("yarn", "none", "dca")):
             rows = rows_of(answered(seed), cell_id=method, method=method)
             tables.append(metric.rows(lambda name, rows=rows: rows, PLAIN))
         table = by_depth(pd.concat(tables), metric=metric)
         figure = drawn(needles(table))
-        assert [ax.get_title() for ax in figure.axes] == ["none", "yarn"]
+        assert [ax.get_title() for ax in figure.axes] == ["none", "dca", "yarn"]
         for ax in figure.axes:
             own = table[table["method"] == ax.get_title()].sort_values("depth")[metric.name]
             assert [text.get_text() for text in ax.texts] == [f"{value:.2f}" for value in own]
