@@ -52,10 +52,10 @@ def test_check_values() -> None:
 def test_with_weights_of_1_it_is_cross_entropy(model: LlamaForCausalLM) -> None:
     plain = model(input_ids=IDS, labels=IDS).loss
     no_shorter = LongCE(short_ctx=IDS.shape[1])
-    assert loss(model, no_shorter).item() == pytest.approx(float(plain), rel=1e-6)
+    assert loss(model, no_shorter).item() == pytest.approx(plain.item(), rel=1e-6)
     tokens = torch.tensor(88)  # of a step of two such batches
     shared = model(input_ids=IDS, labels=IDS, num_items_in_batch=tokens).loss
-    assert loss(model, no_shorter, num_items_in_batch=tokens).item() == pytest.approx(float(shared), rel=1e-6)
+    assert loss(model, no_shorter, num_items_in_batch=tokens).item() == pytest.approx(shared.item(), rel=1e-6)
 
 
 def test_no_gradient_passes_through_the_weights(model: LlamaForCausalLM) -> None:
