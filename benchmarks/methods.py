@@ -99,7 +99,7 @@ def run(out: Path, lanes: int, tiny: bool) -> None:
 def make(out: Path, data: Path) -> None:
     """The rows that are committed: windows and positions of two parts, and rows a document of the third."""
     for part, name in (("methods", "methods_reference"), ("query_scale", "query_scale")):
-        for table in ("windows", "positions"):
+        for table in ("windows", "positions") if (out / part).exists() else ():
             rows = store.load_results(out / part, table)
             store.write_frame(data / f"{name}.{table}.parquet", rows)
             print(f"{len(rows)} rows: {name}.{table}")
