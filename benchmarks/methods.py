@@ -136,8 +136,7 @@ def show(data: Path, part: str) -> None:
         known = dict.fromkeys(tables, metrics.named("perplexity"))
     values = {name: _named(summarize(rows, metric=known[name]), known[name]) for name, rows in tables.items()}
     _print(values, "method")
-    baseline = "dca" if part == "use" else "yarn"
-    _print({name: _ratios(rows, known[name], baseline) for name, rows in tables.items()}, f"over {baseline}")
+    _print({name: _ratios(rows, known[name], "yarn") for name, rows in tables.items()}, "over yarn")
 
 
 def _named(summary: pd.DataFrame, metric: Metric) -> pd.Series:
