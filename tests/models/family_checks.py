@@ -74,7 +74,8 @@ def checked(family: str) -> Checked:
             f"transformers makes no model of its default configuration ({one_line(error)})"
         )
         return found
-    saved = copy.deepcopy(model.config)  # some classes set fields of theirs (those of decoders alone)
+    # Some classes set fields of theirs (those of decoders alone), and some keep the part for text (Mllama)
+    saved = copy.deepcopy(model.config if type(model.config) is type(config) else config)
     found.refused = _refused(saved, type(model).__name__, model, _as_loaded(model, family))
     if not found.refused:
         _check(found, saved, model)
