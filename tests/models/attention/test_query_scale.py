@@ -36,7 +36,6 @@ def test_log_n_against_the_definition():
         ("ssmax", lambda p: reference.ssmax_scale(p, 512)),
         ({"name": "ssmax", "s": 0.2}, lambda p: reference.ssmax_scale(p, 512, 0.2)),
     ],
-    ids=str,
 )
 def test_forms_against_their_definitions(given, formula):
     expected = [formula(position) for position in range(1500)]
