@@ -56,6 +56,7 @@ def guarded(interrupted: str = "interrupted") -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one would only break the clearing up
+        _forget_interrupt()
         print(interrupted, file=sys.stderr)
         sys.exit(INTERRUPTED)
     finally:
@@ -65,6 +66,16 @@ def guarded(interrupted: str = "interrupted") -> Iterator[None]:
         if lost is not None and lost.errno != errno.EPIPE:
             print(f"error: standard output cannot be written: {lost.strerror}", file=sys.stderr)
             sys.exit(1)
+
+
+def _forget_interrupt() -> None:
+    """Let the exit code count where the interrupt fell into an `exec` of text, as dataclasses and namedtuples use.
+
+    CPython notes there that an interrupt was not handled (run_eval_code_obj, Python/pythonrun.c), although one further
+    out may handle it, and ends `python -m` by the signal whatever sys.exit says. Each `exec` of text begins by
+    clearing the note.
+    """
+    exec("")
 
 
 def is_command() -> bool:

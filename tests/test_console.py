@@ -34,3 +34,11 @@ def test_a_plain_checkout_says_how_to_install(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("error: harness is not installed. In its folder: pip install")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("work", ["raise KeyboardInterrupt", "exec('raise KeyboardInterrupt')"])
+def test_an_interrupt_gives_its_exit_code_wherever_it_falls(tmp_path: Path, work: str) -> None:
+    """Python ends `-m` by the signal, whatever is caught, where it fell into an `exec` of text."""
+    (tmp_path / "command.py").write_text(f"from harness import console\nwith console.guarded():\n    {work}\n")
+    done = subprocess.run([sys.executable, "-m", "command"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
