@@ -21,6 +21,7 @@ from harness.data.tokens import tokens_of_long
 from harness.data.windows import Shorter
 from harness.errors import UserError
 from harness.storage import cache
+from harness.storage.files import check_regular
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -217,6 +218,7 @@ def _read(stored: Path) -> list[Document] | None:
     if not stored.exists():
         return None
     try:
+        check_regular(stored)  # a FIFO would be waited for
         with np.load(stored, allow_pickle=False) as arrays:
             names = arrays["names"]
             targets = [arrays.get(f"targets_{i}") for i in range(len(names))]

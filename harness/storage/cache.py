@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import stat
 import time
 from collections.abc import Callable
@@ -11,10 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from harness.storage.files import StorageError, write_atomically
+from harness.storage.files import StorageError, check_regular, write_atomically
 
 SETTLED_NS = 2_000_000_000  # a file that changed later than this may change again within one tick of its clock
-SHA256_DIGITS = 64
+SHA256 = re.compile(rb"[0-9a-f]{64}")
 
 
 def root() -> Path:
@@ -50,8 +51,8 @@ def file_hash(file: Path) -> str:
         now, before = time.time_ns(), os.fstat(stream.fileno())
         known = path("hashes", digest([str(file.resolve()), *state(before)]), ".txt")
         with suppress(OSError):
-            if len(remembered := known.read_text()) == SHA256_DIGITS:  # a machine that lost power leaves it empty
-                return remembered
+            if SHA256.fullmatch(remembered := read(known)):  # a machine that lost power leaves it empty
+                return remembered.decode()
         content = hashlib.file_digest(stream, "sha256").hexdigest()
         is_settled = now - before.st_ctime_ns > SETTLED_NS and state(os.fstat(stream.fileno())) == state(before)
     if is_settled:
@@ -62,6 +63,12 @@ def file_hash(file: Path) -> str:
 def state(found: os.stat_result) -> list[int]:
     """What differs after a change of a file; the time of its inode cannot be set back as that of its content can."""
     return [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+
+def read(file: Path) -> bytes:
+    """An entry's content. Raises OSError where there is none, and for what would be waited for: a FIFO, a device."""
+    check_regular(file)
+    return file.read_bytes()
 
 
 def write(file: Path, fill: Callable[[IO[bytes]], object]) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
@@ -11,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from harness.errors import UserError
 from harness.storage import cache
+from harness.storage.files import check_regular
 from harness.training import pose
 from harness.training.config import Pose
 
@@ -45,12 +47,13 @@ def joined(books: Mapping[str, str], tokenizer: PreTrainedTokenizerBase) -> NDAr
     made_of = [hashlib.sha256(text.encode()).hexdigest() for text in books.values()]
     key = cache.digest([made_of, tokenizer.backend_tokenizer.to_str(), tokenizer.bos_token_id])
     kept = cache.path("streams", key, ".npy")
-    if not kept.is_file():
-        tokens = np.concatenate(encode(books.values(), tokenizer))
-        cache.write(kept, lambda file: np.save(file, tokens))
-        return tokens
-    stream: NDArray[np.int32] = np.load(kept, mmap_mode="r")
-    return stream
+    with suppress(OSError, ValueError, EOFError):  # not there, or damaged
+        check_regular(kept)  # a FIFO would be waited for
+        stream: NDArray[np.int32] = np.load(kept, mmap_mode="r")
+        return stream
+    tokens = np.concatenate(encode(books.values(), tokenizer))
+    cache.write(kept, lambda file: np.save(file, tokens))
+    return tokens
 
 
 def window_begins(num_tokens: int, ctx: int, count: int, seed: int) -> NDArray[np.int64]:

@@ -86,7 +86,7 @@ def header(spec: ModelSpec) -> Header:
         return _read(spec, fingerprint)
     kept = cache.path("headers", cache.digest(_made_of(spec, fingerprint)), ".json")
     with suppress(OSError, ValueError, KeyError, TypeError):  # not there, or damaged
-        return _remembered(spec, json.loads(kept.read_text(encoding="utf-8")))
+        return _remembered(spec, json.loads(cache.read(kept)))
     found = _read(spec, fingerprint)
     values = {name: value for name, value in asdict(found).items() if name != "spec"}
     with suppress(TypeError, ValueError):  # a configuration that is no JSON
