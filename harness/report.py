@@ -99,10 +99,16 @@ def build(
     choice = replace(choice, judge=choice.judge or beside)  # the cells that choose may be another experiment's
     shown = partial(fitting, results=results, table="windows", selection=selection)
     others = _experiments(beside)
-    parts = []
+    parts, errors = [], []
     for name, loader in _experiments(read).items():
         source = Source(loader, averaging or DEFAULT, baseline, metric, choice, others[name], shown)
-        parts.append((name, _experiment(source.by_needles())))
+        try:
+            parts.append((name, _experiment(source.by_needles())))
+        except UserError as error:  # of one experiment among others, which have the metric
+            parts.append((name, [page.note(f"No {metric.title}: {error}")]))
+            errors.append(error)
+    if len(errors) == len(parts):
+        raise errors[0]
     return page.page(
         f"{metric.title.capitalize()} against context length",
         *page.chapters(parts),

@@ -5,6 +5,7 @@ of every metric from its rows. They are those of the windows table, or have its 
 `window`, `weight` and the two that the metric names. All metrics stand in `harness.statistics.metrics.METRICS`.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -13,6 +14,8 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import UserError, unknown
+
+log = logging.getLogger(__name__)
 
 Load = Callable[[str], pd.DataFrame]  # rows of a results table by its name; UserError where there are none
 Scale = Literal["exp", "ratio", "difference"]
@@ -92,7 +95,24 @@ class Metric:
         return -change if self.higher_is_better else change
 
 
-PERPLEXITY = Metric(name="perplexity", title="perplexity", rows=lambda load, choice: load("windows"))
+def of_texts(load: Load) -> pd.DataFrame:
+    """The windows of cells that hide no needles, others named in a warning; UserError where all of them do.
+
+    A cell of needles holds every answer twice, after the right number and after a wrong one: a mean over both says
+    nothing.
+    """
+    rows = load("windows")
+    hidden = rows["depth"].notna() if "depth" in rows else pd.Series(False, index=rows.index)
+    cells = rows.loc[hidden, "cell_id"].nunique()
+    if cells and hidden.all():
+        raise UserError(f"all {cells} cells hide needles, right and wrong answers; {_OF_NEEDLES}.")
+    if cells:
+        log.warning("left out: cells that hide needles (%d); %s", cells, _OF_NEEDLES)
+    return rows[~hidden]
+
+
+_OF_NEEDLES = "they are measured by metric needle_gain or needle_accuracy"
+PERPLEXITY = Metric(name="perplexity", title="perplexity", rows=lambda load, choice: of_texts(load))
 
 LOSS = Metric(  # of the figure of positions, no metric of cells
     name="nll", title="loss (nats a token)", rows=lambda load, choice: load("positions"), scale="difference"
@@ -100,12 +120,12 @@ LOSS = Metric(  # of the figure of positions, no metric of cells
 
 
 def _bits(load: Load, choice: Choice) -> pd.DataFrame:
-    rows = load("windows")
+    rows = of_texts(load)
     return rows.assign(bits=rows["nll_sum"] / np.log(2))
 
 
 def _with_words(load: Load, choice: Choice) -> pd.DataFrame:
-    rows = load("windows")
+    rows = of_texts(load)
     if "num_words" not in rows or rows["num_words"].isna().any():
         raise UserError("word_perplexity needs cells whose words are counted; compute those of before with force=true.")
     return rows
@@ -114,7 +134,7 @@ def _with_words(load: Load, choice: Choice) -> pd.DataFrame:
 BYTE_PERPLEXITY = Metric(
     name="byte_perplexity",
     title="perplexity of a byte",
-    rows=lambda load, choice: load("windows"),
+    rows=lambda load, choice: of_texts(load),
     count="num_bytes",
     of_text=True,
 )
