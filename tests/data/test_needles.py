@@ -139,6 +139,21 @@ def test_the_filler_is_repeated_and_a_text_is_not():
         grid(length=9000)
 
 
+def test_the_least_length_holds_the_fact_behind_one_token_and_the_message_names_it():
+    with pytest.raises(UserError, match=r"ctx must be at least \d+ tokens to hold the needle, got 60") as refused:
+        grid(length=60, repeats=1)
+    least = int(re.search(r"at least (\d+)", str(refused.value))[1])
+    with pytest.raises(UserError, match=f"at least {least} tokens to hold the needle, got {least - 1}"):
+        grid(length=least - 1, repeats=1)
+    for document in grid(length=least, repeats=1):
+        before, answer = split(document)
+        assert document.num_tokens == least
+        fact = before.split("\n")[0]
+        at = 2 if document.needle.depth == 1.0 else 1  # tokens of the haystack, which has two
+        assert fact[at:].startswith(" The pass key of")
+        assert (answer in fact) is document.needle.right
+
+
 def test_texts_of_a_haystack_follow_each_other():
     (first, *_) = grid(length=len(TEXT) + 150, texts=(TEXT, "Another text. " * 30), depths=[0.5], repeats=1)
     assert f"here.{needles.BETWEEN}Another" in text_of(first)

@@ -72,6 +72,30 @@ def test_individuals_are_judged_by_the_answers_of_right_documents(
         assert perplexity == pytest.approx(math.exp(math.fsum(losses) / len(losses)), rel=1e-5)
 
 
+def test_winners_are_evaluated_by_the_answers_that_evaluations_ask_for(
+    searched: BytePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_CACHE", searched.environment["HARNESS_CACHE"])
+    (stage,) = searched.factors()["stages"]  # type: ignore[misc]
+    data = DataSpec(name="text", path=str(searched.texts), num_documents=2, needles=NEEDLES)
+    found = documents.load(data, byte_tokenizer(), "t")
+    made = needles.planted(found, data, byte_tokenizer(), CTX, 0, "evaluation").documents
+    right = [document for document in made if document.needle is not None and document.needle.right]
+    model = tiny_llama(vocab_size=VOCABULARY)
+    with applied(model, methods.build("yarn", {}, geometry(model.config), CTX), CTX, 32):
+        scored = scores(Engine(model, EngineSpec()).token_nll, right, CTX, Targets(bos="none"))
+    losses = [float(x) for one in scored for nll in one.nll for x in nll]
+    expected = math.exp(math.fsum(losses) / len(losses))
+    assert stage["evaluated"]["method=yarn"]["perplexity"] == pytest.approx(expected, rel=1e-5)
+    assert expected != pytest.approx(stage["methods"]["yarn"], rel=1e-4)  # which the search's own needles give
+
+
+def _written(place: SearchPlace) -> dict[str, int]:
+    """When each file of evaluations was written."""
+    folder = place.folder / "search" / f"ctx{CTX}" / "evaluations"
+    return {file.name: file.stat().st_mtime_ns for file in folder.glob("*.json")}
+
+
 def test_a_killed_search_finds_the_same(searched: BytePlace, tmp_path: Path) -> None:
     place = BytePlace(tmp_path)
     place.texts = searched.texts
@@ -85,7 +109,10 @@ def test_a_killed_search_finds_the_same(searched: BytePlace, tmp_path: Path) -> 
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     assert _individuals(state) < 26
+    paid = _written(place)
+    assert paid
     place.search()
+    assert {file: at for file, at in _written(place).items() if file in paid} == paid  # none is evaluated twice
     assert place.factors()["stages"] == searched.factors()["stages"]
 
 
@@ -97,6 +124,7 @@ def test_a_killed_search_finds_the_same(searched: BytePlace, tmp_path: Path) -> 
         (["search.objective=perplexity", "+search_data.needles.repeats=2"], "search.objective=needle judges by"),
         (["+search_data.needles.depths=[2]"], "between 0 (beginning) and 1 (end), got 2"),
         (["ctx=64"], "ctx must be at least"),
+        (["search_data.skip=1"], "have text in common"),
     ],
 )
 def test_mistakes_take_one_line(
