@@ -59,8 +59,9 @@ def _check_ids(found: DocumentSet, prepared: Prepared) -> None:
     header, rows = prepared.header, prepared.header.vocabulary
     largest = max(found.documents, key=lambda d: d.ids.max(initial=0))
     ids = {f"document {largest.name!r}": int(largest.ids.max(initial=0))}
-    if prepared.cell.protocol.bos != "none":
-        ids["its BOS token"] = header.bos_token_id or 0
+    if prepared.cell.protocol.resolved_bos(header.adds_bos) != "none":
+        lends = prepared.cell.protocol.lends_eos
+        ids["its BOS token"] = (header.prefix_token_id if lends else header.bos_token_id) or 0
     for where, token in ids.items():
         if token >= rows:
             raise UserError(

@@ -4,21 +4,18 @@ A file is opened once and read as what its endings say, by Python's own readers 
 a byte order mark, of the file or in front of a text, is left out, with a word.
 """
 
-import bz2
 import csv
-import gzip
-import io
 import json
 import logging
-import lzma
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from harness.data.local import Format, Packing, container
+from harness.data.local import Format, container
 from harness.data.raw import BOM, LONG, Parts, RawText, understood
+from harness.data.unpacking import unpacked
 from harness.errors import UserError, first_line
 from harness.storage import hashed
 
@@ -69,7 +66,7 @@ def read(
     with understood(what), hashed.reading(file, content_hash) as stream:
         if not stream.peek(1):
             return
-        rows = _READERS[kind.format](_unpacked(stream, kind.packing), column_names, what)
+        rows = _READERS[kind.format](unpacked(stream, kind.packing), column_names, what)
         yield from _named(kind.stem, checked(rows, column_names, what))
 
 
@@ -121,20 +118,6 @@ def _text_of(value: object, key: str, column: str, what: str, index: int) -> str
     return value
 
 
-def _unpacked(stream: io.BufferedReader, packing: Packing | None) -> IO[bytes]:
-    if packing == "gz":
-        return io.BufferedReader(gzip.GzipFile(fileobj=stream))
-    if packing == "bz2":
-        return bz2.BZ2File(stream)
-    if packing == "xz":
-        return lzma.LZMAFile(stream)
-    if packing == "zst":
-        import pyarrow as pa
-
-        return io.BufferedReader(pa.CompressedInputStream(stream, "zstd"))
-    return stream
-
-
 def _text(stream: IO[bytes], columns: Columns, what: str) -> Iterator[Row]:
     """A whole file is a document; a long one is read while it is asked for."""
     begin = stream.read(LONG)
@@ -158,6 +141,18 @@ def _lines(stream: IO[bytes], what: str) -> Iterator[str]:
         yield text
 
 
+class _Object(dict[str, object]):
+    """A JSON object that knows all names in it; as a dict it holds what was written last under each."""
+
+    def __init__(self, pairs: list[tuple[str, object]]) -> None:
+        super().__init__(pairs)
+        self.repeated = [] if len(self) == len(pairs) else [name for name, _ in pairs]
+
+
+def _of_json(content: str) -> object:
+    return json.loads(content, object_pairs_hook=_Object)
+
+
 def _jsonl(stream: IO[bytes], columns: Columns, what: str) -> Iterator[Row]:
     """A line is a document; empty lines are none."""
     return _of_objects(_objects(_lines(stream, what), what), columns, what)
@@ -167,7 +162,7 @@ def _objects(lines: Iterator[str], what: str) -> Iterator[object]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
-                yield json.loads(line)
+                yield _of_json(line)
             except ValueError as error:
                 raise UserError(f"{what} cannot be read: line {number} is not JSON: {first_line(error)}") from error
 
@@ -178,7 +173,7 @@ def _json(stream: IO[bytes], columns: Columns, what: str) -> Iterator[Row]:
     if not content.strip():
         return iter(())
     try:
-        found = json.loads(content)
+        found = _of_json(content)
     except json.JSONDecodeError as error:
         if not error.msg.startswith("Extra data"):
             raise
@@ -188,10 +183,10 @@ def _json(stream: IO[bytes], columns: Columns, what: str) -> Iterator[Row]:
 
 def _of_objects(objects: Iterator[object], columns: Columns, what: str) -> Iterator[Row]:
     for index, one in enumerate(objects):
-        if not isinstance(one, dict):
+        if not isinstance(one, _Object):
             raise UserError(f"{what} must hold JSON objects, row {index} holds {type(one).__name__}.")
-        if index == 0:
-            columns.check(list(one), what)
+        if index == 0 or one.repeated:
+            columns.check(one.repeated or list(one), what if index == 0 else f"row {index} of {what}")
         yield tuple(one.get(name) for name in columns.names)
 
 

@@ -18,9 +18,12 @@ import pytest
 
 from harness.data import documents
 from harness.data.sources import DataSpec
+from harness.data.unpacking import unpacked
 from harness.errors import UserError
 from harness.models.checkpoint.load import load_tokenizer
 from harness.models.checkpoint.spec import ModelSpec
+from harness.storage import hashed
+from harness.storage.cache import file_hash
 
 TEXT = (
     'The old bridge, 340 feet long,\r\nwas "built" in 1871.\n\nEvery spring\u2028the river\x85took\ta stone.\r Käse 🙂'
@@ -155,6 +158,31 @@ def test_damaged_packing_is_an_error(ids, tmp_path, packing, damage):
 def test_packed_parts_one_behind_the_other_are_all_read(ids, plain, tmp_path, packing):
     file = write(tmp_path / f"a.jsonl{packing}", PACK[packing](jsonl([TEXT])) + PACK[packing](jsonl([OTHER])))
     assert ids(file) == plain(TEXT, OTHER)
+
+
+@pytest.mark.parametrize("packing", [p for p in PACK if p])
+@pytest.mark.parametrize("begin", [b"", b"\xff"], ids=["not packed", "damaged"])
+def test_what_follows_a_packed_part_and_is_none_is_an_error_and_not_left_out(ids, tmp_path, packing, begin):
+    second = jsonl([OTHER]) if not begin else begin + PACK[packing](jsonl([OTHER]))[1:]
+    file = write(tmp_path / f"a.jsonl{packing}", PACK[packing](jsonl([TEXT])) + second)
+    assert f"a.jsonl{packing}' cannot be read" in mistake(ids, file)
+
+
+@pytest.mark.parametrize("packing", [p for p in PACK if p])
+def test_a_long_text_is_unpacked_to_its_end(tmp_path, packing):
+    texts = [TEXT * 40_000, OTHER]
+    parts = [jsonl([text]) for text in texts]
+    file = write(tmp_path / f"a.jsonl{packing}", b"".join(map(PACK[packing], parts)))
+    with hashed.reading(file, file_hash(file)) as stream:
+        assert unpacked(stream, packing[1:]).read() == b"".join(parts)
+
+
+@pytest.mark.parametrize("rows", ['{"text": "a", "text": "b"}', '{"text": "a"}\n{"text": "a", "x": 1, "text": "b"}'])
+@pytest.mark.parametrize("kind", ["jsonl", "json"])
+def test_a_column_that_a_json_object_names_twice_is_an_error(ids, plain, tmp_path, rows, kind):
+    assert "2 times; keep one of them." in mistake(ids, write(tmp_path / f"a.{kind}", rows))
+    other = rows.replace('"text": "b"', '"x": {"text": 1, "text": 2}, "x": 3')
+    assert ids(write(tmp_path / f"b.{kind}", other)) == plain(*["a"] * len(rows.splitlines()))
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv"])

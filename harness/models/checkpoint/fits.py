@@ -113,9 +113,14 @@ def _tensors(spec: ModelSpec) -> dict[str, _Declared]:
             return {}
         try:
             with safe_open(file, framework="pt") as opened:
-                found |= {key: _Declared(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118
+                here = {key: _Declared(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118
         except Exception as error:  # SafetensorError, OSError, and those of its bindings
             raise UserError(f"model {spec.name}: cannot read its weights from {file}: {first_line(error)}") from error
+        if twice := sorted(found.keys() & here.keys()):  # the loader takes the last one, whatever an index says
+            raise UserError(
+                f"model {spec.name}: {len(twice)} weights are in two files, as {twice[0]}: keep one of them."
+            )
+        found |= here
     return found
 
 

@@ -86,6 +86,27 @@ def test_tensors_that_have_no_place_and_such_as_are_known_to_be_spare(tmp_path):
     assert torch.equal(logits(model, tokens(20)), logits(tiny_model(tiny_config("llama")), tokens(20)))
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt_neox", "gpt2"])
+@pytest.mark.parametrize("twice_in", ["1", "2"])
+def test_a_weight_in_two_files_is_refused_whichever_the_index_names(tmp_path, family, twice_in):
+    folder = save(tmp_path, family)
+    whole = folder / "model.safetensors"
+    weights = load_file(whole)
+    whole.unlink()
+    names = sorted(weights)
+    parts = {"1": names[: len(names) // 2], "2": names[len(names) // 2 :]}
+    named = {key: f"{part}.safetensors" for part, keys in parts.items() for key in keys}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": named}))
+    for part, keys in parts.items():
+        save_file({key: weights[key] for key in keys}, folder / f"{part}.safetensors", {"format": "pt"})
+    assert header(spec_of(folder)).vocabulary == VOCABULARY
+    other = {"1": names[-1], "2": names[0]}[twice_in]
+    added = {key: weights[key] for key in parts[twice_in]} | {other: weights[other] + 1}
+    save_file(added, folder / f"{twice_in}.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=f"1 weights are in two files, as {other}"):
+        header(spec_of(folder))
+
+
 def test_every_family_fits_itself(tmp_path, monkeypatch):
     """By what the loader reports of declared tensors: no family is left to the report of the real loading."""
     looked_at = []
