@@ -16,6 +16,9 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from hydra import compose, initialize_config_module
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
 from transformers import BertConfig, BertForMaskedLM, BertLMHeadModel
 
 from harness import cli, collect, export, plot, theory, train
@@ -495,6 +498,19 @@ def attempt(main, arguments, monkeypatch, capsys):
     assert "Traceback" not in shown.err
     (line,) = errors or failures
     return ended.value.code, line
+
+
+@pytest.mark.parametrize("key", ["data.path", "model.path", "results_dir"])
+@pytest.mark.parametrize(
+    "name", ["runs/epoch=3", "it's/x.txt", "x#1.jsonl", "a/{b}.csv", "~/x.txt", "x[1].txt", "a&b.gz"]
+)
+def test_a_name_quoted_as_the_line_says_is_that_name(key, name):
+    given = ["data=text", "model=hf", f"{key}={name}"]
+    with initialize_config_module("harness.conf", version_base="1.3"):
+        with pytest.raises(HydraException) as raised:
+            compose("config", given)
+        (quoted,) = shlex.split(cli.said_by(raised.value).split("; quote a value that is a name: ")[1])
+        assert OmegaConf.select(compose("config", [*given[:2], quoted]), key) == name
 
 
 def usual_overrides(place, overrides):
