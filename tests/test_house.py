@@ -31,7 +31,7 @@ DOORS = {
     "transformers": ("harness.models", "harness.training"),
     "hydra": CONFIGURATION,
     "omegaconf": CONFIGURATION,
-    "pyarrow": ("harness.results", "harness.data.containers"),
+    "pyarrow": ("harness.results", "harness.data.containers", "harness.data.unpacking"),
 }
 WRITERS = {"to_parquet", "write_table", "write_to_dataset", "write_dataset", "ParquetWriter"}  # of parquet
 
