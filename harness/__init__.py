@@ -3,6 +3,7 @@
 import sys
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from harness import console
@@ -18,10 +19,16 @@ if TYPE_CHECKING:
     from harness.statistics.summary import Averaging, summarize
 
 __all__ = ["Averaging", "Choice", "__version__", "figure", "load_results", "long_context", "run", "summarize"]
+NEEDED = ("hydra", "numpy", "pandas", "torch", "transformers")
 try:
     __version__ = version("longctx-harness")
+    if not all(map(find_spec, NEEDED)):  # installed for another Python, which leaves its metadata in the checkout
+        raise PackageNotFoundError
 except PackageNotFoundError:
-    INSTALL = "harness is not installed. In its folder: pip install -e '.[demo]' (or make run, into a .venv there)"
+    INSTALL = (
+        "harness is not installed. In its folder: pip install -e '.[demo]' "
+        "(or make run, into a .venv there: source .venv/bin/activate)"
+    )
     if console.is_command():
         sys.exit(f"error: {INSTALL}")
     raise ImportError(INSTALL) from None

@@ -27,7 +27,11 @@ def test_an_output_that_takes_nothing_leaves_no_traceback(end: str, code: int, s
     assert (done.returncode, done.stderr) == (code, said)
 
 
-def test_a_plain_checkout_says_how_to_install(tmp_path: Path) -> None:
+@pytest.mark.parametrize("installed_elsewhere", [False, True])
+def test_a_plain_checkout_says_how_to_install(tmp_path: Path, installed_elsewhere: bool) -> None:
+    if installed_elsewhere:  # by an editable install, as `make run` does
+        (tmp_path / "longctx_harness.egg-info").mkdir()
+        (tmp_path / "longctx_harness.egg-info" / "PKG-INFO").write_text("Name: longctx-harness\nVersion: 1\n")
     package = Path(__file__).parents[1] / "harness"
     (tmp_path / "harness").symlink_to(package)
     done = subprocess.run([sys.executable, "-S", "-m", "harness"], cwd=tmp_path, capture_output=True, text=True)

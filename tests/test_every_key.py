@@ -32,7 +32,7 @@ HOSTILE: list[Any] = [
     float("nan"), float("inf"), float("-inf"), [], [None], [1, "x"], [[1]], ["x"], [-1], [{}], {}, {"a": 1}, {1: 2},
     {"name": None}, {"name": "x"}, "x" * 5000,
 ]  # fmt: skip
-SEED, SAMPLE = 0, 400
+SEED, SAMPLE = 0, 200
 KEPT = {"results_dir", "output_dir", "plots_dir"}  # folders that a test must not leave to chance
 
 
