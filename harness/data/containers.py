@@ -109,7 +109,7 @@ def _of(columns: Columns, row: Row) -> Iterator[tuple[str, object]]:
 
 def _text_of(value: object, key: str, column: str, what: str, index: int) -> str:
     if not isinstance(value, str):
-        given = "nothing" if value is None else type(value).__name__
+        given = "nothing" if value is None else "dict" if isinstance(value, dict) else type(value).__name__
         raise UserError(f"{key} {column!r} of {what} must hold text, row {index} holds {given}.")
     try:
         value.encode()
