@@ -1,5 +1,6 @@
 """Cells with a base killed by SIGKILL in both stages: as a process of its own, with files as they then lie on disk."""
 
+import contextlib
 import signal
 import time
 
@@ -25,7 +26,11 @@ class Stored(Place):
         return self.start(*self.base, "base.at_once=false", *CELL.split())
 
     def found(self, ending):
-        return {file: file.stat().st_mtime_ns for file in self.results.rglob(f"*{ending}")}
+        times = {}
+        for file in self.results.rglob(f"*{ending}"):
+            with contextlib.suppress(FileNotFoundError):  # the process removes them while we look
+                times[file] = file.stat().st_mtime_ns
+        return times
 
     def kill_at(self, ending, count):
         """Start, and kill once so many files of an ending are there; what is there then."""
